@@ -1,0 +1,173 @@
+"""Searches the sizes: scores the embedding values of a full-size model while it trains, and prunes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from pme_lightning.embedding import FullEmbedding
+from pme_lightning.errors import BadInput
+from pme_lightning.search import Allocator, Budget, Criterion, Schedule, SearchResult, parse_budget
+
+
+class PruningCallback(Callback):
+    """Drives a search inside ``Trainer.fit`` of a full-size :class:`~pme_lightning.module.CTRModule`.
+
+    The schedule says in which steps gradients are gathered and when values are pruned, the criterion turns weights
+    and gradients into scores, the allocator turns scores and the budget into sizes. The search stops the fit when it
+    is done and leaves its outcome in :attr:`result`.
+
+    Args:
+        criterion: Scores the embedding values, for example ``Fisher()``.
+        schedule: When and how far to prune, for example ``AfterWarmup(epochs=1)``.
+        allocator: Makes sizes of scores, for example ``Prefix()``.
+        budget: What the sizes may sum to: a fraction of the full-size per-token parameters (``0.2``), a parameter
+            count (``2_000_000``) or bytes (``"20MB"``). First-order weights and the shared projection count.
+        frequencies: ``(V,)``, how often each token occurs in the training data; ``None`` asks the datamodule.
+
+    Raises:
+        BadInput: The budget cannot be read, or nothing fits into it.
+    """
+
+    def __init__(
+        self,
+        criterion: Criterion,
+        schedule: Schedule,
+        allocator: Allocator,
+        budget: float | int | str = 0.2,
+        frequencies: Tensor | None = None,
+    ) -> None:
+        self.criterion = criterion
+        self.schedule = schedule
+        self.allocator = allocator
+        self.budget: Budget = parse_budget(budget)
+        self.frequencies = frequencies
+        self.step = 0
+        self.steps_per_epoch = 0
+        self.result: SearchResult | None = None
+
+    def num_steps(self, steps_per_epoch: int) -> int:
+        """Returns the length of the search in optimizer steps."""
+        return self.schedule.num_steps(steps_per_epoch)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reads the token counts and checks the budget; rules that need no training are done here already."""
+        embedding = self._embedding(pl_module)
+        if self.frequencies is None:
+            self.frequencies = getattr(getattr(trainer, "datamodule", None), "frequencies", None)
+        if self.frequencies is None:
+            raise BadInput("PruningCallback needs the tokens' frequencies: the datamodule has none, pass frequencies=")
+        if len(self.frequencies) != embedding.num_tokens:
+            raise BadInput(
+                f"PruningCallback got frequencies of {len(self.frequencies)} tokens; the model has {embedding.num_tokens}"
+            )
+        self.frequencies = self.frequencies.to(embedding.weight.device)
+        self._values(embedding)
+        if self.schedule.num_steps(1) == 0:
+            self.criterion.start(embedding.weight.detach(), self._linear(embedding), self.frequencies)
+            self._prune(pl_module, 1.0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Learns how many optimizer steps an epoch has."""
+        batches = int(trainer.num_training_batches)
+        self.steps_per_epoch = max(1, batches // trainer.accumulate_grad_batches)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Gathers the gradients of this step; in a frozen step it also takes them away from the optimizer."""
+        action = self.schedule.action(self.step, self.steps_per_epoch)
+        embedding = self._embedding(pl_module)
+        assert self.frequencies is not None
+        if action.start:
+            self.criterion.start(embedding.weight.detach(), self._linear(embedding), self.frequencies)
+        if action.score and self.criterion.needs_gradients:
+            weight_grad = embedding.weight.grad
+            if weight_grad is None:
+                raise BadInput("PruningCallback found no gradient at the embedding: is it frozen?")
+            self.criterion.update(weight_grad, None if embedding.linear is None else embedding.linear.grad)
+        if action.frozen:
+            # An optimizer passes over parameters without a gradient: nothing moves.
+            optimizer.zero_grad(set_to_none=True)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Prunes after a step where the schedule says so; ends the fit after the last one."""
+        if trainer.global_step <= self.step:
+            return  # in the middle of accumulated gradients
+        action = self.schedule.action(self.step, self.steps_per_epoch)
+        self.step += 1
+        if action.prune is not None:
+            self._prune(pl_module, action.prune, trainer.optimizers)
+        if self.result is not None:
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a search that was interrupted goes on from."""
+        return {"step": self.step, "criterion": self.criterion.state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up an interrupted search."""
+        self.step = state_dict["step"]
+        self.criterion.load_state(state_dict["criterion"])
+
+    @torch.no_grad()
+    def _prune(self, pl_module: LightningModule, progress: float, optimizers: list[Optimizer] | None = None) -> None:
+        embedding = self._embedding(pl_module)
+        assert self.frequencies is not None
+        scores = self.criterion.scores(embedding.weight, self._linear(embedding), self.frequencies)
+        target, total = self._values(embedding), embedding.num_parameters
+        allocation = self.allocator.allocate(
+            scores.table,
+            total - round(progress * (total - target)),
+            linear_scores=scores.linear,
+            priority=self.frequencies,
+            field_tokens=pl_module.field_tokens,
+        )
+        if progress < 1:
+            if scores.basis is not None:
+                embedding.rotate_(scores.basis)
+                self._rotate_moments(embedding, scores.basis, optimizers or [])
+                # From here on rows are coordinates: the axes are those of the table itself.
+                self.criterion.axes = "original"  # type: ignore[attr-defined]
+            embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
+            return
+        basis = scores.basis if embedding.projection is None else embedding.projection.T
+        self.result = SearchResult(
+            sizes=allocation.sizes.cpu(),
+            linear=None if allocation.linear is None else allocation.linear.cpu(),
+            embedding_dim=embedding.embedding_dim,
+            basis=None if basis is None else basis.cpu(),
+            budget=str(self.budget),
+            criterion=type(self.criterion).__name__,
+        )
+
+    @staticmethod
+    def _rotate_moments(embedding: FullEmbedding, basis: Tensor, optimizers: list[Optimizer]) -> None:
+        """Turns Adam's moments with the rows: exactly for the first, for the second as far as a diagonal can."""
+        for optimizer in optimizers:
+            state = optimizer.state.get(embedding.weight, {})
+            if "exp_avg" in state:
+                state["exp_avg"].copy_(state["exp_avg"] @ basis)
+            if "exp_avg_sq" in state:
+                state["exp_avg_sq"].copy_(state["exp_avg_sq"] @ basis.square())
+
+    def _values(self, embedding: FullEmbedding) -> int:
+        """How many per-token values the budget leaves beside the shared projection."""
+        return self.budget.parameters(embedding.num_parameters, overhead=embedding.embedding_dim**2)
+
+    @staticmethod
+    def _linear(embedding: FullEmbedding) -> Tensor | None:
+        return None if embedding.linear is None else embedding.linear.detach()
+
+    @staticmethod
+    def _embedding(pl_module: LightningModule) -> FullEmbedding:
+        embedding = pl_module.embedding
+        if not isinstance(embedding, FullEmbedding):
+            raise BadInput("PruningCallback searches the sizes of a full-size table; this one is multi-size already")
+        return embedding

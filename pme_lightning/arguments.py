@@ -1,0 +1,196 @@
+"""Checks a configuration against the classes that it names, with Lightning's own argument parser."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from argparse import ArgumentError
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from torch import nn
+from torch.optim import Optimizer
+
+from pme_lightning.composition import GROUPS, Composition
+from pme_lightning.errors import BadInput, did_you_mean
+from pme_lightning.module import CTRModule
+
+# What a class gets from the run itself, so that nobody sets it.
+_FROM_THE_RUN = {
+    "model": {"field_tokens", "backbone", "backbone_args", "optimizer", "optimizer_args", "classes", "indexed"}
+    | {"sizes_fingerprint"},
+    "trainer": {"logger", "default_root_dir"},
+    "backbone": {"num_fields", "embedding_dim"},
+    "optimizer": {"params"},
+    "logger": {"save_dir", "prefix", "experiment", "dir"},
+    "transfer": {"sizes"},
+    "search": {"frequencies"},
+    "checkpoint": {"dirpath"},
+}
+
+
+class Arguments(LightningCLI):
+    """LightningCLI as the parser of one whole configuration: it checks classes and arguments, and builds nothing."""
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(
+            CTRModule,
+            LightningDataModule,
+            run=False,
+            args=args,
+            save_config_callback=None,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={"exit_on_error": False},
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses the words handed over; those of the process are not looked at."""
+        self.config = parser.parse_args(args)
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the keys that belong to the run as a whole."""
+        parser.add_argument("--seed", type=int, default=42, help="Seed of everything random.")
+        parser.add_argument("--baseline", type=bool, default=True, help="Also train the full-size model.")
+        parser.add_argument("--run_dir", type=str | None, default=None, help="Folder to write the run to.")
+        parser.add_argument("--sizes", type=str | None, default=None, help="File of sizes, for finetune.")
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to measure or start from.")
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what the phases are built of."""
+        parser.add_class_arguments(Trainer, "trainer", skip=_FROM_THE_RUN["trainer"], instantiate=False)
+        parser.add_class_arguments(CTRModule, "model", skip=_FROM_THE_RUN["model"], instantiate=False)
+        for base, key, required in (
+            (LightningDataModule, "data", True),
+            (nn.Module, "backbone", True),
+            (Callback, "search", True),
+            (Callback, "transfer", True),
+            (Optimizer, "optimizer", True),
+            (Logger, "logger", False),
+        ):
+            parser.add_subclass_arguments(
+                base,
+                key,
+                skip=_FROM_THE_RUN.get(key, set()),
+                required=required,
+                instantiate=key in ("data", "search"),
+                **({} if required else {"default": None}),
+            )
+        parser.add_class_arguments(EarlyStopping, "early_stopping", instantiate=False)
+        parser.add_class_arguments(
+            ModelCheckpoint, "checkpoint", skip=_FROM_THE_RUN["checkpoint"], instantiate=False
+        )
+
+    def _set_seed(self) -> None:
+        """Leaves seeding to each phase, so that phases do not depend on one another's random numbers."""
+
+    def instantiate_classes(self) -> None:
+        """Builds nothing yet: the model needs the data first, and every phase its own Trainer."""
+
+
+def parse_config(composition: Composition) -> tuple[LightningArgumentParser, Namespace]:
+    """Checks a composition and fills in every default.
+
+    Returns:
+        The parser, which can build what the configuration names, and the whole configuration.
+
+    Raises:
+        BadInput: A key is unknown, a value has the wrong type, or a class cannot be imported.
+    """
+    base = ["--config", yaml.safe_dump(composition.config, sort_keys=False)]
+    cli = _parse(base)
+    if not composition.overrides:
+        return cli.parser, cli.config
+    known = set(_keys(cli.config.as_dict()))
+    for key, value in composition.overrides:
+        _check_key(key, value, known)
+    cli = _parse([*base, *(f"--{key}={value}" for key, value in composition.overrides)])
+    return cli.parser, cli.config
+
+
+def print_config(parser: LightningArgumentParser, config: Namespace, command: str) -> str:
+    """Returns the whole configuration as YAML that ``--config`` takes, the command included."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        text = parser.dump(config, format="yaml", skip_none=False)
+    # The folder is not part of what is repeated: the repetition writes one of its own.
+    resolved = yaml.safe_load(text) | {"run_dir": None}
+    return yaml.safe_dump({"command": command, **resolved}, sort_keys=False, width=100)
+
+
+def _parse(args: list[str]) -> Arguments:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Arguments(args)
+    except ArgumentError as error:
+        raise BadInput(_one_line(str(error))) from error
+    except BadInput:
+        raise
+    except (TypeError, ValueError, ImportError, AttributeError) as error:
+        raise BadInput(_one_line(str(error))) from error
+
+
+def _keys(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yields every dotted key that can be set, written short (without ``init_args``)."""
+    for key, value in config.items():
+        if key == "init_args" and isinstance(value, dict):
+            yield from _keys(value, prefix)
+            continue
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def _check_key(key: str, value: str, known: set[str]) -> None:
+    short = key.replace(".init_args", "").rstrip("+")
+    parts = short.split(".")
+    if short in known:
+        return
+    # A key below a leaf goes into a mapping that the leaf holds, such as data.min_count.user=5.
+    for end in range(len(parts) - 1, 0, -1):
+        parent = ".".join(parts[:end])
+        if parent in known and not any(name.startswith(parent + ".") for name in known):
+            return
+        if parent in known:
+            siblings = [name for name in known if name.startswith(parent + ".")]
+            raise BadInput(f"unknown key '{key}' (={value}): {_suggest(short, siblings)}")
+    raise BadInput(f"unknown key '{key}' (={value}): {_suggest(short, [*known, *GROUPS])}")
+
+
+def _suggest(key: str, names: list[str]) -> str:
+    # The last word is the one that is usually misspelt: compare that first, among the keys beside it.
+    head, _, last = key.rpartition(".")
+    beside = [n.rpartition(".")[2] for n in names if n.rpartition(".")[0] == head]
+    hint = did_you_mean(last, beside)
+    if hint.startswith("did you mean") and head:
+        return hint.replace("'", f"'{head}.", 1)
+    if beside and head:
+        return hint
+    return did_you_mean(key, names) if len(names) < 40 else did_you_mean(key, [n for n in names if "." not in n])
+
+
+def _one_line(message: str) -> str:
+    """Brings the parser's words of many lines down to the one that says what is wrong."""
+    message = re.sub(r"NestedArg\(key='([^']*)', val=(.*?)\)", r"\1=\2", message)
+    key = re.search(r"(?:Parser key|Problem with given class_path|key) \"?'?([\w.]+)", message)
+    reasons = [
+        line.strip(" -")
+        for line in message.splitlines()
+        if re.search(r"Expected|not accepted|not expected|no attribute|No module|not a subclass|does not|Not a", line)
+        and "Does not validate against any" not in line
+        and "NoneType" not in line
+    ]
+    given = re.search(r"Given value: (.*)", message)
+    if key and reasons:
+        where = key.group(1)
+        said = "; ".join(dict.fromkeys(re.sub(r"<class '([\w.]+)'>", r"\1", reason) for reason in reasons))
+        return f"{where}: {said}{f' (given: {given.group(1)})' if given else ''}"
+    return " ".join(message.split())

@@ -1,0 +1,76 @@
+"""The command line: sorts the words, puts the configuration together, runs, and turns bad input into one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from pme_lightning.composition import CommandLine, Composition, GroupFiles, compose, parse_words, read_yaml
+from pme_lightning.errors import BadInput
+from pme_lightning.version import __version__
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs a command line and exits: 0 when all went well, 2 on bad input, 130 after Ctrl-C.
+
+    Args:
+        args: The words after the program's name; ``None`` takes those of the process.
+    """
+    try:
+        _run(sys.argv[1:] if args is None else args)
+    except BadInput as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _run(words: Sequence[str]) -> None:
+    line = parse_words(words)
+    if "--version" in line.flags:
+        print(__version__)
+        return
+    if "--help" in line.flags:
+        from pme_lightning.help import help_text
+
+        print(help_text(GroupFiles(line.config_dir)))
+        return
+    # Classes of the user's own are found in the folder where the command is given.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    composition = compose(line, base=_config_of_checkpoint(line))
+
+    # Lightning takes seconds to import: only from here on is it needed.
+    from pme_lightning.arguments import parse_config, print_config
+
+    parser, config = parse_config(composition)
+    if "--print_config" in line.flags:
+        print(print_config(parser, config, composition.command), end="")
+        return
+    _run_command(composition, parser, config)
+
+
+def _run_command(composition: Composition, parser: object, config: object) -> None:
+    from pme_lightning.runner import Runner
+
+    Runner(composition.command, parser, config).run()  # type: ignore[arg-type]
+
+
+def _config_of_checkpoint(line: CommandLine) -> dict[str, object] | None:
+    """A checkpoint is measured on the data of its run, unless the command line names other data."""
+    ckpt_path = dict(line.overrides).get("ckpt_path")
+    if line.command not in ("validate", "test", "predict") or not ckpt_path:
+        return None
+    from pme_lightning.run_folder import find_run_folder
+
+    folder = find_run_folder(ckpt_path)
+    if folder is None:
+        return None
+    config = read_yaml(folder / "config.yaml")
+    return {key: config[key] for key in ("data", "model", "backbone", "optimizer", "seed") if key in config}

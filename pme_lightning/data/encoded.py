@@ -1,0 +1,236 @@
+"""The base of every data module: encoded splits in, loaders and token facts out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pme_lightning.data.batches import ClickDataset, PermutationBatchSampler, keep
+from pme_lightning.errors import BadInput
+
+if TYPE_CHECKING:
+    from pme_lightning.data.vocabulary import Vocabulary
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass
+class EncodedData:
+    """What a data module knows once its rows are encoded.
+
+    Attributes:
+        name: of the data set, for tables and run folders.
+        fields: the ``F`` field names, in the order of the id columns.
+        field_tokens: tokens per field (with the out-of-vocabulary one); their sum is ``V``. Global ids are the
+            field's offset (the running sum) plus the index in the field.
+        frequencies: int64 ``(V,)``, how often each token occurs in the training rows.
+        splits: ``{"train" | "valid" | "test": (ids int32 (n, F), labels (n,) of 0/1 in any numeric type)}``.
+    """
+
+    name: str
+    fields: list[str]
+    field_tokens: list[int]
+    frequencies: Tensor
+    splits: dict[str, tuple[np.ndarray, np.ndarray]] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Raises BadInput where the parts do not fit together or a split is empty."""
+        if len(self.fields) != len(self.field_tokens):
+            raise BadInput(f"{len(self.fields)} fields but {len(self.field_tokens)} counts of tokens")
+        if self.frequencies.shape != (sum(self.field_tokens),):
+            raise BadInput(f"{sum(self.field_tokens)} tokens need as many frequencies, not {len(self.frequencies)}")
+        for split in SPLITS:
+            if split not in self.splits:
+                raise BadInput(f"data '{self.name}' has no {split} split")
+            ids, _ = self.splits[split]
+            if len(ids) == 0:
+                raise BadInput(f"the {split} split of data '{self.name}' is empty")
+            if ids.shape[1] != len(self.fields):
+                raise BadInput(f"the {split} split has {ids.shape[1]} id columns for {len(self.fields)} fields")
+
+
+class EncodedDataModule(LightningDataModule, ABC):
+    """Loaders and token facts over encoded splits; a subclass says where the splits come from.
+
+    A subclass implements :meth:`encoded`, which :meth:`setup` calls once, on every process, after ``prepare_data``
+    (called on one process of each node) has done any work that must happen only once. Batches are tuples: ids int32
+    ``(B, F)`` and labels float32 ``(B,)``; for prediction ids alone.
+
+    Shuffling depends on (seed, epoch) only. In a run with several processes each loader gives its own process its
+    share of every batch (see :class:`~pme_lightning.data.batches.PermutationBatchSampler`); Lightning adds no
+    sharding of its own.
+
+    Args:
+        batch_size: training rows per batch and process.
+        eval_batch_size: rows per batch and process in validation, test and prediction.
+        num_workers: loader processes; 0 is fastest for data in memory or in the page cache.
+        seed: seed of the shuffling.
+    """
+
+    vocabulary: Vocabulary | None = None
+
+    def __init__(
+        self, batch_size: int = 4096, eval_batch_size: int = 16384, num_workers: int = 0, seed: int = 42
+    ) -> None:
+        super().__init__()
+        for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise BadInput(f"data.{key} must be at least 1, not {value}")
+        if num_workers < 0:
+            raise BadInput(f"data.num_workers must be at least 0, not {num_workers}")
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self._data: EncodedData | None = None
+        self._datasets: dict[str, ClickDataset] = {}
+        self._renumbering: Tensor | None = None
+
+    @abstractmethod
+    def encoded(self) -> EncodedData:
+        """Returns the encoded splits and the facts about their tokens."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Takes over the encoded splits; later calls do nothing."""
+        if self._data is None:
+            self._data = self.encoded()
+
+    # The facts. All of them need setup() to have run.
+
+    @property
+    def data(self) -> EncodedData:
+        """The encoded splits and their facts.
+
+        Raises:
+            RuntimeError: ``setup()`` has not run.
+        """
+        if self._data is None:
+            raise RuntimeError("the data module is not set up: call prepare_data() and setup() first")
+        return self._data
+
+    @property
+    def name(self) -> str:
+        """The name of the data set."""
+        return self.data.name
+
+    @property
+    def fields(self) -> list[str]:
+        """The field names, in the order of the id columns."""
+        return self.data.fields
+
+    @property
+    def field_tokens(self) -> list[int]:
+        """Tokens per field, in the vocabulary's numbering."""
+        return self.data.field_tokens
+
+    @property
+    def num_tokens(self) -> int:
+        """``V``, the tokens of all fields."""
+        return sum(self.data.field_tokens)
+
+    @property
+    def frequencies(self) -> Tensor:
+        """int64 ``(V,)``: training rows per token, in the vocabulary's numbering whatever :meth:`renumber` does."""
+        return self.data.frequencies
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows per split: train, valid, test."""
+        return {split: len(self.data.splits[split][0]) for split in SPLITS}
+
+    def describe(self) -> str:
+        """A plain-text table of the fields and their tokens."""
+        width = max(len("field"), *(len(name) for name in self.fields))
+        lines = [f"{'field':<{width}}  tokens"]
+        lines += [f"{name:<{width}}  {tokens:>6}" for name, tokens in zip(self.fields, self.field_tokens, strict=True)]
+        return "\n".join(lines)
+
+    # Numbering and vocabulary.
+
+    def renumber(self, order: Tensor | None) -> None:
+        """Gives tokens new ids in all later batches: token ``order[i]`` of the vocabulary gets id ``i``.
+
+        Args:
+            order: int tensor ``(V,)``, a permutation of all token ids; None goes back to the vocabulary's numbering.
+
+        Raises:
+            BadInput: ``order`` is no permutation of the tokens.
+        """
+        renumbering = None
+        if order is not None:
+            order = order.detach().cpu().long()
+            V = self.num_tokens
+            if order.shape != (V,) or not torch.equal(order.sort().values, torch.arange(V)):
+                raise BadInput(f"the new order of tokens must hold each of the {V} token ids exactly once")
+            renumbering = torch.empty(V, dtype=torch.int32)
+            renumbering[order] = torch.arange(V, dtype=torch.int32)
+        self._renumbering = renumbering
+        for dataset in self._datasets.values():
+            dataset.renumbering = renumbering
+
+    def save_vocabulary(self, folder: str | Path) -> None:
+        """Writes what is needed to encode new rows the same way; nothing where ids are made, not looked up."""
+        if self.vocabulary is not None:
+            self.vocabulary.save(folder)
+
+    def use_vocabulary(self, folder: str | Path) -> None:
+        """Asks to encode with a saved vocabulary; without effect where ids are made, not looked up."""
+
+    # Loaders.
+
+    def _dataset(self, split: str) -> ClickDataset:
+        if split not in self._datasets:
+            ids, labels = self.predict_rows() if split == "predict" else self.data.splits[split]
+            self._datasets[split] = ClickDataset(ids, labels, self.num_tokens, self._renumbering)
+        return self._datasets[split]
+
+    def predict_rows(self) -> tuple[np.ndarray, None]:
+        """The rows to predict: the test split's, without labels."""
+        return self.data.splits["test"][0], None
+
+    def _loader(self, split: str) -> DataLoader:
+        dataset = self._dataset(split)
+        training = split == "train"
+        distributed = dist.is_available() and dist.is_initialized()
+        sampler = PermutationBatchSampler(
+            len(dataset),
+            self.batch_size if training else self.eval_batch_size,
+            shuffle=training,
+            seed=self.seed,
+            rank=dist.get_rank() if distributed else 0,
+            world_size=dist.get_world_size() if distributed else 1,
+        )
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(
+            dataset,
+            sampler=sampler,
+            batch_size=None,
+            collate_fn=keep,
+            num_workers=self.num_workers,
+            pin_memory=on_gpu,
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled batches ``(ids, labels)`` of the training split."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader:
+        """Batches ``(ids, labels)`` of the validation split, every row once."""
+        return self._loader("valid")
+
+    def test_dataloader(self) -> DataLoader:
+        """Batches ``(ids, labels)`` of the test split, every row once."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        """Batches ``(ids,)`` of the rows to predict, every row once and in order."""
+        return self._loader("predict")

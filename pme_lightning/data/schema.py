@@ -1,0 +1,218 @@
+"""Which column is the label, which are fields of what kind, and which are left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+import polars as pl
+
+from pme_lightning.errors import BadInput, did_you_mean
+
+Kind = Literal["categorical", "numeric", "hour", "weekday", "weekend"]
+Binning = Literal["quantile", "log2"]
+
+# Looked for in this order, without regard to case, when no label column is named.
+LABEL_NAMES = ("label", "click", "clicked", "target", "y")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field: a column (or a part of a timestamp column) that becomes one token per row.
+
+    Attributes:
+        name: of the field, unique in the schema.
+        kind: ``categorical`` (each value is a token), ``numeric`` (binned; each bin is a token), or the ``hour``,
+            ``weekday`` or ``weekend`` of a timestamp column.
+        binning: ``quantile`` or ``log2`` for numeric fields, else None.
+        bins: number of quantile bins (0 otherwise).
+        column: the column it is read from; the field's own name if empty.
+        time_format: how a timestamp column's text reads (strftime codes); None for date and time columns.
+    """
+
+    name: str
+    kind: Kind
+    binning: Binning | None = None
+    bins: int = 0
+    column: str = ""
+    time_format: str | None = None
+
+    @property
+    def source(self) -> str:
+        """The column that the field is read from."""
+        return self.column or self.name
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The label column, the fields in the order of the id columns, and the columns left out.
+
+    Attributes:
+        label: name of the label column.
+        fields: the fields.
+        drop: names of columns that are in the data and not used.
+        dtypes: ``{column: type}`` as found in the training data, for tables and messages.
+    """
+
+    label: str
+    fields: tuple[Field, ...]
+    drop: tuple[str, ...] = ()
+    dtypes: dict[str, str] = field(default_factory=dict)
+
+    def columns(self) -> list[str]:
+        """The columns that the fields are read from, each once, in order."""
+        return list(dict.fromkeys(f.source for f in self.fields))
+
+    def to_json(self) -> dict[str, Any]:
+        """The schema as plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Schema:
+        """The schema from what :meth:`to_json` gave."""
+        return cls(
+            label=data["label"],
+            fields=tuple(Field(**one) for one in data["fields"]),
+            drop=tuple(data["drop"]),
+            dtypes=dict(data["dtypes"]),
+        )
+
+    def table(self, field_tokens: Sequence[int] | None = None) -> str:
+        """A plain-text table of column, type, kind and (where given) tokens, one line each."""
+        rows = [("column", "type", "kind", "tokens")]
+        rows.append((self.label, self.dtypes.get(self.label, ""), "label", ""))
+        counts = ["" for _ in self.fields] if field_tokens is None else [f"{count:,}" for count in field_tokens]
+        for one, tokens in zip(self.fields, counts, strict=True):
+            kind: str = one.kind
+            if one.binning == "quantile":
+                kind += f", {one.bins} quantile bins"
+            elif one.binning is not None:
+                kind += f", {one.binning} bins"
+            elif one.name != one.source:
+                kind += f" of {one.source}"
+            rows.append((one.name, self.dtypes.get(one.source, ""), kind, tokens))
+        rows += [(name, self.dtypes.get(name, ""), "not used", "") for name in self.drop]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}".rstrip()
+            for a, b, c, d in rows
+        )
+
+
+def infer_schema(
+    columns: Mapping[str, pl.DataType],
+    label: str | None = None,
+    categorical: Sequence[str] | None = None,
+    numeric: Sequence[str] | None = None,
+    drop: Sequence[str] | None = None,
+    timestamps: Mapping[str, str] | None = None,
+    binning: Binning = "quantile",
+    bins: int = 64,
+    unused: Iterable[str] = (),
+) -> Schema:
+    """Makes a schema of the columns' names and types; whatever is named explicitly wins over what is inferred.
+
+    Inferred: the label is the column called label, click, clicked, target or y; floats are numeric, and so are the
+    integer columns ``I1``, ``I2``, ... where there are ``C1``, ``C2``, ... beside them (Criteo's layout); dates and
+    times become hour, weekday and weekend; everything else is categorical.
+
+    Args:
+        columns: ``{name: type}``, in the order of the data.
+        label: the label column.
+        categorical: columns whose values are tokens.
+        numeric: columns to bin.
+        drop: columns to leave out.
+        timestamps: ``{column: format}`` (strftime codes, as in ``%y%m%d%H``) of text or integer columns that become
+            hour of day, weekday and weekend.
+        binning: how numeric columns are binned.
+        bins: number of quantile bins.
+        unused: columns that are left out unless they are named as fields (those that only say how to split).
+
+    Raises:
+        BadInput: a name is not among the columns or is given two roles, no label is found, a column holds lists or
+            other nested values, or no field is left.
+    """
+    if binning not in get_args(Binning):
+        raise BadInput(f"data.binning={binning} is unknown: {did_you_mean(str(binning), get_args(Binning))}")
+    if bins < 2:
+        raise BadInput(f"data.bins must be at least 2, not {bins}")
+    roles: dict[str, str] = {}
+    for role, names in (
+        ("label", [label] if label is not None else []),
+        ("categorical", categorical or []),
+        ("numeric", numeric or []),
+        ("timestamps", timestamps or {}),
+        ("drop", drop or []),
+    ):
+        for name in names:
+            if name not in columns:
+                raise BadInput(f"data.{role}: there is no column '{name}', {did_you_mean(name, columns)}")
+            if name in roles:
+                raise BadInput(f"column '{name}' is named twice: in data.{roles[name]} and in data.{role}")
+            roles[name] = role
+    label = label if label is not None else _find_label(columns, roles)
+    fields: list[Field] = []
+    left_out: list[str] = []
+    for name, dtype in columns.items():
+        role = roles.get(name, "drop" if name in unused else "")
+        if name == label:
+            continue
+        if role == "drop":
+            left_out.append(name)
+            continue
+        if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
+            raise BadInput(
+                f"column '{name}' holds values of type {dtype}: only single values make tokens; data.drop=[{name}] "
+                "leaves it out"
+            )
+        fields += _fields_of(name, dtype, role, columns, (timestamps or {}).get(name), binning, bins)
+    if not fields:
+        raise BadInput(f"no field is left beside the label '{label}': the columns are {', '.join(columns)}")
+    names = [one.name for one in fields]
+    for name in names:
+        if names.count(name) > 1:
+            raise BadInput(f"two fields would be called '{name}': rename the column '{name}'")
+    dtypes = {name: str(dtype) for name, dtype in columns.items()}
+    return Schema(label=label, fields=tuple(fields), drop=tuple(left_out), dtypes=dtypes)
+
+
+def _find_label(columns: Mapping[str, pl.DataType], roles: Mapping[str, str]) -> str:
+    lower = {name.lower(): name for name in reversed(columns) if name not in roles}
+    for name in LABEL_NAMES:
+        if name in lower:
+            return lower[name]
+    raise BadInput(
+        f"no column is called {', '.join(LABEL_NAMES[:-1])} or {LABEL_NAMES[-1]}: say data.label=COLUMN, one of "
+        f"{', '.join(columns)}"
+    )
+
+
+def _fields_of(
+    name: str,
+    dtype: pl.DataType,
+    role: str,
+    columns: Mapping[str, pl.DataType],
+    time_format: str | None,
+    binning: Binning,
+    bins: int,
+) -> list[Field]:
+    if role == "timestamps" or (not role and dtype in (pl.Date, pl.Datetime)):
+        if dtype in (pl.Date, pl.Datetime):
+            time_format = None
+        parts = [
+            Field(f"{name}_weekday", "weekday", column=name, time_format=time_format),
+            Field(f"{name}_weekend", "weekend", column=name, time_format=time_format),
+        ]
+        if dtype == pl.Date:
+            return parts
+        return [Field(f"{name}_hour", "hour", column=name, time_format=time_format), *parts]
+    criteo = (
+        re.fullmatch(r"I\d+", name) is not None
+        and dtype.is_integer()
+        and any(re.fullmatch(r"C\d+", other) for other in columns)
+    )
+    if role == "numeric" or (not role and (dtype.is_float() or dtype.is_decimal() or criteo)):
+        return [Field(name, "numeric", binning=binning, bins=bins if binning == "quantile" else 0)]
+    return [Field(name, "categorical")]

@@ -1,0 +1,124 @@
+"""Token values: what of a column the vocabulary counts and looks up, as exact strings, integers or floats."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from pme_lightning.data.binning import log2_bins, quantile_bins
+from pme_lightning.data.schema import Field
+from pme_lightning.errors import BadInput, did_you_mean
+
+
+def column_of(frame: pl.DataFrame, name: str, where: str = "the data") -> pl.Series:
+    """A column by name; BadInput with the nearest name where it is missing."""
+    if name not in frame.columns:
+        raise BadInput(f"column '{name}' is missing in {where}: {did_you_mean(name, frame.columns)}")
+    return frame.get_column(name)
+
+
+def token_values(frame: pl.DataFrame, field: Field, edges: np.ndarray | None = None) -> pl.Series:
+    """The token value of every row for one field, in canonical type (see :func:`canonical`), null where missing.
+
+    Args:
+        frame: rows with the field's column.
+        field: the field.
+        edges: the quantile edges of a numeric field binned by quantiles.
+
+    Raises:
+        BadInput: the column is missing, or a value is no number or no time where one is needed.
+    """
+    column = column_of(frame, field.source)
+    if field.kind == "numeric":
+        values = numbers(column)
+        return log2_bins(values) if edges is None else quantile_bins(values, edges)
+    if field.kind == "categorical":
+        return canonical(column)
+    return _part_of_time(column, field)
+
+
+def canonical(values: pl.Series) -> pl.Series:
+    """The same values as String, Int64, UInt64 or Float64, so that equal values of other widths are equal tokens.
+
+    Text stays exactly as it is; booleans become "true" and "false", dates, times and decimals their text. NaN is a
+    missing value, as the tools that write it mean it, and -0.0 is 0.0.
+    """
+    dtype = values.dtype
+    if dtype in (pl.String, pl.Int64, pl.UInt64):
+        return values
+    if dtype.is_float():
+        return values.cast(pl.Float64).fill_nan(None) + 0.0
+    if dtype.is_integer() and dtype not in (pl.Int128, pl.UInt128):
+        return values.cast(pl.Int64)
+    return values.cast(pl.String)
+
+
+def align(values: pl.Series, dtype: pl.DataType, field: str) -> pl.Series:
+    """Canonical values brought to the type that the training data had; a value that cannot be equal becomes null.
+
+    Integers and floats meet by value (3 and 3.0), integers and text by decimal text (7 and "7", not "007"), text
+    and floats by the number that the text reads as. The caller tells such nulls from missing values.
+
+    Raises:
+        BadInput: floats where training had text (there is no one text of a float), or values of another kind of
+            which not one can be read as the training type.
+    """
+    if values.dtype == dtype:
+        return values
+    if dtype == pl.String and values.dtype == pl.Float64:
+        raise BadInput(f"column '{field}' was text in the training data and holds floats here: write it as text")
+    cast = values.cast(dtype, strict=False)
+    # Back again: what does not return unchanged was rounded, or was another text of the same number.
+    exact = cast if dtype == pl.Float64 and values.dtype == pl.String else None
+    if exact is None:
+        back = cast.cast(values.dtype, strict=False)
+        exact = cast.set((back != values).fill_null(True), None)
+    if len(values) > values.null_count() and len(exact) == exact.null_count():
+        example = values.drop_nulls()[0]
+        raise BadInput(
+            f"column '{field}' held {_plain(dtype)} in the training data and {_plain(values.dtype)} here, such as "
+            f"{example!r}: none of it can be matched"
+        )
+    return exact
+
+
+def numbers(column: pl.Series) -> pl.Series:
+    """The column as Float64, null where missing or NaN.
+
+    Raises:
+        BadInput: a text is no number.
+    """
+    if column.dtype == pl.String:
+        column = column.str.strip_chars()
+    elif not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
+        raise BadInput(f"column '{column.name}' is numeric in the schema but holds values of type {column.dtype}")
+    values = column.cast(pl.Float64, strict=False)
+    _check_all_read(column, values, "a number")
+    return values.fill_nan(None)
+
+
+def _part_of_time(column: pl.Series, field: Field) -> pl.Series:
+    times = column
+    if column.dtype not in (pl.Date, pl.Datetime):
+        text, form = column.cast(pl.String), field.time_format or "%Y-%m-%d %H:%M:%S"
+        if "%H" in form and "%M" not in form:
+            # The parser takes no hour without a minute.
+            text, form = text + ":00", form + ":%M"
+        has_time = any(code in form for code in ("%H", "%I", "%T", "%s", "%R"))
+        times = text.str.to_datetime(form, strict=False) if has_time else text.str.to_date(form, strict=False)
+        _check_all_read(column, times, f"a time of the form {field.time_format}")
+    if field.kind == "hour":
+        return times.cast(pl.Datetime).dt.hour().cast(pl.Int64)
+    weekday = times.dt.weekday()
+    return (weekday if field.kind == "weekday" else weekday >= 6).cast(pl.Int64)
+
+
+def _check_all_read(column: pl.Series, read: pl.Series, what: str) -> None:
+    wrong = read.is_null() & column.is_not_null()
+    if wrong.any():
+        value = column.filter(wrong)[0]
+        raise BadInput(f"column '{column.name}': {value!r} is not {what}")
+
+
+def _plain(dtype: pl.DataType) -> str:
+    return {pl.String: "text", pl.Float64: "floats"}.get(type(dtype), "integers")  # type: ignore[call-overload]

@@ -1,0 +1,6 @@
+"""Embedding tables: one full size for all tokens (search), or a size of its own for each (after the transfer)."""
+
+from pme_lightning.embedding.full import FullEmbedding
+from pme_lightning.embedding.multi_size import MultiSizeEmbedding, SizeClass
+
+__all__ = ["FullEmbedding", "MultiSizeEmbedding", "SizeClass"]

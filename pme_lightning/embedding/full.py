@@ -1,0 +1,113 @@
+"""The full-size table: every token owns ``D`` values. It is what the search prunes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class FullEmbedding(nn.Module):
+    """A table of ``D`` values a token and, for backbones that ask for it, one first-order weight a token.
+
+    While a gradual search runs, values that are already pruned read as zero (:meth:`prune_`) and the table may
+    stand in rotated axes (:meth:`rotate_`): rows then hold coordinates, and a shared projection brings them back.
+
+    Args:
+        num_tokens: ``V``, the number of tokens of all fields together.
+        embedding_dim: ``D``, the width that backbones see.
+        first_order: Whether every token also owns a first-order weight.
+        init_std: Standard deviation of the normal distribution that rows start from. First-order weights start at 0.
+
+    Shape:
+        - ids: ``(B, F)`` integers in ``[0, V)``
+        - output: ``(B, F, D)``
+    """
+
+    kept: Tensor | None
+    kept_linear: Tensor | None
+    projection: Tensor | None
+
+    def __init__(
+        self, num_tokens: int, embedding_dim: int, first_order: bool = False, init_std: float = 0.01
+    ) -> None:
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.embedding_dim = embedding_dim
+        self.init_std = init_std
+        self.weight = nn.Parameter(torch.empty(num_tokens, embedding_dim))
+        self.linear = nn.Parameter(torch.empty(num_tokens, 1)) if first_order else None
+        self.register_buffer("kept", None)
+        self.register_buffer("kept_linear", None)
+        self.register_buffer("projection", None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the rows afresh."""
+        nn.init.normal_(self.weight, std=self.init_std)
+        if self.linear is not None:
+            nn.init.zeros_(self.linear)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # A checkpoint from within a gradual search holds buffers that a fresh table has not got yet.
+        for name in ("kept", "kept_linear", "projection"):
+            if prefix + name in state_dict and getattr(self, name) is None:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.weight.device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @property
+    def first_order(self) -> bool:
+        """Whether every token owns a first-order weight."""
+        return self.linear is not None
+
+    @property
+    def num_parameters(self) -> int:
+        """``V * D``, and ``V`` more with first-order weights."""
+        return self.num_tokens * (self.embedding_dim + self.first_order)
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of the index from token to row: none, a token's id is its row."""
+        return 0
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Returns the embeddings ``(B, F, D)`` of ids ``(B, F)``."""
+        return self.lookup(ids)[0]
+
+    def lookup(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns the embeddings ``(B, F, D)`` and the first-order weights ``(B, F)`` (``None`` if there are none)."""
+        embeddings = F.embedding(ids, self.weight)
+        if self.kept is not None:
+            # After the gather, never over the whole table.
+            embeddings = embeddings * F.embedding(ids, self.kept)
+        if self.projection is not None:
+            embeddings = embeddings @ self.projection
+        if self.linear is None:
+            return embeddings, None
+        linear = F.embedding(ids, self.linear).squeeze(-1)
+        if self.kept_linear is not None:
+            linear = linear * F.embedding(ids, self.kept_linear).squeeze(-1)
+        return embeddings, linear
+
+    @torch.no_grad()
+    def rotate_(self, basis: Tensor) -> None:
+        """Rotates the rows into another basis, in place; the output stays the same.
+
+        Args:
+            basis: Orthogonal ``Q (D, D)``; row ``w`` becomes ``w Q`` and is read as ``w Q Q^T``.
+        """
+        self.weight.copy_(self.weight @ basis)
+        self.projection = basis.T.clone() if self.projection is None else basis.T @ self.projection
+
+    @torch.no_grad()
+    def prune_(self, kept: Tensor, kept_linear: Tensor | None) -> None:
+        """From now on only the kept values are read; the others give zero and get no gradient.
+
+        Args:
+            kept: Boolean ``(V, D)``.
+            kept_linear: Boolean ``(V,)``, which first-order weights are kept; ``None`` without first-order weights.
+        """
+        self.kept = kept
+        self.kept_linear = None if kept_linear is None else kept_linear[:, None]

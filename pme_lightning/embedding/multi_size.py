@@ -1,0 +1,203 @@
+"""The multi-size table: every token owns as many values as the search left it, and no more are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pme_lightning.embedding.full import FullEmbedding
+
+
+class SizeClass(NamedTuple):
+    """The tokens that own equally many values.
+
+    Attributes:
+        size: Embedding values of each token, ``0 ... D``.
+        linear: Whether each token also owns a first-order weight.
+        count: How many tokens there are.
+    """
+
+    size: int
+    linear: bool
+    count: int
+
+    @property
+    def width(self) -> int:
+        """Values of each token, the first-order weight included."""
+        return self.size + int(self.linear)
+
+
+class MultiSizeEmbedding(nn.Module):
+    """Embeddings of ``V`` tokens that each own between 0 and ``D`` values, brought to width ``D`` by a projection.
+
+    Tokens are grouped by size: one table ``(count, size)`` for each size that occurs (with the first-order weight,
+    if a token has one, as the first column of its row). A shared projection ``P (D, D)``, of which a token of size
+    ``d`` uses the first ``d`` rows, brings every token to ``D``. A token of size 0 owns nothing and reads as zeros.
+
+    If tokens are numbered by falling size (then by first-order weight) an id tells its row by itself and there is no
+    index; in any other numbering an index of 4 bytes a token is kept and counted (:attr:`index_bytes`).
+
+    Args:
+        classes: The groups in the order of their tokens, by falling size.
+        embedding_dim: ``D``, the width that backbones see.
+        first_order: Whether the backbone reads first-order weights.
+        index: ``(V,)``: each token's position in the numbering by size; ``None`` if ids are so numbered already.
+        init_std: Standard deviation of the normal distribution that rows start from. First-order weights start at 0.
+
+    Shape:
+        - ids: ``(B, F)`` integers in ``[0, V)``
+        - output: ``(B, F, D)``
+    """
+
+    index: Tensor | None
+
+    def __init__(
+        self,
+        classes: Sequence[SizeClass],
+        embedding_dim: int,
+        first_order: bool = False,
+        index: Tensor | None = None,
+        init_std: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.classes = [SizeClass(int(c[0]), bool(c[1]), int(c[2])) for c in classes]
+        self.num_tokens = sum(c.count for c in self.classes)
+        self.embedding_dim = embedding_dim
+        self.first_order = first_order
+        self.init_std = init_std
+        for c in self.classes:
+            if not 0 <= c.size <= embedding_dim:
+                raise ValueError(f"a size of {c.size} is outside 0 ... {embedding_dim} (embedding_dim)")
+            if c.linear and not first_order:
+                raise ValueError("a token has a first-order weight, but the backbone reads none")
+        self.tables = nn.ParameterList(nn.Parameter(torch.empty(c.count, c.width)) for c in self.classes if c.width)
+        self.projection = nn.Parameter(torch.empty(embedding_dim, embedding_dim))
+        # Not a parameter's size: one number a class.
+        ends = torch.tensor([c.count for c in self.classes]).cumsum(0)
+        self.register_buffer("ends", ends, persistent=False)
+        self.register_buffer("index", None if index is None else index.to(torch.int32))
+        self.reset_parameters()
+
+    @classmethod
+    def from_sizes(
+        cls,
+        sizes: Tensor,
+        embedding_dim: int,
+        linear: Tensor | None = None,
+        init_std: float = 0.01,
+    ) -> MultiSizeEmbedding:
+        """Builds the table for each token's size, with an index unless the tokens are already in order.
+
+        Args:
+            sizes: ``(V,)`` integers in ``[0, D]``.
+            embedding_dim: ``D``.
+            linear: ``(V,)`` boolean, which tokens own a first-order weight; ``None`` if the backbone reads none.
+            init_std: As in the class.
+        """
+        flags = torch.zeros_like(sizes, dtype=torch.bool) if linear is None else linear.bool()
+        key = sizes.long() * 2 + flags.long()
+        order = torch.argsort(key, descending=True, stable=True)
+        values, counts = torch.unique_consecutive(key[order], return_counts=True)
+        classes = [
+            SizeClass(k // 2, bool(k % 2), n) for k, n in zip(values.tolist(), counts.tolist(), strict=True)
+        ]
+        index = None
+        if not torch.equal(order, torch.arange(len(order))):
+            index = torch.empty_like(order)
+            index[order] = torch.arange(len(order))
+        return cls(classes, embedding_dim, first_order=linear is not None, index=index, init_std=init_std)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draws the rows afresh; the projection starts as the identity."""
+        for c, table in zip(self.stored_classes, self.tables, strict=True):
+            nn.init.normal_(table, std=self.init_std)
+            if c.linear:
+                table[:, 0] = 0
+        nn.init.eye_(self.projection)
+
+    @torch.no_grad()
+    def load_full(self, full: FullEmbedding, order: Tensor, basis: Tensor | None) -> None:
+        """Takes over what a trained full table says, as far as each token's size allows.
+
+        Args:
+            full: The trained table.
+            order: ``(V,)``: the token of ``full`` at each position in the numbering by size.
+            basis: Orthogonal ``Q (D, D)``: rows take the leading coordinates of ``w Q``. ``None``: of ``w`` itself.
+        """
+        if basis is not None:
+            self.projection.copy_(basis.T)
+        position = 0
+        tables = iter(self.tables)
+        for c in self.classes:
+            tokens = order[position : position + c.count]
+            position += c.count
+            if not c.width:
+                continue
+            table = next(tables)
+            rows = full.weight[tokens]
+            if full.projection is not None:
+                rows = rows @ full.projection
+            if basis is not None:
+                rows = rows @ basis
+            table[:, int(c.linear) :] = rows[:, : c.size]
+            if c.linear and full.linear is not None:
+                table[:, 0] = full.linear[tokens, 0]
+
+    @property
+    def stored_classes(self) -> list[SizeClass]:
+        """The classes that own values: all but that of size 0 without a first-order weight."""
+        return [c for c in self.classes if c.width]
+
+    @property
+    def num_parameters(self) -> int:
+        """All parameters of the layer: ``Σ sizes``, the first-order weights, and the shared projection."""
+        return sum(table.numel() for table in self.tables) + self.projection.numel()
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of the index from token to row."""
+        return 0 if self.index is None else self.index.numel() * self.index.element_size()
+
+    def sizes(self) -> Tensor:
+        """Returns each token's size ``(V,)``, in the numbering of the ids."""
+        sizes = torch.repeat_interleave(
+            torch.tensor([c.size for c in self.classes]), torch.tensor([c.count for c in self.classes])
+        )
+        return sizes if self.index is None else sizes[self.index.long().cpu()]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Returns the embeddings ``(B, F, D)`` of ids ``(B, F)``."""
+        return self.lookup(ids)[0]
+
+    def lookup(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns the embeddings ``(B, F, D)`` and the first-order weights ``(B, F)`` (``None`` if there are none)."""
+        positions = ids.reshape(-1)
+        if self.index is not None:
+            positions = self.index.index_select(0, positions)
+        group = torch.bucketize(positions, self.ends, right=True, out_int32=True)
+        order = torch.argsort(group)
+        # The rows of a batch, by class: (n_c, D) each, coordinates first and zeros behind.
+        chunks = positions.index_select(0, order).split(torch.bincount(group, minlength=len(self.classes)).tolist())
+        start, rows, linears = 0, [], []
+        tables = iter(self.tables)
+        for c, chunk in zip(self.classes, chunks, strict=True):
+            if c.width:
+                row = F.embedding(chunk - start, next(tables))
+            else:
+                row = self.projection.new_zeros(len(chunk), 0)
+            start += c.count
+            rows.append(F.pad(row[:, int(c.linear) :], (0, self.embedding_dim - c.size)))
+            if self.first_order:
+                linears.append(row[:, 0] if c.linear else row.new_zeros(len(chunk)))
+        back = torch.empty_like(order)
+        back[order] = torch.arange(len(order), device=order.device)
+        embeddings = torch.cat(rows).index_select(0, back) @ self.projection
+        embeddings = embeddings.view(*ids.shape, self.embedding_dim)
+        if not self.first_order:
+            return embeddings, None
+        return embeddings, torch.cat(linears).index_select(0, back).view(ids.shape)

@@ -1,0 +1,28 @@
+"""The one exception that means: the user's input is wrong, and here is how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BadInput(ValueError):
+    """Wrong input from the user: a message of one line that says what is wrong, where, and what would be right.
+
+    The command line prints it without a traceback and exits with code 2; Python callers see a ``ValueError``.
+    """
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """Returns ``"did you mean 'x'?"`` for the nearest of the valid names, or a list of all of them.
+
+    >>> did_you_mean("deepfn", ["fm", "deepfm"])
+    "did you mean 'deepfm'?"
+    >>> did_you_mean("zzz", ["fm", "deepfm"])
+    'choose from: deepfm, fm'
+    """
+    names = sorted(set(map(str, valid)))
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return f"choose from: {', '.join(names)}" if names else "there is none to choose from"

@@ -1,0 +1,70 @@
+"""The text of ``--help``: a screen that shows the commands, the groups with their choices, and the common keys."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+
+from pme_lightning.composition import COMMANDS, GROUPS, GroupFiles
+
+_KEYS = {
+    "search.budget": "what to keep: a fraction (0.2), a parameter count (2000000), or bytes (20MB)",
+    "data.path": "file, folder or Hugging Face id to train on",
+    "data.label": "the column of clicks, 0 or 1",
+    "optimizer.lr": "learning rate",
+    "model.embedding_dim": "the full embedding size",
+    "trainer.*": "options of Lightning's Trainer, such as trainer.max_epochs=3",
+    "baseline": "also train the full-size model, to compare with (true)",
+    "transfer.init": "start the fine-tune from scratch, or warm from the search's rows",
+    "seed": "of everything random (42)",
+    "run_dir": "where the run is written (a new folder under runs/)",
+    "sizes": "file of sizes, for finetune",
+    "ckpt_path": "checkpoint, for validate, test and predict",
+}
+
+
+def help_text(files: GroupFiles) -> str:
+    """Returns the help, wrapped to the terminal's width."""
+    width = max(60, min(shutil.get_terminal_size((80, 24)).columns, 100))
+    lines = [
+        "Searches the embedding size of every token of a CTR model, and trains with those sizes.",
+        "",
+        "usage: pme-lightning [command] [group=choice ...] [key=value ...] [--option=value ...]",
+        "   or: python train.py ...",
+        "",
+        "commands:",
+        *_rows(COMMANDS, width),
+        "",
+        "groups and their choices:",
+        *_rows({group: ", ".join(files.choices(group)) or "-" for group in GROUPS}, width),
+        "",
+        "keys that are typed most:",
+        *_rows(_KEYS, width),
+        "",
+        "options:",
+        *_rows(
+            {
+                "--print_config": "print the whole configuration and stop; every key that can be set is in it",
+                "--config=FILE": "start from a configuration file, such as the config.yaml of a run",
+                "config_dir=DIR": "a folder with group files of your own (DIR/backbone/mine.yaml)",
+                "--version": "print the version and stop",
+            },
+            width,
+        ),
+        "",
+        "examples:",
+        "  python train.py backbone=deepfm",
+        "  python train.py backbone=autoint data=parquet data.path=clicks.parquet search.budget=0.1",
+        "  python train.py test ckpt_path=runs/RUN/checkpoints/finetune/best.ckpt",
+    ]
+    return "\n".join(lines)
+
+
+def _rows(entries: dict[str, str], width: int) -> list[str]:
+    column = max(len(key) for key in entries) + 4
+    rows = []
+    for key, text in entries.items():
+        rows += textwrap.wrap(
+            text, width, initial_indent=f"  {key}".ljust(column), subsequent_indent=" " * column, break_on_hyphens=False
+        )
+    return rows

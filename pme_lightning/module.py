@@ -1,0 +1,162 @@
+"""The LightningModule: embedding, backbone, loss, metrics and optimizer of a click-through-rate model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import BinaryAUROC
+
+from pme_lightning.class_path import class_path, instantiate
+from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding
+from pme_lightning.errors import BadInput
+
+
+class CTRModule(LightningModule):
+    """Predicts the probability of a click from the tokens of a row.
+
+    Every argument is plain data and goes into the checkpoint, so that ``CTRModule.load_from_checkpoint(path)``
+    needs nothing beside it, whether the table is full-size or multi-size.
+
+    Args:
+        field_tokens: Number of tokens of each field, the out-of-vocabulary token included; ids of a field follow
+            those of the field before it.
+        backbone: The network behind the embedding, a class or its import path. It is built as
+            ``backbone(num_fields, embedding_dim, **backbone_args)`` and called as ``backbone(embeddings (B, F, D))``,
+            or ``backbone(embeddings, linear (B, F))`` if its ``forward`` has a parameter ``linear``; it returns
+            logits ``(B,)``.
+        backbone_args: Further arguments of the backbone.
+        embedding_dim: ``D``, the full embedding size.
+        embedding_init_std: Standard deviation of the normal distribution that embedding rows start from.
+        optimizer: The optimizer, a class or its import path, built as ``optimizer(parameters, **optimizer_args)``.
+        optimizer_args: Further arguments of the optimizer, such as ``{"lr": 1e-3}``.
+        classes: The size classes ``(size, linear, count)`` of a multi-size table; ``None`` for a full-size one. It
+            is set by :meth:`set_embedding`, seldom by hand.
+        indexed: Whether the multi-size table keeps an index (its ids are not numbered by size).
+        sizes_fingerprint: Tells which sizes the ids are numbered by.
+
+    Raises:
+        BadInput: The backbone cannot be imported or does not take these arguments.
+    """
+
+    embedding: FullEmbedding | MultiSizeEmbedding
+
+    def __init__(
+        self,
+        field_tokens: Sequence[int],
+        backbone: str | type = "pme_lightning.backbones.DeepFM",
+        backbone_args: dict[str, Any] | None = None,
+        embedding_dim: int = 16,
+        embedding_init_std: float = 0.01,
+        optimizer: str | type = "torch.optim.Adam",
+        optimizer_args: dict[str, Any] | None = None,
+        classes: Sequence[Sequence[int]] | None = None,
+        indexed: bool = False,
+        sizes_fingerprint: str | None = None,
+    ) -> None:
+        super().__init__()
+        if embedding_dim < 1:
+            raise BadInput(f"model.embedding_dim is {embedding_dim}; it must be 1 or more")
+        field_tokens = [int(n) for n in field_tokens]
+        backbone, optimizer = class_path(backbone), class_path(optimizer)
+        # Plain types only: the checkpoint must load without running code from it.
+        self.save_hyperparameters(logger=False)
+        self.field_tokens = field_tokens
+        self.optimizer_class, self.optimizer_args = optimizer, dict(optimizer_args or {})
+        self.backbone: nn.Module = instantiate(backbone, len(field_tokens), embedding_dim, **(backbone_args or {}))
+        self.first_order = "linear" in inspect.signature(self.backbone.forward).parameters
+        num_tokens = sum(field_tokens)
+        if classes is None:
+            self.embedding = FullEmbedding(num_tokens, embedding_dim, self.first_order, embedding_init_std)
+        else:
+            index = torch.zeros(num_tokens, dtype=torch.int32) if indexed else None
+            self.embedding = MultiSizeEmbedding(
+                classes, embedding_dim, self.first_order, index, embedding_init_std  # type: ignore[arg-type]
+            )
+        self.valid_metrics = self._metrics()
+        self.test_metrics = self._metrics()
+
+    @staticmethod
+    def _metrics() -> nn.ModuleDict:
+        # Over the whole set: an average of batch AUCs is not the AUC.
+        logloss = MeanMetric().set_dtype(torch.float64)
+        return nn.ModuleDict({"auc": BinaryAUROC(validate_args=False), "logloss": logloss})
+
+    @property
+    def num_tokens(self) -> int:
+        """``V``, the tokens of all fields together."""
+        return sum(self.field_tokens)
+
+    @property
+    def full_parameters(self) -> int:
+        """Per-token parameters of the full-size table: ``V * D``, and ``V`` more with first-order weights."""
+        return self.num_tokens * (self.embedding.embedding_dim + self.first_order)
+
+    def set_embedding(self, embedding: FullEmbedding | MultiSizeEmbedding, fingerprint: str | None = None) -> None:
+        """Puts another table in, and into the description that checkpoints carry.
+
+        Args:
+            embedding: The new table, for the same tokens, width and first-order weights.
+            fingerprint: Which sizes its ids are numbered by (:meth:`SearchResult.fingerprint`).
+        """
+        self.embedding = embedding
+        multi_size = isinstance(embedding, MultiSizeEmbedding)
+        self.hparams["classes"] = (
+            [[c.size, int(c.linear), c.count] for c in embedding.classes] if multi_size else None  # type: ignore[union-attr]
+        )
+        self.hparams["indexed"] = multi_size and embedding.index is not None
+        self.hparams["sizes_fingerprint"] = fingerprint
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Returns the logits ``(B,)`` of rows of token ids ``(B, F)``."""
+        embeddings, linear = self.embedding.lookup(ids)
+        return self.backbone(embeddings) if linear is None else self.backbone(embeddings, linear)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Returns the mean log loss of a batch."""
+        ids, labels = batch
+        logits = self(ids)
+        self._check_logits(logits, labels)
+        loss = F.binary_cross_entropy_with_logits(logits, labels)
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Adds a batch to ``valid_auc`` and ``valid_logloss``."""
+        self._evaluate(batch, "valid", self.valid_metrics)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Adds a batch to ``test_auc`` and ``test_logloss``."""
+        self._evaluate(batch, "test", self.test_metrics)
+
+    def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        """Returns the probabilities ``(B,)`` of a click."""
+        return torch.sigmoid(self(batch[0]).float())
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor], split: str, metrics: nn.ModuleDict) -> None:
+        ids, labels = batch
+        logits = self(ids).float()
+        self._check_logits(logits, labels)
+        # Probabilities, not logits: the metric guesses batch by batch which of the two it was given.
+        metrics["auc"].update(torch.sigmoid(logits), labels.int())
+        metrics["logloss"].update(F.binary_cross_entropy_with_logits(logits, labels, reduction="none"))
+        for name, metric in metrics.items():
+            assert isinstance(metric, Metric)
+            self.log(f"{split}_{name}", metric, on_step=False, on_epoch=True, prog_bar=split == "valid")
+
+    def _check_logits(self, logits: Tensor, labels: Tensor) -> None:
+        if logits.shape != labels.shape:
+            raise BadInput(
+                f"{type(self.backbone).__name__}.forward returned {tuple(logits.shape)}; "
+                f"it must return one logit a row, {tuple(labels.shape)}"
+            )
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Builds the optimizer over all parameters."""
+        return instantiate(self.optimizer_class, self.parameters(), **self.optimizer_args)

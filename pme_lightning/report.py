@@ -1,0 +1,175 @@
+"""What a run says: lines while it goes, the table at its end, and the machine-readable summary."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from lightning.pytorch import Callback
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from pme_lightning.module import CTRModule
+
+if TYPE_CHECKING:
+    from pme_lightning.data import EncodedDataModule
+    from pme_lightning.runner import Runner
+
+BYTES_PER_PARAMETER = 4
+
+
+def say(text: str) -> None:
+    """Prints a line, in the main process only."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(text, flush=True)
+
+
+def shown(path: Path) -> str:
+    """Returns a path as one would type it: relative to the current folder where that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)
+
+
+def print_data(data: EncodedDataModule) -> None:
+    """Prints what was read."""
+    rows = data.rows
+    say(data.describe())
+    say(
+        f"data: {data.name}, {rows['train']:,} / {rows['valid']:,} / {rows['test']:,} rows "
+        f"(train / valid / test), {len(data.fields)} fields, {data.num_tokens:,} tokens"
+    )
+
+
+def progress(phase: str) -> Callback:
+    """Returns the progress display of a phase: a bar on a terminal, a line an epoch anywhere else."""
+    from pme_lightning.progress import EpochLines, PhaseBar
+
+    return PhaseBar(phase) if sys.stdout.isatty() else EpochLines(phase)
+
+
+# The summary.
+
+
+def embedding_facts(full_parameters: int, parameters: int, index_bytes: int = 0) -> dict[str, Any]:
+    """Returns the ``embedding`` block: everything in the embedding layer counts, the index too.
+
+    Args:
+        full_parameters: Of the full-size table.
+        parameters: Of this one: per-token values, first-order weights, shared projection.
+        index_bytes: Bytes of the index from token to row.
+    """
+    size = parameters * BYTES_PER_PARAMETER + index_bytes
+    return {
+        "full_parameters": full_parameters,
+        "parameters": parameters,
+        "fraction": size / (full_parameters * BYTES_PER_PARAMETER),
+        "bytes": size,
+        "index_bytes": index_bytes,
+    }
+
+
+def block(
+    module: CTRModule, facts: dict[str, Any] | None, metrics: dict[str, float] | None, split: str = "test"
+) -> dict[str, Any]:
+    """Returns the blocks of ``summary.json`` that tell of one model: embedding, fine-tune and test."""
+    embedding = module.embedding
+    measured = metrics and {name: float(metrics[f"{split}_{name}"]) for name in ("auc", "logloss")}
+    return {
+        "embedding": embedding_facts(module.full_parameters, embedding.num_parameters, embedding.index_bytes),
+        "finetune": facts,
+        split: measured,
+    }
+
+
+def summary(
+    runner: Runner, search: dict[str, Any] | None, model: dict[str, Any], baseline: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Returns the whole of ``summary.json``."""
+    data = runner.data
+    facts: dict[str, Any] = {"name": data.name, "rows": data.rows, "fields": len(data.fields)}
+    facts["tokens"] = data.num_tokens
+    for name in ("best_auc", "best_logloss"):
+        if hasattr(data, name):
+            facts[name] = float(getattr(data, name))
+    return {
+        "version": 1,
+        "command": runner.command,
+        "seed": runner.config.seed,
+        "data": facts,
+        "search": search,
+        **{"embedding": None, "finetune": None, "test": None} | model,
+        "baseline": baseline,
+    }
+
+
+def write_predictions(probabilities: Tensor, path: Path) -> None:
+    """Writes one probability a row, in the rows' order, as Parquet."""
+    partial = path.with_name(f".{path.name}.partial")
+    pl.DataFrame({"probability": probabilities.cpu().numpy()}).write_parquet(partial)
+    os.replace(partial, path)
+    say(f"{len(probabilities):,} probabilities: {shown(path)}")
+
+
+# The table.
+
+
+def print_summary(summary: dict[str, Any], folder: Path) -> None:
+    """Prints the closing table: the full-size model beside the multi-size one, and what was saved and lost."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    baseline = summary["baseline"]
+    multi_size = summary["embedding"]["parameters"] != summary["embedding"]["full_parameters"]
+    columns = [("full-size", baseline)] if baseline else []
+    columns.append(("multi-size" if multi_size else "full-size", summary))
+    table = Table(title=f"{summary['command']}: {summary['data']['name']}", title_justify="left")
+    table.add_column("")
+    for name, _ in columns:
+        table.add_column(name, justify="right")
+    for label, values in _rows(summary):
+        cells = [values(model) for _, model in columns]
+        if any(cells):
+            table.add_row(label, *(cell or "-" for cell in cells))
+    Console(width=None if sys.stdout.isatty() else 80, highlight=False).print(table)
+    best = summary["data"].get("best_auc")
+    if best is not None:
+        say(f"best reachable on this planted data: AUC {best:.4f}, logloss {summary['data']['best_logloss']:.4f}")
+    if baseline and multi_size:
+        say(_verdict(summary, baseline))
+    say(f"run folder: {shown(folder)}")
+
+
+def _rows(summary: dict[str, Any]) -> list[tuple[str, Any]]:
+    def metric(split: str, name: str) -> Any:
+        return lambda model: f"{model[split][name]:.4f}" if model.get(split) else ""
+
+    def finetune(name: str, pattern: str) -> Any:
+        return lambda model: format(model["finetune"][name], pattern) if (model["finetune"] or {}).get(name) else ""
+
+    def embedding(name: str, pattern: str) -> Any:
+        return lambda model: format(model["embedding"][name], pattern)
+
+    return [
+        ("test AUC", metric("test", "auc")),
+        ("test logloss", metric("test", "logloss")),
+        ("validation AUC", metric("valid", "auc")),
+        ("validation logloss", metric("valid", "logloss")),
+        ("embedding parameters", embedding("parameters", ",")),
+        ("embedding bytes", embedding("bytes", ",")),
+        ("fraction of full size", embedding("fraction", ".1%")),
+        ("search seconds", lambda model: f"{model['search']['seconds']:.1f}" if model.get("search") else ""),
+        ("training seconds", finetune("seconds", ".1f")),
+        ("training epochs", finetune("epochs", "d")),
+        ("best epoch", finetune("best_epoch", "d")),
+        ("training rows/s", finetune("rows_per_second", ",.0f")),
+    ]
+
+
+def _verdict(summary: dict[str, Any], baseline: dict[str, Any]) -> str:
+    saved = 1 - summary["embedding"]["fraction"]
+    auc = summary["test"]["auc"] - baseline["test"]["auc"]
+    logloss = summary["test"]["logloss"] - baseline["test"]["logloss"]
+    return f"saved {saved:.1%} of the embedding's bytes; AUC {auc:+.4f}, logloss {logloss:+.4f} against full size"

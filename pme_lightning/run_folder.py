@@ -1,0 +1,102 @@
+"""The folder that every run writes: what is in it, and how it is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from pme_lightning.errors import BadInput
+
+
+class RunFolder:
+    """The folder of one run.
+
+    It holds ``config.yaml``, ``vocabulary/``, ``sizes.safetensors``, ``checkpoints/PHASE/{best,last}.ckpt``,
+    ``logs/`` and, when the run is done, ``summary.json``. Files appear under their name only when they are whole.
+
+    Args:
+        path: Where to; ``None`` takes a new folder under ``runs/`` in the current folder, named by time and ``label``.
+        label: What the run is about, for the name of a new folder.
+
+    Raises:
+        BadInput: The folder already holds a run, or its place cannot be written to.
+    """
+
+    def __init__(self, path: str | Path | None, label: str = "run") -> None:
+        # The ranks of a run that spans processes write to one folder: the first to come names it.
+        path = path or os.environ.get("PME_RUN_DIR")
+        if path is None:
+            base = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{label}"
+            path, attempt = base, 1
+            while path.exists():
+                attempt += 1
+                path = base.with_name(f"{base.name}-{attempt}")
+        elif "PME_RUN_DIR" not in os.environ and (Path(path) / "config.yaml").exists():
+            raise BadInput(f"run_dir: '{path}' already holds a run; name another folder, or leave run_dir out")
+        self.path = Path(path).expanduser().absolute()
+        self._made: Path | None = None
+
+    def create(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            BadInput: That is not possible here.
+        """
+        made = self.path
+        while not made.parent.exists():
+            made = made.parent
+        existed = self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"run_dir: cannot make the folder '{self.path}': {error.strerror}") from error
+        self._made = None if existed else made
+        os.environ.setdefault("PME_RUN_DIR", str(self.path))
+
+    def discard(self) -> None:
+        """Takes away what :meth:`create` made: the run came to nothing."""
+        if self._made is not None:
+            shutil.rmtree(self._made, ignore_errors=True)
+        os.environ.pop("PME_RUN_DIR", None)
+
+    def checkpoints(self, phase: str) -> Path:
+        """Returns the folder of a phase's checkpoints."""
+        return self.path / "checkpoints" / phase
+
+    def has_checkpoint(self) -> bool:
+        """Whether anything in the folder is worth keeping after an interruption."""
+        return any(self.path.glob("checkpoints/*/*.ckpt")) or self.sizes.exists()
+
+    @property
+    def sizes(self) -> Path:
+        """The file of the searched sizes."""
+        return self.path / "sizes.safetensors"
+
+    @property
+    def vocabulary(self) -> Path:
+        """The folder of the vocabulary."""
+        return self.path / "vocabulary"
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Writes a file as a whole or not at all."""
+        target = self.path / name
+        partial = target.with_name(f".{target.name}.partial")
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, target)
+        return target
+
+    def write_summary(self, summary: dict[str, Any]) -> Path:
+        """Writes ``summary.json``."""
+        return self.write_text("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+
+def find_run_folder(file: str | Path) -> Path | None:
+    """Returns the run folder that a checkpoint or a file of sizes lies in, or ``None``."""
+    for folder in Path(file).expanduser().absolute().parents:
+        if (folder / "config.yaml").is_file() and (folder / "vocabulary").is_dir():
+            return folder
+    return None

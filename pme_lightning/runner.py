@@ -1,0 +1,337 @@
+"""Runs a command: builds each phase from the configuration, with a Trainer of its own, and gathers the facts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.trainer.states import TrainerStatus
+
+from pme_lightning import report
+from pme_lightning.arguments import print_config
+from pme_lightning.class_path import import_class, instantiate
+from pme_lightning.data import EncodedDataModule
+from pme_lightning.embedding import MultiSizeEmbedding
+from pme_lightning.errors import BadInput
+from pme_lightning.loggers import finish_loggers, phase_logger
+from pme_lightning.module import CTRModule
+from pme_lightning.run_folder import RunFolder, find_run_folder
+from pme_lightning.search import SearchResult
+
+
+@dataclass
+class Fitted:
+    """A trained model and what its training took.
+
+    Attributes:
+        module: The module, with its best weights after :meth:`Runner.test`.
+        trainer: The phase's Trainer.
+        best: The best checkpoint by validation.
+        facts: The ``finetune`` block of ``summary.json``.
+    """
+
+    module: CTRModule
+    trainer: Trainer
+    best: Path
+    facts: dict[str, Any]
+
+
+class Runner:
+    """Runs one command of the command line.
+
+    Args:
+        command: One of :data:`pme_lightning.composition.COMMANDS`.
+        parser: The parser that checked the configuration; it builds what the configuration names.
+        config: The whole configuration.
+    """
+
+    def __init__(self, command: str, parser: LightningArgumentParser, config: Namespace) -> None:
+        self.command = command
+        self.parser = parser
+        self.config = config
+        self.sizes: SearchResult | None = None
+        self._logger: Logger | None = None
+
+    def run(self) -> dict[str, Any]:
+        """Runs the command; prints and returns what ``summary.json`` holds.
+
+        Raises:
+            BadInput: Something in the input is wrong; the run folder is taken away again.
+            KeyboardInterrupt: The run was interrupted; the folder stays if it holds a checkpoint.
+        """
+        _quiet_lightning()
+        self._check_paths()
+        self.folder = RunFolder(self.config.run_dir, self._label())
+        self.data = self._data()
+        self.folder.create()
+        try:
+            self.folder.write_text("config.yaml", print_config(self.parser, self.config, self.command))
+            self.data.save_vocabulary(self.folder.vocabulary)
+            summary = getattr(self, f"_{self.command}")()
+            self.folder.write_summary(summary)
+            finish_loggers(self._logger, summary)
+        except BadInput:
+            self.folder.discard()
+            raise
+        except KeyboardInterrupt:
+            if self.folder.has_checkpoint():
+                raise KeyboardInterrupt(f"what was done so far is in {report.shown(self.folder.path)}") from None
+            self.folder.discard()
+            raise
+        finally:
+            os.environ.pop("PME_RUN_DIR", None)
+        report.print_summary(summary, self.folder.path)
+        return summary
+
+    # The commands.
+
+    def _pme(self) -> dict[str, Any]:
+        searched, result, module = self._searched()
+        multi_size = self.fit("finetune", module, self._transfer(result))
+        metrics = self.test(multi_size)
+        baseline = None
+        if self.config.baseline:
+            self.data.renumber(None)
+            full = self.fit("full", self.module())
+            baseline = report.block(full.module, full.facts, self.test(full))
+        return report.summary(self, searched, report.block(multi_size.module, multi_size.facts, metrics), baseline)
+
+    def _search(self) -> dict[str, Any]:
+        searched, result, module = self._searched()
+        found = report.embedding_facts(module.full_parameters, result.parameters + result.embedding_dim**2)
+        return report.summary(self, searched, {"embedding": found}, None)
+
+    def _finetune(self) -> dict[str, Any]:
+        assert self.sizes is not None
+        transfer = self._transfer(self.sizes)
+        module = self._load() if self.config.ckpt_path else self.module()
+        self.sizes.save(self.folder.sizes)
+        fitted = self.fit("finetune", module, transfer)
+        return report.summary(self, None, report.block(fitted.module, fitted.facts, self.test(fitted)), None)
+
+    def _fit(self) -> dict[str, Any]:
+        fitted = self.fit("full", self.module())
+        return report.summary(self, None, report.block(fitted.module, fitted.facts, self.test(fitted)), None)
+
+    def _validate(self) -> dict[str, Any]:
+        module = self._load()
+        found = self._trainer("validate", []).validate(module, datamodule=self.data, verbose=False)[0]
+        return report.summary(self, None, report.block(module, None, found, split="valid"), None)
+
+    def _test(self) -> dict[str, Any]:
+        module = self._load()
+        found = self._trainer("test", []).test(module, datamodule=self.data, verbose=False)[0]
+        return report.summary(self, None, report.block(module, None, found), None)
+
+    def _predict(self) -> dict[str, Any]:
+        module = self._load()
+        batches = self._trainer("predict", []).predict(module, datamodule=self.data)
+        assert batches is not None
+        report.write_predictions(torch.cat(batches), self.folder.path / "predictions.parquet")  # type: ignore[arg-type]
+        return report.summary(self, None, report.block(module, None, None), None)
+
+    # The phases.
+
+    def _searched(self) -> tuple[dict[str, Any], SearchResult, CTRModule]:
+        """Searches, and returns what it took, the sizes, and the module to go on with."""
+        module = self.module()
+        callback = self._build("search")
+        steps_per_epoch = max(1, len(self.data.train_dataloader()))
+        steps = callback.num_steps(steps_per_epoch)
+        report.say(f"search: {steps / steps_per_epoch:.3g} epochs, {steps} steps")
+        callbacks = [callback]
+        if steps:
+            path = self.folder.checkpoints("search")
+            callbacks.append(ModelCheckpoint(path, "last", save_top_k=0, save_on_exception=True))
+        # The search looks at training rows alone: the validation split stays for choosing among models.
+        trainer = self._trainer("search", callbacks, max_epochs=-1, max_steps=steps, limit_val_batches=0)
+        started = time.perf_counter()
+        self._fit_with(trainer, module)
+        result: SearchResult | None = callback.result
+        if result is None:
+            raise BadInput("the search ended before it had pruned: do trainer.max_time or a callback stop it early?")
+        seconds = time.perf_counter() - started
+        result.save(self.folder.sizes)
+        warm = self.config.transfer.init_args.get("init") == "warm"
+        if self.command == "search":
+            trainer.save_checkpoint(self.folder.checkpoints("search") / "last.ckpt", weights_only=True)
+        facts = {
+            "seconds": seconds,
+            "epochs": steps / steps_per_epoch,
+            "criterion": result.criterion,
+            "budget": result.budget,
+            "kept": result.parameters,
+        }
+        return facts, result, module if warm or self.command == "search" else self.module()
+
+    def fit(self, phase: str, module: CTRModule, *callbacks: Callback) -> Fitted:
+        """Trains a module until validation says enough, and keeps its best checkpoint.
+
+        Args:
+            phase: Name of the phase, for the folder of its checkpoints and its curves.
+            module: The module.
+            callbacks: What else takes part, such as the transfer.
+        """
+        from pme_lightning.throughput import Throughput
+
+        seed_everything(self.config.seed, workers=True, verbose=False)
+        checkpoint = ModelCheckpoint(self.folder.checkpoints(phase), **self.config.checkpoint.as_dict())
+        throughput = Throughput()
+        stopping = EarlyStopping(**self.config.early_stopping.as_dict())
+        trainer = self._trainer(phase, [*callbacks, stopping, checkpoint, throughput])
+        report.say(f"{'fine-tune' if callbacks else 'full-size model'}: at most {trainer.max_epochs} epochs")
+        started = time.perf_counter()
+        self._fit_with(trainer, module)
+        seconds = time.perf_counter() - started
+        if not checkpoint.best_model_path:
+            raise BadInput(
+                f"no checkpoint was kept: '{checkpoint.monitor}' was never measured; "
+                "check trainer.max_epochs, trainer.limit_val_batches and checkpoint.monitor"
+            )
+        best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True, mmap=True)
+        facts = {
+            "seconds": seconds,
+            "epochs": trainer.current_epoch,
+            "best_epoch": best["epoch"] + 1,
+            "rows_per_second": throughput.rows_per_second,
+        }
+        return Fitted(module, trainer, Path(checkpoint.best_model_path), facts)
+
+    def test(self, fitted: Fitted) -> dict[str, float]:
+        """Measures the best checkpoint on the test split, once."""
+        return dict(
+            fitted.trainer.test(
+                fitted.module, datamodule=self.data, ckpt_path=str(fitted.best), verbose=False, weights_only=True
+            )[0]
+        )
+
+    def _fit_with(self, trainer: Trainer, module: CTRModule) -> None:
+        try:
+            trainer.fit(module, datamodule=self.data)
+        except SystemExit as error:
+            # Lightning answers Ctrl-C by leaving the process once its checkpoint is written.
+            if trainer.state.status == TrainerStatus.INTERRUPTED:
+                raise KeyboardInterrupt from error
+            raise
+
+    # The parts.
+
+    def module(self) -> CTRModule:
+        """Builds a fresh full-size module; the same one each time, as all is drawn from the seed."""
+        seed_everything(self.config.seed, workers=True, verbose=False)
+        return CTRModule(
+            self.data.field_tokens,
+            backbone=self.config.backbone.class_path,
+            backbone_args=self.config.backbone.init_args.as_dict(),
+            optimizer=self.config.optimizer.class_path,
+            optimizer_args=self.config.optimizer.init_args.as_dict(),
+            **self.config.model.as_dict(),
+        )
+
+    def _load(self) -> CTRModule:
+        """Loads the checkpoint that was named, and numbers the tokens as it does."""
+        path = self.config.ckpt_path
+        try:
+            module = CTRModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        except BadInput:
+            raise
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BadInput(f"ckpt_path: '{path}' cannot be read as a checkpoint of ours ({reason})") from error
+        if module.field_tokens != self.data.field_tokens:
+            raise BadInput(
+                f"ckpt_path: '{path}' was trained on {len(module.field_tokens)} fields and "
+                f"{sum(module.field_tokens)} tokens; the data has {len(self.data.field_tokens)} and "
+                f"{self.data.num_tokens}: is it the data of that run?"
+            )
+        if isinstance(module.embedding, MultiSizeEmbedding) and module.embedding.index is None:
+            folder = find_run_folder(path)
+            sizes = self.config.sizes or (folder / "sizes.safetensors" if folder else None)
+            if sizes is None:
+                raise BadInput(
+                    f"ckpt_path: '{path}' numbers tokens by size, and no sizes.safetensors is in a run folder "
+                    "around it: name it with sizes=PATH"
+                )
+            result = SearchResult.load(sizes)
+            if result.fingerprint() != module.hparams["sizes_fingerprint"]:
+                raise BadInput(f"ckpt_path: '{path}' was not trained with the sizes in '{sizes}'")
+            self.data.renumber(result.order())
+        return module
+
+    def _data(self) -> EncodedDataModule:
+        data = self._build("data")
+        folder = find_run_folder(self.config.ckpt_path or self.config.sizes or "")
+        if folder is not None:
+            data.use_vocabulary(folder / "vocabulary")
+        data.prepare_data()
+        data.setup(None)
+        report.print_data(data)
+        return data
+
+    def _transfer(self, result: SearchResult) -> Callback:
+        return instantiate(
+            import_class(self.config.transfer.class_path), sizes=result, **self.config.transfer.init_args.as_dict()
+        )
+
+    def _build(self, key: str) -> Any:
+        """Builds what the configuration names under a key, afresh."""
+        return self.parser.instantiate_classes(Namespace({key: self.config[key].clone()}))[key]
+
+    def _trainer(self, phase: str, callbacks: Sequence[Callback], **arguments: Any) -> Trainer:
+        """Builds the phase's own Trainer: a second fit on a spent one would do nothing."""
+        options = self._build("trainer").as_dict() | arguments
+        self._logger = phase_logger(self.config.logger, self.folder.path, phase, self._resolved())
+        options["callbacks"] = [*(options.get("callbacks") or []), *callbacks]
+        options["logger"] = self._logger or False
+        options["default_root_dir"] = str(self.folder.path)
+        options["enable_model_summary"] = bool(options.get("enable_model_summary"))
+        options["num_sanity_val_steps"] = options.get("num_sanity_val_steps") or 0
+        if options.get("enable_progress_bar") is not False:
+            options["callbacks"].append(report.progress(phase))
+        return Trainer(**options)
+
+    def _resolved(self) -> dict[str, Any]:
+        return yaml.safe_load(print_config(self.parser, self.config, self.command))
+
+    def _check_paths(self) -> None:
+        config = self.config
+        if self.command in ("validate", "test", "predict") and not config.ckpt_path:
+            raise BadInput(f"{self.command} needs a checkpoint: ckpt_path=PATH")
+        if self.command == "finetune" and not config.sizes:
+            raise BadInput("finetune needs sizes: sizes=PATH of a search's sizes.safetensors")
+        if config.ckpt_path and not Path(config.ckpt_path).expanduser().is_file():
+            raise BadInput(f"ckpt_path: there is no file '{config.ckpt_path}'")
+        if config.sizes:
+            self.sizes = SearchResult.load(config.sizes)
+
+    def _label(self) -> str:
+        return f"{self.command}-{self.config.backbone.class_path.rpartition('.')[2].lower()}"
+
+
+def _quiet_lightning() -> None:
+    """Keeps Lightning's advice out of the way of the output; its warnings about real trouble stay."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*`IterableDataset` has `__len__` defined.*",
+        ".*exists and is not empty.*",
+        ".*Trying to infer the `batch_size`.*",
+        ".*GPU available but not used.*",
+        ".*The number of training batches.*is smaller than the logging interval.*",
+        ".*treespec, LeafSpec.*is deprecated.*",
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,213 @@
+"""Allocators: scores and a budget in, a size for every token out."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pme_lightning.errors import BadInput, did_you_mean
+from pme_lightning.search.concave import majorant_slopes, row_chunks
+from pme_lightning.search.selection import select, select_by_field
+
+_SCOPES = ("global", "field")
+
+
+class Allocation(NamedTuple):
+    """What every token keeps.
+
+    Attributes:
+        sizes: ``(V,)`` int64 in [0, D]: embedding values a token owns.
+        linear: ``(V,)`` bool: is its first-order weight kept; None without first-order weights.
+    """
+
+    sizes: Tensor
+    linear: Tensor | None
+
+
+class Allocator(ABC):
+    """Shares out a budget of per-token values.
+
+    All values compete by what the next one adds to a token's score: the largest slopes of each token's concave
+    majorant are kept until the budget runs out. That is the exact optimum of the kept score for every budget at which
+    no token's best size is ambiguous. Ties go to the token of higher priority, then to a token's earlier values (its
+    first-order weight before its embedding values), then to the lower token id. The budget is met exactly, or
+    undershot by less than one size step, and a larger budget never takes from any token.
+
+    Args:
+        scope: ``global``: every token competes with every other; ``field``: every field keeps the same fraction.
+        allowed_sizes: the sizes a token may have besides 0; all of 1 ... D when null.
+        min_size: the least size of any token.
+
+    Raises:
+        BadInput: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        scope: Literal["global", "field"] = "global",
+        allowed_sizes: Sequence[int] | None = None,
+        min_size: int = 0,
+    ) -> None:
+        name = type(self).__name__
+        if scope not in _SCOPES:
+            raise BadInput(f"{name}: scope {scope!r} is unknown; {did_you_mean(str(scope), _SCOPES)}")
+        if min_size < 0:
+            raise BadInput(f"{name}: min_size is {min_size}; it must be 0 or more")
+        if allowed_sizes is not None:
+            if not allowed_sizes or min(allowed_sizes) < 1:
+                raise BadInput(
+                    f"{name}: allowed_sizes is {list(allowed_sizes)}; give one or more sizes of at least 1 "
+                    "(0 is always allowed), or null for all"
+                )
+            if min_size and min_size not in allowed_sizes:
+                raise BadInput(
+                    f"{name}: min_size {min_size} is not among the allowed_sizes {list(allowed_sizes)}"
+                )
+        self.scope = scope
+        self.allowed_sizes = None if allowed_sizes is None else sorted(set(allowed_sizes))
+        self.min_size = min_size
+
+    def allocate(
+        self,
+        scores: Tensor,
+        budget: int,
+        linear_scores: Tensor | None = None,
+        priority: Tensor | None = None,
+        field_tokens: Sequence[int] | None = None,
+    ) -> Allocation:
+        """Shares out ``budget`` values.
+
+        Args:
+            scores: ``(V, D)``: what each embedding value is worth; only the order and ratios matter.
+            budget: how many values all tokens together may keep, first-order weights included.
+            linear_scores: ``(V,)``: what each first-order weight is worth, in the unit of ``scores``.
+            priority: ``(V,)``: breaks ties, the higher first; the token's frequency, say.
+            field_tokens: tokens of each field, whose ids lie side by side; needed for ``scope="field"``.
+
+        Raises:
+            BadInput: a score is not finite, shapes disagree, sizes lie outside [1, D], or not even ``min_size``
+                values of every token fit.
+        """
+        num_tokens, embedding_dim = scores.shape
+        self._check(scores, budget, linear_scores, priority, field_tokens)
+        sizes = [self.min_size, *(size for size in self._sizes(embedding_dim) if size > self.min_size)]
+        costs = [end - start for start, end in zip(sizes, sizes[1:], strict=False)]
+        first = int(linear_scores is not None)  # rows of `slopes` before those of the table
+        dtype = torch.float64 if torch.float64 in (scores.dtype, _dtype(linear_scores)) else torch.float32
+        slopes = torch.empty((first + len(costs), num_tokens), dtype=dtype, device=scores.device)
+        if linear_scores is not None:
+            slopes[0] = linear_scores
+        for rows in row_chunks(num_tokens, embedding_dim):
+            columns = self._in_order(scores[rows]).T[self.min_size : sizes[-1]].double()
+            steps = torch.stack([step.sum(0) for step in columns.split(costs)]) if costs else columns
+            slopes[first:, rows] = majorant_slopes(steps, costs).to(dtype)
+
+        costs = [1] * first + costs
+        budget -= num_tokens * self.min_size
+        if self.scope == "field" and field_tokens is not None:
+            taken = select_by_field(slopes, costs, budget, priority, field_tokens)
+        else:
+            taken = select(slopes, costs, budget, priority)
+        steps_taken = taken[first:].sum(0)
+        return Allocation(
+            sizes=torch.tensor(sizes, device=scores.device)[steps_taken],
+            linear=taken[0].clone() if first else None,
+        )
+
+    @abstractmethod
+    def kept(self, scores: Tensor, sizes: Tensor) -> Tensor:
+        """Returns ``(V, D)`` bool: which of a token's positions its ``sizes`` values are."""
+
+    @abstractmethod
+    def _in_order(self, scores: Tensor) -> Tensor:
+        """Returns the scores in the order in which a token's values are kept."""
+
+    def _sizes(self, embedding_dim: int) -> Sequence[int]:
+        return self.allowed_sizes if self.allowed_sizes is not None else range(1, embedding_dim + 1)
+
+    def _check(
+        self,
+        scores: Tensor,
+        budget: int,
+        linear_scores: Tensor | None,
+        priority: Tensor | None,
+        field_tokens: Sequence[int] | None,
+    ) -> None:
+        name = type(self).__name__
+        num_tokens, embedding_dim = scores.shape
+        per_token: dict[str, Tensor | None] = {"linear_scores": linear_scores, "priority": priority}
+        for what, tensor in per_token.items():
+            if tensor is not None and tensor.shape != (num_tokens,):
+                raise BadInput(f"{name}: {what} has shape {tuple(tensor.shape)}; it must be ({num_tokens},)")
+        for what, tensor in {"scores": scores, **per_token}.items():
+            if tensor is None or not tensor.is_floating_point() or tensor.numel() == 0:
+                continue
+            # The extremes are NaN where anything is, and need no copy of the scores.
+            if not all(math.isfinite(bound.item()) for bound in torch.aminmax(tensor)):
+                raise BadInput(
+                    f"{name}: {what} hold NaN or infinity: the search diverged; lower the learning rate"
+                )
+        if self.min_size > embedding_dim:
+            raise BadInput(
+                f"{name}: min_size {self.min_size} is above the embedding dimension {embedding_dim}"
+            )
+        if self.allowed_sizes is not None and self.allowed_sizes[-1] > embedding_dim:
+            raise BadInput(
+                f"{name}: allowed_sizes {self.allowed_sizes} must lie in 1 ... {embedding_dim}, "
+                "the embedding dimension"
+            )
+        if budget < num_tokens * self.min_size:
+            raise BadInput(
+                f"{name}: min_size {self.min_size} for each of {num_tokens} tokens takes "
+                f"{num_tokens * self.min_size} values but the budget is {budget}; a min_size of "
+                f"{self._largest_min_size(budget // max(1, num_tokens))} fits, or a budget of "
+                f"{num_tokens * self.min_size}"
+            )
+        if self.scope == "field":
+            if field_tokens is None:
+                raise BadInput(
+                    f"{name}: scope 'field' needs field_tokens, the number of tokens of each field"
+                )
+            if sum(field_tokens) != num_tokens:
+                raise BadInput(
+                    f"{name}: field_tokens add up to {sum(field_tokens)}, the scores have {num_tokens} tokens"
+                )
+
+    def _largest_min_size(self, share: int) -> int:
+        return max((size for size in self._sizes(max(0, share)) if size <= share), default=0)
+
+
+class Prefix(Allocator):
+    """A token of size d keeps its first d values: for scores whose positions are ordered (principal axes)."""
+
+    def kept(self, scores: Tensor, sizes: Tensor) -> Tensor:
+        """Returns ``(V, D)`` bool: the first ``sizes`` positions of each token."""
+        return torch.arange(scores.shape[1], device=sizes.device) < sizes.unsqueeze(1)
+
+    def _in_order(self, scores: Tensor) -> Tensor:
+        return scores
+
+
+class TopK(Allocator):
+    """A token of size d keeps its d values of highest score, wherever they stand; only their count is its size."""
+
+    def kept(self, scores: Tensor, sizes: Tensor) -> Tensor:
+        """Returns ``(V, D)`` bool: the ``sizes`` positions of highest score of each token, the first of equals."""
+        kept = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+        places = torch.arange(scores.shape[1], device=scores.device)
+        for rows in row_chunks(*scores.shape):
+            order = scores[rows].argsort(dim=1, descending=True, stable=True)
+            kept[rows] = kept[rows].scatter(1, order, places < sizes[rows].unsqueeze(1))
+        return kept
+
+    def _in_order(self, scores: Tensor) -> Tensor:
+        return scores.sort(dim=1, descending=True).values
+
+
+def _dtype(tensor: Tensor | None) -> torch.dtype | None:
+    return None if tensor is None else tensor.dtype

@@ -1,0 +1,149 @@
+"""The budget of a search: how many per-token values the sizes found may add up to."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import Literal
+
+from pme_lightning.errors import BadInput
+
+_BYTE_UNITS = {
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+_UNIT_NAMES = {"tib": "TiB", "gib": "GiB", "mib": "MiB", "kib": "KiB"}
+_COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_FORMS = (
+    "give a fraction in (0, 1] such as 0.2 or 20%, a number of parameters above 1 such as 500k, "
+    "or a size in bytes such as 20MB or 512KiB"
+)
+# Beyond this many digits a number is a slip, and exact arithmetic on it would take for ever.
+_MAX_EXPONENT = 30
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the per-token parameters of the embedding may add up to after the search.
+
+    Attributes:
+        kind: ``"fraction"`` of the full per-token parameters, a number of ``"parameters"``, or ``"bytes"``.
+        value: an exact fraction in (0, 1], a number of parameters, or a number of bytes.
+    """
+
+    kind: Literal["fraction", "parameters", "bytes"]
+    value: Fraction | int
+
+    def __str__(self) -> str:
+        """The shortest text that :func:`parse_budget` reads back as this budget: ``20%``, ``1000000``, ``20MB``."""
+        if self.kind == "fraction":
+            return f"{_decimal_text(Fraction(self.value) * 100)}%"
+        if self.kind == "parameters":
+            return str(self.value)
+        return _bytes_text(int(self.value))
+
+    def parameters(self, full_parameters: int, overhead: int = 0, bytes_per_parameter: int = 4) -> int:
+        """Returns how many per-token values may be kept.
+
+        Args:
+            full_parameters: per-token values of the full-size embedding, ``V * D`` (and ``V`` more with a
+                first-order term).
+            overhead: parameters of the embedding that belong to no token (the shared projection); they count.
+            bytes_per_parameter: 4 for float32.
+
+        Raises:
+            BadInput: not a single value would fit.
+        """
+        if self.kind == "fraction":
+            limit = math.floor(self.value * full_parameters)
+        elif self.kind == "parameters":
+            limit = int(self.value)
+        else:
+            limit = int(self.value) // bytes_per_parameter
+        kept = min(limit - overhead, full_parameters)
+        if kept < 1:
+            smallest = self._smallest(full_parameters, overhead, bytes_per_parameter)
+            raise BadInput(
+                f"search.budget {self} is a budget that nothing fits: it allows {limit} of {full_parameters} parameters "
+                f"and the embedding layer itself takes {overhead}; the smallest budget that works is {smallest}"
+            )
+        return kept
+
+    def _smallest(self, full_parameters: int, overhead: int, bytes_per_parameter: int) -> str:
+        least = overhead + 1
+        if self.kind == "bytes":
+            return _bytes_text(least * bytes_per_parameter)
+        if self.kind == "parameters" or least > full_parameters:
+            return f"{least} parameters" if least > 1 else "2 parameters"
+        digits = 2
+        while True:
+            # Rounded up, so that what the message suggests is enough; finer until it is still a fraction.
+            percent = Fraction(math.ceil(Fraction(least, full_parameters) * 100 * 10**digits), 10**digits)
+            if percent <= 100:
+                return f"{_decimal_text(percent)}%"
+            digits += 1
+
+
+def parse_budget(value: float | int | str) -> Budget:
+    """Reads a budget as people write it.
+
+    ``0.2``, ``"0.2"`` and ``"20%"`` are fractions of the full per-token parameters; a whole number above 1
+    (``1000000``, ``"2M"``, ``"500k"``) is a number of parameters; a byte unit (``"20MB"``, ``"512KiB"``; MB is
+    10^6, MiB is 2^20, upper or lower case) makes it bytes. Fractions are exact: 0.2 of 100 is 20.
+
+    Raises:
+        BadInput: anything else.
+    """
+    wrong = BadInput(f"search.budget {value!r} is not a budget: {_FORMS}")
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise wrong
+    # repr of a float is the shortest text that means it, which is what its writer typed.
+    text = value.strip() if isinstance(value, str) else repr(value)
+    match = re.fullmatch(r"([0-9._]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Z]*|%)", text)
+    if match is None:
+        raise wrong
+    try:
+        decimal = Decimal(match[1])
+    except InvalidOperation:
+        raise wrong from None
+    if abs(decimal.adjusted()) > _MAX_EXPONENT:
+        raise wrong
+    number, unit = Fraction(decimal), match[2].lower()
+    if unit == "%":
+        number /= 100
+    if unit in ("", "%") and 0 < number <= 1:
+        return Budget("fraction", number)
+    if unit in _BYTE_UNITS and number * _BYTE_UNITS[unit] >= 1:
+        return Budget("bytes", math.floor(number * _BYTE_UNITS[unit]))
+    if unit in _COUNT_UNITS:
+        number *= _COUNT_UNITS[unit]
+        if number > 1 and number.denominator == 1:
+            return Budget("parameters", int(number))
+    raise wrong
+
+
+def _decimal_text(number: Fraction) -> str:
+    # Exact: every fraction here was read from decimal digits, so its denominator divides a power of ten.
+    digits = 0
+    while (number * 10**digits).denominator != 1 and digits < 2 * _MAX_EXPONENT:
+        digits += 1
+    scaled = round(number * 10**digits)
+    whole, rest = divmod(scaled, 10**digits)
+    return f"{whole}.{rest:0{digits}d}" if digits else str(whole)
+
+
+def _bytes_text(count: int) -> str:
+    for unit, size in sorted(_BYTE_UNITS.items(), key=lambda item: -item[1]):
+        if count % size == 0:
+            return f"{count // size}{_UNIT_NAMES.get(unit, unit.upper())}"
+    raise AssertionError("one byte divides every count")

@@ -1,0 +1,149 @@
+"""What a search found, and the one file that keeps it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pme_lightning.errors import BadInput
+
+_FORMAT = "pme_lightning.sizes"
+_VERSION = "1"
+
+
+@dataclass(eq=False)
+class SearchResult:
+    """The sizes that a search found, in the order of the vocabulary's token ids.
+
+    Attributes:
+        sizes: ``(V,)`` int64 in [0, D]: embedding values of each token.
+        linear: ``(V,)`` bool: is the token's first-order weight kept; None for a model without them.
+        embedding_dim: D.
+        basis: ``(D, D)`` orthogonal, whose columns are the axes that sizes count along; None for the original axes.
+        budget: the budget as the user wrote it.
+        criterion: a name for what scored the values.
+
+    Raises:
+        BadInput: the parts do not fit together.
+    """
+
+    sizes: Tensor
+    linear: Tensor | None
+    embedding_dim: int
+    basis: Tensor | None
+    budget: str
+    criterion: str
+
+    def __post_init__(self) -> None:
+        self.sizes = self.sizes.to("cpu", torch.int64)
+        if self.sizes.ndim != 1:
+            raise BadInput(f"sizes have shape {tuple(self.sizes.shape)}; one number a token is needed")
+        if len(self.sizes):
+            low, high = (int(bound) for bound in torch.aminmax(self.sizes))
+            if low < 0 or high > self.embedding_dim:
+                raise BadInput(
+                    f"sizes reach from {low} to {high}; they must lie in 0 ... {self.embedding_dim}"
+                )
+        if self.linear is not None:
+            self.linear = self.linear.to("cpu", torch.bool)
+            if self.linear.shape != self.sizes.shape:
+                raise BadInput(
+                    f"there are {len(self.sizes)} sizes, first-order weights have shape {tuple(self.linear.shape)}"
+                )
+        if self.basis is not None:
+            self.basis = self.basis.detach().to("cpu", torch.float32)
+            if self.basis.shape != (self.embedding_dim, self.embedding_dim):
+                raise BadInput(
+                    f"basis has shape {tuple(self.basis.shape)}; it must be "
+                    f"({self.embedding_dim}, {self.embedding_dim})"
+                )
+
+    @property
+    def parameters(self) -> int:
+        """Per-token values kept: the sum of the sizes and of the first-order weights."""
+        return int(self.sizes.sum()) + (0 if self.linear is None else int(self.linear.sum()))
+
+    def order(self) -> Tensor:
+        """Returns ``(V,)`` token ids by falling size, those with a first-order weight first, then by id."""
+        return self._rank().argsort(descending=True, stable=True)
+
+    def classes(self) -> list[tuple[int, bool, int]]:
+        """Returns ``(size, has a first-order weight, number of tokens)`` of each class, as :meth:`order` has them."""
+        ranks, counts = self._rank().unique(return_counts=True)
+        pairs = zip(ranks.tolist(), counts.tolist(), strict=True)
+        return [(rank // 2, bool(rank % 2), count) for rank, count in pairs][::-1]
+
+    def save(self, path: str | Path) -> None:
+        """Writes one safetensors file; it appears under its name only when whole."""
+        path = Path(path)
+        small = next(
+            dtype
+            for dtype in (torch.uint8, torch.int16, torch.int32)
+            if self.embedding_dim <= torch.iinfo(dtype).max
+        )
+        tensors = {"sizes": self.sizes.to(small)}
+        if self.linear is not None:
+            tensors["linear"] = self.linear.contiguous()
+        if self.basis is not None:
+            tensors["basis"] = self.basis.contiguous()
+        metadata = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "embedding_dim": str(self.embedding_dim),
+            "budget": self.budget,
+            "criterion": self.criterion,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            save_file(tensors, temporary, metadata)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> SearchResult:
+        """Reads a file written by :meth:`save`.
+
+        Raises:
+            BadInput: there is no such file, or it is damaged, or something else.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise BadInput(f"sizes={path}: there is no such file; give the sizes.safetensors of a search")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise BadInput(f"sizes={path}: not a whole safetensors file ({reason}); search again") from error
+        if metadata.get("format") != _FORMAT or "sizes" not in tensors:
+            raise BadInput(
+                f"sizes={path}: not the result of a search; give the sizes.safetensors of a search"
+            )
+        if metadata.get("version") != _VERSION:
+            raise BadInput(
+                f"sizes={path}: written in version {metadata.get('version')} of its format, this program reads "
+                f"version {_VERSION}; search again"
+            )
+        try:
+            return cls(
+                sizes=tensors["sizes"],
+                linear=tensors.get("linear"),
+                embedding_dim=int(metadata["embedding_dim"]),
+                basis=tensors.get("basis"),
+                budget=metadata["budget"],
+                criterion=metadata["criterion"],
+            )
+        except (KeyError, ValueError) as error:
+            raise BadInput(f"sizes={path}: its parts do not fit together ({error}); search again") from error
+
+    def _rank(self) -> Tensor:
+        return self.sizes * 2 + (0 if self.linear is None else self.linear.long())

@@ -1,0 +1,162 @@
+"""Schedules: when the search trains, when it gathers gradients, and when and how far it prunes."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from pme_lightning.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Action:
+    """What to do in one optimizer step of the search.
+
+    Attributes:
+        frozen: weights must not change in this step.
+        start: a new scoring window begins before this step.
+        score: the gradients of this step go into the scores.
+        prune: how far to prune after this step, as progress in (0, 1] from keeping everything to the budget; None
+            for not at all. See :func:`keep_fraction`.
+    """
+
+    frozen: bool = False
+    start: bool = False
+    score: bool = False
+    prune: float | None = None
+
+
+class Schedule(ABC):
+    """A plan of the search, step by step; pure, so that a search can be resumed at any step."""
+
+    @abstractmethod
+    def num_steps(self, steps_per_epoch: int) -> int:
+        """Returns the length of the search in optimizer steps."""
+
+    def action(self, step: int, steps_per_epoch: int) -> Action:
+        """Returns what to do in ``step``, counted from 0; the last step always prunes to the budget.
+
+        Raises:
+            ValueError: the search has no such step.
+        """
+        num_steps = self.num_steps(steps_per_epoch)
+        if not 0 <= step < num_steps:
+            raise ValueError(f"step {step} is outside this search of {num_steps} steps")
+        return self._action(step, num_steps)
+
+    @abstractmethod
+    def _action(self, step: int, num_steps: int) -> Action: ...
+
+
+class NoTraining(Schedule):
+    """A search of no steps: for rules that look at frequencies alone."""
+
+    def num_steps(self, steps_per_epoch: int) -> int:
+        return 0
+
+    def _action(self, step: int, num_steps: int) -> Action:
+        raise AssertionError("a search without steps has no action")
+
+
+class AtInit(Schedule):
+    """Pruning at initialization: gradients of a few batches through the untrained model, then one pruning.
+
+    Args:
+        batches: how many batches.
+
+    Raises:
+        BadInput: fewer than one.
+    """
+
+    def __init__(self, batches: int = 50) -> None:
+        if batches < 1:
+            raise BadInput(f"AtInit: batches is {batches}; it must be 1 or more")
+        self.batches = batches
+
+    def num_steps(self, steps_per_epoch: int) -> int:
+        return self.batches
+
+    def _action(self, step: int, num_steps: int) -> Action:
+        return Action(frozen=True, start=step == 0, score=True, prune=1.0 if step == num_steps - 1 else None)
+
+
+class AfterWarmup(Schedule):
+    """One pruning after a short training, scored on its last steps.
+
+    Args:
+        epochs: length of the training; may be a part of an epoch.
+        score_last: the last share of the steps in which gradients are gathered, in (0, 1]; at least one step.
+
+    Raises:
+        BadInput: an argument is out of range.
+    """
+
+    def __init__(self, epochs: float = 1.0, score_last: float = 0.5) -> None:
+        self.epochs = _positive_epochs("AfterWarmup", epochs)
+        if not 0 < score_last <= 1:
+            raise BadInput(f"AfterWarmup: score_last is {score_last}; it must be above 0 and at most 1")
+        self.score_last = score_last
+
+    def num_steps(self, steps_per_epoch: int) -> int:
+        return max(1, round(self.epochs * steps_per_epoch))
+
+    def _action(self, step: int, num_steps: int) -> Action:
+        first = num_steps - max(1, round(self.score_last * num_steps))
+        return Action(start=step == first, score=step >= first, prune=1.0 if step == num_steps - 1 else None)
+
+
+class Gradual(Schedule):
+    """Pruning step by step while training, fast at first (Zhu and Gupta 2017, arXiv:1710.01878).
+
+    After the i-th of n equally spaced prunings the progress is ``1 - (1 - i/n)³``. Every pruning is scored on the steps
+    since the one before. A search of fewer steps than prunings prunes once a step.
+
+    Args:
+        epochs: length of the search; may be a part of an epoch.
+        start: the share of the search that trains before the first scoring window, in [0, 1).
+        prunings: how many prunings.
+
+    Raises:
+        BadInput: an argument is out of range.
+    """
+
+    def __init__(self, epochs: float = 1.0, start: float = 0.25, prunings: int = 10) -> None:
+        self.epochs = _positive_epochs("Gradual", epochs)
+        if not 0 <= start < 1:
+            raise BadInput(f"Gradual: start is {start}; it must be at least 0 and below 1")
+        if prunings < 1:
+            raise BadInput(f"Gradual: prunings is {prunings}; it must be 1 or more")
+        self.start = start
+        self.prunings = prunings
+
+    def num_steps(self, steps_per_epoch: int) -> int:
+        return max(1, round(self.epochs * steps_per_epoch))
+
+    def _action(self, step: int, num_steps: int) -> Action:
+        first = min(round(self.start * num_steps), num_steps - 1)
+        if step < first:
+            return Action()
+        before, after = (self._pruned(done, num_steps - first) for done in (step - first, step - first + 1))
+        before_that = self._pruned(step - first - 1, num_steps - first) if step > first else before
+        progress = 1 - (1 - after / self.prunings) ** 3
+        return Action(
+            start=step == first or before > before_that,
+            score=True,
+            prune=progress if after > before else None,
+        )
+
+    def _pruned(self, steps_done: int, steps: int) -> int:
+        """How many prunings are due after so many steps: the i-th after ``ceil(steps * i / prunings)``."""
+        return steps_done * self.prunings // steps
+
+
+def keep_fraction(progress: float, target: float) -> float:
+    """Returns the fraction to keep at a pruning: 1 at progress 0, ``target`` at progress 1, straight between."""
+    return target + (1 - target) * (1 - progress)
+
+
+def _positive_epochs(owner: str, epochs: float) -> float:
+    if not math.isfinite(epochs) or epochs <= 0:
+        raise BadInput(f"{owner}: epochs is {epochs}; it must be above 0")
+    return epochs
