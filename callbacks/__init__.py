@@ -3,3 +3,4 @@
 from pme_lightning.callbacks.pruning import PruningCallback
 from pme_lightning.callbacks.transfer import TransferCallback
 
+__all__ = ["PruningCallback", "TransferCallback"]

@@ -61,10 +61,9 @@ class PruningCallback(Callback):
             self.frequencies = getattr(getattr(trainer, "datamodule", None), "frequencies", None)
         if self.frequencies is None:
             raise BadInput("PruningCallback needs the tokens' frequencies: the datamodule has none, pass frequencies=")
-        if len(self.frequencies) != embedding.num_tokens:
-            raise BadInput(
-                f"PruningCallback got frequencies of {len(self.frequencies)} tokens; the model has {embedding.num_tokens}"
-            )
+        known = len(self.frequencies)
+        if known != embedding.num_tokens:
+            raise BadInput(f"PruningCallback got frequencies of {known} tokens, the model has {embedding.num_tokens}")
         self.frequencies = self.frequencies.to(embedding.weight.device)
         self._values(embedding)
         if self.schedule.num_steps(1) == 0:
@@ -76,9 +75,7 @@ class PruningCallback(Callback):
         batches = int(trainer.num_training_batches)
         self.steps_per_epoch = max(1, batches // trainer.accumulate_grad_batches)
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Gathers the gradients of this step; in a frozen step it also takes them away from the optimizer."""
         action = self.schedule.action(self.step, self.steps_per_epoch)
         embedding = self._embedding(pl_module)

@@ -84,9 +84,7 @@ class Arguments(LightningCLI):
                 **({} if required else {"default": None}),
             )
         parser.add_class_arguments(EarlyStopping, "early_stopping", instantiate=False)
-        parser.add_class_arguments(
-            ModelCheckpoint, "checkpoint", skip=_FROM_THE_RUN["checkpoint"], instantiate=False
-        )
+        parser.add_class_arguments(ModelCheckpoint, "checkpoint", skip=_FROM_THE_RUN["checkpoint"], instantiate=False)
 
     def _set_seed(self) -> None:
         """Leaves seeding to each phase, so that phases do not depend on one another's random numbers."""

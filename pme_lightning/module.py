@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import BinaryAUROC
 
 from pme_lightning.class_path import class_path, instantiate
-from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding
+from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, SizeClass
 from pme_lightning.errors import BadInput
 
 
@@ -77,7 +77,11 @@ class CTRModule(LightningModule):
         else:
             index = torch.zeros(num_tokens, dtype=torch.int32) if indexed else None
             self.embedding = MultiSizeEmbedding(
-                classes, embedding_dim, self.first_order, index, embedding_init_std  # type: ignore[arg-type]
+                [SizeClass(size, bool(linear), count) for size, linear, count in classes],
+                embedding_dim,
+                self.first_order,
+                index,
+                embedding_init_std,  # type: ignore[arg-type]
             )
         self.valid_metrics = self._metrics()
         self.test_metrics = self._metrics()
@@ -106,12 +110,11 @@ class CTRModule(LightningModule):
             fingerprint: Which sizes its ids are numbered by (:meth:`SearchResult.fingerprint`).
         """
         self.embedding = embedding
-        multi_size = isinstance(embedding, MultiSizeEmbedding)
-        self.hparams["classes"] = (
-            [[c.size, int(c.linear), c.count] for c in embedding.classes] if multi_size else None  # type: ignore[union-attr]
-        )
-        self.hparams["indexed"] = multi_size and embedding.index is not None
-        self.hparams["sizes_fingerprint"] = fingerprint
+        classes, indexed = None, False
+        if isinstance(embedding, MultiSizeEmbedding):
+            classes = [[c.size, int(c.linear), c.count] for c in embedding.classes]
+            indexed = embedding.index is not None
+        self.hparams.update(classes=classes, indexed=indexed, sizes_fingerprint=fingerprint)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Returns the logits ``(B,)`` of rows of token ids ``(B, F)``."""

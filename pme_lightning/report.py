@@ -129,7 +129,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     table.add_column("")
     for name, _ in columns:
         table.add_column(name, justify="right")
-    for label, values in _rows(summary):
+    for label, values in _rows():
         cells = [values(model) for _, model in columns]
         if any(cells):
             table.add_row(label, *(cell or "-" for cell in cells))
@@ -142,7 +142,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     say(f"run folder: {shown(folder)}")
 
 
-def _rows(summary: dict[str, Any]) -> list[tuple[str, Any]]:
+def _rows() -> list[tuple[str, Any]]:
     def metric(split: str, name: str) -> Any:
         return lambda model: f"{model[split][name]:.4f}" if model.get(split) else ""
 

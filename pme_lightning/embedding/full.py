@@ -30,9 +30,7 @@ class FullEmbedding(nn.Module):
     kept_linear: Tensor | None
     projection: Tensor | None
 
-    def __init__(
-        self, num_tokens: int, embedding_dim: int, first_order: bool = False, init_std: float = 0.01
-    ) -> None:
+    def __init__(self, num_tokens: int, embedding_dim: int, first_order: bool = False, init_std: float = 0.01) -> None:
         super().__init__()
         self.num_tokens = num_tokens
         self.embedding_dim = embedding_dim

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from pme_lightning.embedding.full import FullEmbedding
 
 
-class SizeClass(NamedTuple):
+@dataclass(frozen=True)
+class SizeClass:
     """The tokens that own equally many values.
 
     Attributes:
@@ -54,6 +55,7 @@ class MultiSizeEmbedding(nn.Module):
     """
 
     index: Tensor | None
+    ends: Tensor
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class MultiSizeEmbedding(nn.Module):
         init_std: float = 0.01,
     ) -> None:
         super().__init__()
-        self.classes = [SizeClass(int(c[0]), bool(c[1]), int(c[2])) for c in classes]
+        self.classes = list(classes)
         self.num_tokens = sum(c.count for c in self.classes)
         self.embedding_dim = embedding_dim
         self.first_order = first_order
@@ -102,9 +104,7 @@ class MultiSizeEmbedding(nn.Module):
         key = sizes.long() * 2 + flags.long()
         order = torch.argsort(key, descending=True, stable=True)
         values, counts = torch.unique_consecutive(key[order], return_counts=True)
-        classes = [
-            SizeClass(k // 2, bool(k % 2), n) for k, n in zip(values.tolist(), counts.tolist(), strict=True)
-        ]
+        classes = [SizeClass(k // 2, bool(k % 2), n) for k, n in zip(values.tolist(), counts.tolist(), strict=True)]
         index = None
         if not torch.equal(order, torch.arange(len(order))):
             index = torch.empty_like(order)

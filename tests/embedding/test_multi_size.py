@@ -1,0 +1,129 @@
+"""The multi-size table against the full table cut by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, SizeClass
+
+V, D = 30, 6
+
+
+def full_table(first_order: bool) -> FullEmbedding:
+    full = FullEmbedding(V, D, first_order, init_std=1.0)
+    if full.linear is not None:
+        torch.nn.init.normal_(full.linear)
+    return full
+
+
+def order_of(table: MultiSizeEmbedding) -> Tensor:
+    return torch.arange(V) if table.index is None else torch.argsort(table.index)
+
+
+def cut(full: FullEmbedding, sizes: Tensor, basis: Tensor) -> Tensor:
+    """The plain reference: rotate, zero what a token does not own, rotate back."""
+    rows = full.weight.detach() @ basis
+    for token, size in enumerate(sizes.tolist()):
+        rows[token, size:] = 0
+    return rows @ basis.T
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+def test_all_tokens_at_full_size_give_the_full_table(first_order: bool) -> None:
+    full = full_table(first_order)
+    linear = torch.ones(V, dtype=torch.bool) if first_order else None
+    table = MultiSizeEmbedding.from_sizes(torch.full((V,), D), D, linear)
+    table.load_full(full, order_of(table), torch.linalg.qr(torch.randn(D, D))[0])
+    ids = torch.randint(0, V, (7, 3), dtype=torch.int32)
+    assert table.index is None
+    assert torch.allclose(table(ids), full(ids), atol=1e-6)
+    if first_order:
+        assert torch.equal(table.lookup(ids)[1], full.lookup(ids)[1])
+
+
+@given(seed=st.integers(0, 10_000), first_order=st.booleans(), batch=st.integers(0, 5), fields=st.integers(1, 4))
+def test_warm_rows_equal_the_projected_full_table(seed: int, first_order: bool, batch: int, fields: int) -> None:
+    torch.manual_seed(seed)
+    full = full_table(first_order)
+    sizes = torch.randint(0, D + 1, (V,))
+    linear = torch.rand(V) < 0.5 if first_order else None
+    basis = torch.linalg.qr(torch.randn(D, D))[0]
+    table = MultiSizeEmbedding.from_sizes(sizes, D, linear)
+    table.load_full(full, order_of(table), basis)
+    ids = torch.randint(0, V, (batch, fields), dtype=torch.int32)
+    embeddings, first = table.lookup(ids)
+    assert embeddings.shape == (batch, fields, D)
+    assert torch.allclose(embeddings, cut(full, sizes, basis)[ids.long()], atol=1e-5)
+    if linear is None:
+        assert first is None
+    else:
+        assert torch.allclose(first, (full.linear[:, 0] * linear)[ids.long()])
+
+
+def test_gradient_equals_that_of_the_full_table_cut() -> None:
+    full = full_table(first_order=True)
+    sizes, linear = torch.randint(0, D + 1, (V,)), torch.rand(V) < 0.5
+    order = torch.argsort(sizes * 2 + linear, descending=True, stable=True)
+    table = MultiSizeEmbedding.from_sizes(sizes[order], D, linear[order])
+    assert table.index is None
+    table.load_full(full, order, None)
+    ids = torch.randint(0, V, (50, 3))
+    weights = torch.randn(50, 3, D)
+    ((table(ids) * weights).sum() + table.lookup(ids)[1].sum()).backward()
+    full.zero_grad()
+    ((full(order[ids]) * weights).sum() + full.lookup(order[ids])[1].sum()).backward()
+    position = 0
+    for c, parameter in zip(table.stored_classes, table.tables, strict=True):
+        tokens = order[position : position + c.count]
+        position += c.count
+        assert torch.allclose(parameter.grad[:, int(c.linear) :], full.weight.grad[tokens, : c.size], atol=1e-5)
+        if c.linear:
+            assert torch.allclose(parameter.grad[:, 0], full.linear.grad[tokens, 0])
+
+
+def test_owns_the_sizes_and_the_projection_and_nothing_else() -> None:
+    sizes, linear = torch.randint(0, D + 1, (V,)), torch.rand(V) < 0.5
+    table = MultiSizeEmbedding.from_sizes(sizes, D, linear)
+    expected = int(sizes.sum() + linear.sum()) + D * D
+    assert table.num_parameters == expected
+    assert sum(p.numel() for p in table.parameters()) == expected
+    assert table.index_bytes == 4 * V
+    assert torch.equal(table.sizes(), sizes)
+
+
+def test_tokens_numbered_by_size_need_no_index() -> None:
+    sizes = torch.tensor([6, 6, 3, 3, 0])
+    table = MultiSizeEmbedding.from_sizes(sizes, D)
+    assert table.index is None
+    assert table.index_bytes == 0
+    assert table.classes == [SizeClass(6, False, 2), SizeClass(3, False, 2), SizeClass(0, False, 1)]
+    assert torch.equal(table.sizes(), sizes)
+
+
+def test_tokens_of_size_zero_read_as_zeros_and_train_nothing() -> None:
+    table = MultiSizeEmbedding.from_sizes(torch.zeros(4, dtype=torch.long), D, torch.zeros(4, dtype=torch.bool))
+    embeddings, linear = table.lookup(torch.tensor([[0, 3]]))
+    assert torch.equal(embeddings, torch.zeros(1, 2, D))
+    assert torch.equal(linear, torch.zeros(1, 2))
+    embeddings.sum().backward()
+    assert torch.equal(table.projection.grad, torch.zeros(D, D))
+
+
+def test_state_dict_round_trip() -> None:
+    sizes = torch.randint(0, D + 1, (V,))
+    table = MultiSizeEmbedding.from_sizes(sizes, D)
+    other = MultiSizeEmbedding(table.classes, D, index=torch.zeros(V, dtype=torch.int32))
+    other.load_state_dict(table.state_dict())
+    ids = torch.arange(V)[None]
+    assert torch.equal(table(ids), other(ids))
+
+
+def test_a_size_beyond_the_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="outside 0 ... 6"):
+        MultiSizeEmbedding([SizeClass(7, False, 1)], D)
+    with pytest.raises(ValueError, match="first-order"):
+        MultiSizeEmbedding([SizeClass(3, True, 1)], D, first_order=False)
