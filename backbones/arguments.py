@@ -15,9 +15,7 @@ def positive(name: str, value: int) -> int:
 def layer_widths(name: str, value: Sequence[int]) -> tuple[int, ...]:
     """Returns ``value`` as a tuple if it is a (possibly empty) sequence of integers of at least 1."""
     if not isinstance(value, Sequence) or not all(_is_int(width) and width >= 1 for width in value):
-        raise ValueError(
-            f"{name} must be a list of integers of at least 1, such as [400, 400], got {value!r}"
-        )
+        raise ValueError(f"{name} must be a list of integers of at least 1, such as [400, 400], got {value!r}")
     return tuple(value)
 
 

@@ -50,9 +50,7 @@ class AutoInt(nn.Module):
         width = positive("embedding_dim", embedding_dim)
         layers = []
         for _ in range(positive("num_layers", num_layers)):
-            layers.append(
-                InteractingLayer(width, attention_dim, num_heads, scale=scale, dropout=attention_dropout)
-            )
+            layers.append(InteractingLayer(width, attention_dim, num_heads, scale=scale, dropout=attention_dropout))
             width = attention_dim
         self.layers = nn.Sequential(*layers)
         self.output = linear(positive("num_fields", num_fields) * attention_dim, 1)

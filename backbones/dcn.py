@@ -108,9 +108,7 @@ class DCNv2(nn.Module):
         width = positive("num_fields", num_fields) * positive("embedding_dim", embedding_dim)
         one_of("structure", structure, ("parallel", "stacked"))
         if positive("num_experts", num_experts) > 1 and low_rank is None:
-            raise ValueError(
-                f"num_experts={num_experts} mixes low-rank experts: give low_rank too, or 1 expert"
-            )
+            raise ValueError(f"num_experts={num_experts} mixes low-rank experts: give low_rank too, or 1 expert")
         hidden_units = layer_widths("hidden_units", hidden_units)
         self.cross: CrossNetworkV2 | LowRankCrossNetwork
         if low_rank is None:

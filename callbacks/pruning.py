@@ -106,18 +106,24 @@ class PruningCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a search that was interrupted goes on from."""
-        return {"step": self.step, "criterion": self.criterion.state()}
+        return {"step": self.step, "criterion": self.criterion.state(), "basis": self.criterion.basis}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up an interrupted search."""
         self.step = state_dict["step"]
         self.criterion.load_state(state_dict["criterion"])
+        self.criterion.basis = state_dict["basis"]
 
     @torch.no_grad()
     def _prune(self, pl_module: LightningModule, progress: float, optimizers: list[Optimizer] | None = None) -> None:
         embedding = self._embedding(pl_module)
         assert self.frequencies is not None
-        scores = self.criterion.scores(embedding.weight, self._linear(embedding), self.frequencies)
+        weight, linear = embedding.weight, self._linear(embedding)
+        if embedding.kept is not None:
+            # What was pruned before is worth nothing, whatever the optimizer's momentum has made of it.
+            weight = weight * embedding.kept
+            linear = None if linear is None else linear * embedding.kept_linear
+        scores = self.criterion.scores(weight, linear, self.frequencies)
         target, total = self._values(embedding), embedding.num_parameters
         allocation = self.allocator.allocate(
             scores.table,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -151,7 +152,7 @@ class Runner:
         callback = self._build("search")
         steps_per_epoch = max(1, len(self.data.train_dataloader()))
         steps = callback.num_steps(steps_per_epoch)
-        report.say(f"search: {steps / steps_per_epoch:.3g} epochs, {steps} steps")
+        report.say(f"search: {type(callback).__name__}, {steps} steps")
         callbacks = [callback]
         if steps:
             path = self.folder.checkpoints("search")
@@ -170,7 +171,7 @@ class Runner:
             trainer.save_checkpoint(self.folder.checkpoints("search") / "last.ckpt", weights_only=True)
         facts = {
             "seconds": seconds,
-            "epochs": steps / steps_per_epoch,
+            "epochs": trainer.global_step / steps_per_epoch,
             "criterion": result.criterion,
             "budget": result.budget,
             "kept": result.parameters,
@@ -301,6 +302,7 @@ class Runner:
         options["num_sanity_val_steps"] = options.get("num_sanity_val_steps") or 0
         if options.get("enable_progress_bar") is not False:
             options["callbacks"].append(report.progress(phase))
+            options["enable_progress_bar"] = sys.stdout.isatty()
         return Trainer(**options)
 
     def _resolved(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ batch_size=None, collate_fn=keep)``.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ class ClickDataset(Dataset):
         """The number of rows."""
         return len(self.ids)
 
-    def __getitem__(self, index: Tensor | slice) -> tuple[Tensor, Tensor] | tuple[Tensor]:
+    def __getitem__(self, index: Tensor | slice) -> tuple[Tensor, ...]:
         """Returns a batch: ids int32 ``(B, F)`` and, where there are labels, labels float32 ``(B,)``.
 
         Args:
@@ -90,7 +91,7 @@ def _as_tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array)
 
 
-def keep(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def keep(batch: Any) -> Any:
     """The loader's ``collate_fn``: batches come ready-made, and torch's default would turn the tuple into a list."""
     return batch
 
@@ -157,7 +158,7 @@ class PermutationBatchSampler(DistributedSampler):
         """The number of batches, the same on every rank."""
         return self.num_batches
 
-    def __iter__(self) -> Iterator[Tensor | slice]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Tensor | slice]:
         """Yields this rank's batches of one epoch."""
         order = None
         if self.shuffle:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pme_lightning.data.batches import ClickDataset, PermutationBatchSampler, keep
-from pme_lightning.errors import BadInput
+from pme_lightning.errors import BadInput, did_you_mean
 
 if TYPE_CHECKING:
     from pme_lightning.data.vocabulary import Vocabulary
@@ -33,7 +33,8 @@ class EncodedData:
         field_tokens: tokens per field (with the out-of-vocabulary one); their sum is ``V``. Global ids are the
             field's offset (the running sum) plus the index in the field.
         frequencies: int64 ``(V,)``, how often each token occurs in the training rows.
-        splits: ``{"train" | "valid" | "test": (ids int32 (n, F), labels (n,) of 0/1 in any numeric type)}``.
+        splits: ``{"train" | "valid" | "test": (ids int32 (n, F), labels (n,) of 0/1 in any numeric type)}``; all
+            three as a rule, fewer where test rows stand alone.
     """
 
     name: str
@@ -48,10 +49,9 @@ class EncodedData:
             raise BadInput(f"{len(self.fields)} fields but {len(self.field_tokens)} counts of tokens")
         if self.frequencies.shape != (sum(self.field_tokens),):
             raise BadInput(f"{sum(self.field_tokens)} tokens need as many frequencies, not {len(self.frequencies)}")
-        for split in SPLITS:
-            if split not in self.splits:
-                raise BadInput(f"data '{self.name}' has no {split} split")
-            ids, _ = self.splits[split]
+        for split, (ids, _) in self.splits.items():
+            if split not in SPLITS:
+                raise BadInput(f"data '{self.name}' has a split '{split}', {did_you_mean(split, SPLITS)}")
             if len(ids) == 0:
                 raise BadInput(f"the {split} split of data '{self.name}' is empty")
             if ids.shape[1] != len(self.fields):
@@ -75,8 +75,6 @@ class EncodedDataModule(LightningDataModule, ABC):
         num_workers: loader processes; 0 is fastest for data in memory or in the page cache.
         seed: seed of the shuffling.
     """
-
-    vocabulary: Vocabulary | None = None
 
     def __init__(
         self, batch_size: int = 4096, eval_batch_size: int = 16384, num_workers: int = 0, seed: int = 42
@@ -118,7 +116,7 @@ class EncodedDataModule(LightningDataModule, ABC):
         return self._data
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         """The name of the data set."""
         return self.data.name
 
@@ -144,8 +142,13 @@ class EncodedDataModule(LightningDataModule, ABC):
 
     @property
     def rows(self) -> dict[str, int]:
-        """Rows per split: train, valid, test."""
-        return {split: len(self.data.splits[split][0]) for split in SPLITS}
+        """Rows per split: train, valid, test (fewer where test rows stand alone)."""
+        return {split: len(self.data.splits[split][0]) for split in SPLITS if split in self.data.splits}
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """What gives values their ids; None where ids are made, not looked up."""
+        return None
 
     def describe(self) -> str:
         """A plain-text table of the fields and their tokens."""
@@ -189,12 +192,17 @@ class EncodedDataModule(LightningDataModule, ABC):
 
     def _dataset(self, split: str) -> ClickDataset:
         if split not in self._datasets:
-            ids, labels = self.predict_rows() if split == "predict" else self.data.splits[split]
+            if split != "predict" and split not in self.data.splits:
+                raise BadInput(f"data '{self.name}' has no {split} split, only {', '.join(self.data.splits)}")
+            rows = self.predict_rows() if split == "predict" else self.data.splits[split]
+            ids, labels = rows
             self._datasets[split] = ClickDataset(ids, labels, self.num_tokens, self._renumbering)
         return self._datasets[split]
 
     def predict_rows(self) -> tuple[np.ndarray, None]:
         """The rows to predict: the test split's, without labels."""
+        if "test" not in self.data.splits:
+            raise BadInput(f"data '{self.name}' has no test split, only {', '.join(self.data.splits)}")
         return self.data.splits["test"][0], None
 
     def _loader(self, split: str) -> DataLoader:

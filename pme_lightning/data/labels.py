@@ -31,7 +31,5 @@ def binary_labels(column: pl.Series, first_row: int = 0, where: str = "the data"
         row = int(good.not_().arg_true()[0])
         value = column[row]
         shown = "missing" if value is None else repr(value)
-        raise BadInput(
-            f"label '{column.name}' is {shown} in row {first_row + row + 1} of {where}: labels are 0 and 1"
-        )
+        raise BadInput(f"label '{column.name}' is {shown} in row {first_row + row + 1} of {where}: labels are 0 and 1")
     return numeric.cast(pl.UInt8).to_numpy()

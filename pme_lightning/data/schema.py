@@ -96,8 +96,7 @@ class Schema:
         rows += [(name, self.dtypes.get(name, ""), "not used", "") for name in self.drop]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
-            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}".rstrip()
-            for a, b, c, d in rows
+            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}".rstrip() for a, b, c, d in rows
         )
 
 
@@ -179,7 +178,7 @@ def infer_schema(
 
 
 def _find_label(columns: Mapping[str, pl.DataType], roles: Mapping[str, str]) -> str:
-    lower = {name.lower(): name for name in reversed(columns) if name not in roles}
+    lower = {name.lower(): name for name in reversed(list(columns)) if name not in roles}
     for name in LABEL_NAMES:
         if name in lower:
             return lower[name]

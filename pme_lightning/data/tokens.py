@@ -108,7 +108,7 @@ def _part_of_time(column: pl.Series, field: Field) -> pl.Series:
         times = text.str.to_datetime(form, strict=False) if has_time else text.str.to_date(form, strict=False)
         _check_all_read(column, times, f"a time of the form {field.time_format}")
     if field.kind == "hour":
-        return times.cast(pl.Datetime).dt.hour().cast(pl.Int64)
+        return (times.cast(pl.Datetime) if times.dtype == pl.Date else times).dt.hour().cast(pl.Int64)
     weekday = times.dt.weekday()
     return (weekday if field.kind == "weekday" else weekday >= 6).cast(pl.Int64)
 
@@ -121,4 +121,4 @@ def _check_all_read(column: pl.Series, read: pl.Series, what: str) -> None:
 
 
 def _plain(dtype: pl.DataType) -> str:
-    return {pl.String: "text", pl.Float64: "floats"}.get(type(dtype), "integers")  # type: ignore[call-overload]
+    return {pl.String: "text", pl.Float64: "floats"}.get(type(dtype), "integers")

@@ -1,4 +1,4 @@
-"""The search for sizes: criteria score, schedules time, allocators share out the budget. No Lightning in here."""
+"""The search for sizes: criteria score, schedules time, allocators share out the budget. Torch only."""
 
 from pme_lightning.search.allocators import Allocation, Allocator, Prefix, TopK
 from pme_lightning.search.budget import Budget, parse_budget

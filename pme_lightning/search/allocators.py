@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -32,14 +33,15 @@ class Allocation(NamedTuple):
 class Allocator(ABC):
     """Shares out a budget of per-token values.
 
-    All values compete by what the next one adds to a token's score: the largest slopes of each token's concave
-    majorant are kept until the budget runs out. That is the exact optimum of the kept score for every budget at which
-    no token's best size is ambiguous. Ties go to the token of higher priority, then to a token's earlier values (its
-    first-order weight before its embedding values), then to the lower token id. The budget is met exactly, or
-    undershot by less than one size step, and a larger budget never takes from any token.
+    All values compete by what the next one adds to a token's score: the largest slopes of each token's
+    concave majorant are kept until the budget runs out. That keeps the highest total score there is at every
+    budget where no token's best size is ambiguous. Ties go to the token of higher priority, then to a token's
+    earlier values (its first-order weight before its embedding values), then to the lower token id. The budget
+    is met exactly, or undershot by less than one size step, and a larger budget never takes from any token.
 
     Args:
-        scope: ``global``: every token competes with every other; ``field``: every field keeps the same fraction.
+        scope: ``global``: every token competes with every other; ``field``: every field keeps the same
+            fraction of its own values.
         allowed_sizes: the sizes a token may have besides 0; all of 1 ... D when null.
         min_size: the least size of any token.
 
@@ -65,9 +67,7 @@ class Allocator(ABC):
                     "(0 is always allowed), or null for all"
                 )
             if min_size and min_size not in allowed_sizes:
-                raise BadInput(
-                    f"{name}: min_size {min_size} is not among the allowed_sizes {list(allowed_sizes)}"
-                )
+                raise BadInput(f"{name}: min_size {min_size} is not among the allowed_sizes {list(allowed_sizes)}")
         self.scope = scope
         self.allowed_sizes = None if allowed_sizes is None else sorted(set(allowed_sizes))
         self.min_size = min_size
@@ -90,13 +90,13 @@ class Allocator(ABC):
             field_tokens: tokens of each field, whose ids lie side by side; needed for ``scope="field"``.
 
         Raises:
-            BadInput: a score is not finite, shapes disagree, sizes lie outside [1, D], or not even ``min_size``
-                values of every token fit.
+            BadInput: a score is not finite, shapes disagree, sizes lie outside [1, D], or not even
+                ``min_size`` values of every token fit.
         """
         num_tokens, embedding_dim = scores.shape
         self._check(scores, budget, linear_scores, priority, field_tokens)
         sizes = [self.min_size, *(size for size in self._sizes(embedding_dim) if size > self.min_size)]
-        costs = [end - start for start, end in zip(sizes, sizes[1:], strict=False)]
+        costs = [end - start for start, end in itertools.pairwise(sizes)]
         first = int(linear_scores is not None)  # rows of `slopes` before those of the table
         dtype = torch.float64 if torch.float64 in (scores.dtype, _dtype(linear_scores)) else torch.float32
         slopes = torch.empty((first + len(costs), num_tokens), dtype=dtype, device=scores.device)
@@ -109,6 +109,7 @@ class Allocator(ABC):
 
         costs = [1] * first + costs
         budget -= num_tokens * self.min_size
+        priority = None if priority is None else priority.to(scores.device)
         if self.scope == "field" and field_tokens is not None:
             taken = select_by_field(slopes, costs, budget, priority, field_tokens)
         else:
@@ -149,17 +150,12 @@ class Allocator(ABC):
                 continue
             # The extremes are NaN where anything is, and need no copy of the scores.
             if not all(math.isfinite(bound.item()) for bound in torch.aminmax(tensor)):
-                raise BadInput(
-                    f"{name}: {what} hold NaN or infinity: the search diverged; lower the learning rate"
-                )
+                raise BadInput(f"{name}: {what} hold NaN or infinity: the search diverged; lower the learning rate")
         if self.min_size > embedding_dim:
-            raise BadInput(
-                f"{name}: min_size {self.min_size} is above the embedding dimension {embedding_dim}"
-            )
+            raise BadInput(f"{name}: min_size {self.min_size} is above the embedding dimension {embedding_dim}")
         if self.allowed_sizes is not None and self.allowed_sizes[-1] > embedding_dim:
             raise BadInput(
-                f"{name}: allowed_sizes {self.allowed_sizes} must lie in 1 ... {embedding_dim}, "
-                "the embedding dimension"
+                f"{name}: allowed_sizes {self.allowed_sizes} must lie in 1 ... {embedding_dim}, the embedding dimension"
             )
         if budget < num_tokens * self.min_size:
             raise BadInput(
@@ -170,9 +166,7 @@ class Allocator(ABC):
             )
         if self.scope == "field":
             if field_tokens is None:
-                raise BadInput(
-                    f"{name}: scope 'field' needs field_tokens, the number of tokens of each field"
-                )
+                raise BadInput(f"{name}: scope 'field' needs field_tokens, the number of tokens of each field")
             if sum(field_tokens) != num_tokens:
                 raise BadInput(
                     f"{name}: field_tokens add up to {sum(field_tokens)}, the scores have {num_tokens} tokens"
@@ -194,10 +188,10 @@ class Prefix(Allocator):
 
 
 class TopK(Allocator):
-    """A token of size d keeps its d values of highest score, wherever they stand; only their count is its size."""
+    """A token of size d keeps its d values of highest score, wherever they stand; their count is its size."""
 
     def kept(self, scores: Tensor, sizes: Tensor) -> Tensor:
-        """Returns ``(V, D)`` bool: the ``sizes`` positions of highest score of each token, the first of equals."""
+        """Returns ``(V, D)`` bool: each token's ``sizes`` positions of highest score, the first of equals."""
         kept = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
         places = torch.arange(scores.shape[1], device=scores.device)
         for rows in row_chunks(*scores.shape):

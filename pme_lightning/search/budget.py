@@ -45,7 +45,7 @@ class Budget:
     value: Fraction | int
 
     def __str__(self) -> str:
-        """The shortest text that :func:`parse_budget` reads back as this budget: ``20%``, ``1000000``, ``20MB``."""
+        """Text that :func:`parse_budget` reads back as this budget: ``20%``, ``1000000``, ``20MB``."""
         if self.kind == "fraction":
             return f"{_decimal_text(Fraction(self.value) * 100)}%"
         if self.kind == "parameters":
@@ -74,8 +74,9 @@ class Budget:
         if kept < 1:
             smallest = self._smallest(full_parameters, overhead, bytes_per_parameter)
             raise BadInput(
-                f"search.budget {self} is a budget that nothing fits: it allows {limit} of {full_parameters} parameters "
-                f"and the embedding layer itself takes {overhead}; the smallest budget that works is {smallest}"
+                f"search.budget {self} is a budget that nothing fits: it allows {limit} of {full_parameters} "
+                f"parameters and the embedding layer itself takes {overhead}; "
+                f"the smallest budget that works is {smallest}"
             )
         return kept
 
@@ -84,7 +85,7 @@ class Budget:
         if self.kind == "bytes":
             return _bytes_text(least * bytes_per_parameter)
         if self.kind == "parameters" or least > full_parameters:
-            return f"{least} parameters" if least > 1 else "2 parameters"
+            return f"{least} parameters"
         digits = 2
         while True:
             # Rounded up, so that what the message suggests is enough; finer until it is still a fraction.
@@ -97,9 +98,9 @@ class Budget:
 def parse_budget(value: float | int | str) -> Budget:
     """Reads a budget as people write it.
 
-    ``0.2``, ``"0.2"`` and ``"20%"`` are fractions of the full per-token parameters; a whole number above 1
-    (``1000000``, ``"2M"``, ``"500k"``) is a number of parameters; a byte unit (``"20MB"``, ``"512KiB"``; MB is
-    10^6, MiB is 2^20, upper or lower case) makes it bytes. Fractions are exact: 0.2 of 100 is 20.
+    ``0.2``, ``"0.2"`` and ``"20%"`` are fractions of the full per-token parameters; a whole number above
+    1 (``1000000``, ``"2M"``, ``"500k"``) is a number of parameters; a byte unit (``"20MB"``, ``"512KiB"``; MB
+    is 10^6, MiB is 2^20, upper or lower case) makes it bytes. Fractions are exact: 0.2 of 100 is 20.
 
     Raises:
         BadInput: anything else.

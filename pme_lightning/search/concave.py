@@ -15,8 +15,8 @@ _CHUNK_VALUES = 1 << 15
 def concave_slopes(scores: Tensor) -> Tensor:
     """Slopes of the least concave majorant of each row's prefix sums.
 
-    This is the decreasing isotonic regression of the row (what pool-adjacent-violators computes). Its use: for
-    every multiplier ``λ`` that is no slope, ``argmax_d sum(scores[:d]) - λ d`` is the number of slopes above ``λ``.
+    This is the decreasing isotonic regression of the row (what pool-adjacent-violators computes). Its use:
+    ``argmax_d sum(scores[:d]) - λ d`` is the number of slopes above ``λ``, for every ``λ`` that is no slope.
 
     Args:
         scores: ``(N, K)``, finite.
@@ -34,8 +34,8 @@ def concave_slopes(scores: Tensor) -> Tensor:
 def majorant_slopes(sums: Tensor, widths: Sequence[int]) -> Tensor:
     """The same with one column a row, for steps of unequal width.
 
-    Uses the min-max form of isotonic regression, ``slope_k = min_{i<=k} max_{j>=k} mean(i..j)``, which falls in
-    ``k`` exactly whatever is rounded, in ``K²/2`` operations on whole columns.
+    Uses the min-max form of isotonic regression, ``slope_k = min_{i<=k} max_{j>=k} mean(i..j)``, in ``K²/2``
+    operations on whole columns. It falls in ``k`` exactly, whatever is rounded.
 
     Args:
         sums: ``(K, n)``: what each of the K steps adds to the score.

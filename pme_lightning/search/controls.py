@@ -1,8 +1,8 @@
-"""The simple rules that a learned search has to beat, as criteria that look at no gradient and need no training.
+"""The simple rules that a learned search has to beat, as criteria that need neither gradients nor training.
 
-Each gives a token one ``value`` and scores the token's j-th parameter ``value / j`` (j = 1, 2, ...): the d'Hondt rule.
-Keeping the largest of these makes a token's share of the budget proportional to its value, up to D. With first-order
-weights, a token's first parameter is its first-order weight and the embedding values follow.
+Each gives a token one ``value`` and scores the token's j-th parameter ``value / j`` (j = 1, 2, ...), which is
+d'Hondt's rule: keeping the largest of these makes a token's share of the budget proportional to its value, up to
+D. With first-order weights, a token's first parameter is its first-order weight and the embedding values follow.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Uniform(Control):
 
 
 class Popularity(Control):
-    """A size proportional to ``frequency ** alpha`` (mixed dimension embeddings, Ginart et al. 2021, arXiv:1909.11810).
+    """A size proportional to ``frequency ** alpha`` in the training split.
+
+    After mixed dimension embeddings (Ginart et al. 2021, arXiv:1909.11810), here per token instead of per block.
 
     Args:
         alpha: 0 is uniform, 1 is proportional to the frequency.

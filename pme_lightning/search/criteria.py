@@ -36,8 +36,8 @@ class Criterion(ABC):
     """Computes scores. The life of one scoring window: ``start``, an ``update`` after each batch, ``scores``.
 
     Attributes:
-        needs_gradients: whether ``update`` has to be called. Criteria that need none may be asked for their scores
-            without ``start``.
+        needs_gradients: whether ``update`` has to be called. Criteria that need none may be asked for their
+            scores without ``start``.
         basis: the ``(D, D)`` axes fixed by ``start``; None for the original ones.
     """
 
@@ -52,6 +52,7 @@ class Criterion(ABC):
             linear: ``(V, 1)`` the first-order weights, or None.
             frequencies: ``(V,)`` how often each token occurs in the training split.
         """
+        self.basis = None
 
     def update(self, weight_grad: Tensor, linear_grad: Tensor | None = None) -> None:
         """Takes in the gradients of one batch.
@@ -59,7 +60,11 @@ class Criterion(ABC):
         Args:
             weight_grad: ``(V, D)`` gradient of the batch's mean loss, dense or sparse COO.
             linear_grad: ``(V, 1)`` the same for the first-order weights, or None without them.
+
+        Raises:
+            RuntimeError: this criterion needs no gradients, or has not been started.
         """
+        raise RuntimeError(f"{type(self).__name__} takes no gradients")
 
     @abstractmethod
     def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
@@ -132,8 +137,8 @@ class _GradientCriterion(Criterion):
 class Saliency(_GradientCriterion):
     """Saliency of each value, as taken for pruning at initialization.
 
-    Power 1 is SNIP, ``|w · Σ g|`` (Lee, Ajanthan, Torr 2019, arXiv:1810.02340): the change of the loss, to first
-    order, when the value is removed. Power 2 is ``w² · Σ g²``, where batches do not cancel.
+    Power 1 is SNIP, ``|w · Σ g|`` (Lee, Ajanthan, Torr 2019, arXiv:1810.02340): the change of the loss, to
+    first order, when the value is removed. Power 2 is ``w² · Σ g²``, where batches do not cancel.
 
     Args:
         power: 1 or 2.
@@ -152,9 +157,7 @@ class Saliency(_GradientCriterion):
     @torch.no_grad()
     def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
         table, column = self._sums()
-        return Scores(
-            self._score(weight, table), None if column is None else self._score(linear, column)[:, 0]
-        )
+        return Scores(self._score(weight, table), None if column is None else self._score(linear, column)[:, 0])
 
     def _score(self, weight: Tensor | None, total: Tensor) -> Tensor:
         if weight is None:
@@ -165,10 +168,10 @@ class Saliency(_GradientCriterion):
 class Fisher(_GradientCriterion):
     """Second-order estimate of what removing a value costs: ``w² · Σ g²`` over batches.
 
-    This is Taylor's second-order term with the empirical Fisher information in place of the Hessian (Molchanov et
-    al. 2019, arXiv:1906.10771; Theis et al. 2018, arXiv:1801.05787). In principal axes, table and gradients are first
-    rotated to the eigenvectors of ``Σ_v freq_v w_v w_vᵀ``, where the leading values of a row hold most of it. First-order
-    weights are one value a token and are never rotated.
+    This is Taylor's second-order term with the empirical Fisher information in place of the Hessian (Theis et
+    al. 2018, arXiv:1801.05787; Molchanov et al. 2019, arXiv:1906.10771). In principal axes, table and gradients
+    are first rotated to the eigenvectors of ``Σ_v freq_v w_v w_vᵀ``, where the leading values of a row hold most
+    of it. First-order weights are one value a token and are never rotated.
 
     Args:
         axes: ``original`` or ``principal``.
@@ -229,8 +232,8 @@ def principal_axes(weight: Tensor, frequencies: Tensor) -> Tensor:
         frequencies: ``(V,)``, at least 0.
 
     Returns:
-        ``(D, D)`` orthogonal, one axis a column, the largest entry of each positive; the identity where the weighted
-        table is all zeros.
+        ``(D, D)`` orthogonal, one axis a column, the largest entry of each positive; the identity where the
+        weighted table is all zeros.
 
     Raises:
         BadInput: the table holds NaN or infinity.
@@ -240,9 +243,7 @@ def principal_axes(weight: Tensor, frequencies: Tensor) -> Tensor:
         rows = rows.double()
         energy += rows.T @ (rows * counts.to(rows).unsqueeze(1))
     if not bool(energy.isfinite().all()):
-        raise BadInput(
-            "the embedding table holds NaN or infinity: the search diverged; lower the learning rate"
-        )
+        raise BadInput("the embedding table holds NaN or infinity: the search diverged; lower the learning rate")
     if not bool(energy.any()):
         return torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
     axes = torch.linalg.eigh(energy).eigenvectors.flip(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ class SearchResult:
         sizes: ``(V,)`` int64 in [0, D]: embedding values of each token.
         linear: ``(V,)`` bool: is the token's first-order weight kept; None for a model without them.
         embedding_dim: D.
-        basis: ``(D, D)`` orthogonal, whose columns are the axes that sizes count along; None for the original axes.
+        basis: ``(D, D)`` orthogonal, whose columns are the axes that sizes count along; None for the original.
         budget: the budget as the user wrote it.
         criterion: a name for what scored the values.
 
@@ -47,14 +48,12 @@ class SearchResult:
         if len(self.sizes):
             low, high = (int(bound) for bound in torch.aminmax(self.sizes))
             if low < 0 or high > self.embedding_dim:
-                raise BadInput(
-                    f"sizes reach from {low} to {high}; they must lie in 0 ... {self.embedding_dim}"
-                )
+                raise BadInput(f"sizes reach from {low} to {high}; they must lie in 0 ... {self.embedding_dim}")
         if self.linear is not None:
             self.linear = self.linear.to("cpu", torch.bool)
             if self.linear.shape != self.sizes.shape:
                 raise BadInput(
-                    f"there are {len(self.sizes)} sizes, first-order weights have shape {tuple(self.linear.shape)}"
+                    f"there are {len(self.sizes)} sizes, the first-order weights have shape {tuple(self.linear.shape)}"
                 )
         if self.basis is not None:
             self.basis = self.basis.detach().to("cpu", torch.float32)
@@ -74,18 +73,20 @@ class SearchResult:
         return self._rank().argsort(descending=True, stable=True)
 
     def classes(self) -> list[tuple[int, bool, int]]:
-        """Returns ``(size, has a first-order weight, number of tokens)`` of each class, as :meth:`order` has them."""
+        """Returns ``(size, has a first-order weight, number of tokens)`` of each class, in :meth:`order`."""
         ranks, counts = self._rank().unique(return_counts=True)
         pairs = zip(ranks.tolist(), counts.tolist(), strict=True)
         return [(rank // 2, bool(rank % 2), count) for rank, count in pairs][::-1]
+
+    def fingerprint(self) -> str:
+        """Returns a short text that tells these sizes from others: a checkpoint names the sizes it was built with."""
+        return hashlib.sha256(self._rank().to(torch.int32).numpy().tobytes()).hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
         """Writes one safetensors file; it appears under its name only when whole."""
         path = Path(path)
         small = next(
-            dtype
-            for dtype in (torch.uint8, torch.int16, torch.int32)
-            if self.embedding_dim <= torch.iinfo(dtype).max
+            dtype for dtype in (torch.uint8, torch.int16, torch.int32) if self.embedding_dim <= torch.iinfo(dtype).max
         )
         tensors = {"sizes": self.sizes.to(small)}
         if self.linear is not None:
@@ -125,13 +126,11 @@ class SearchResult:
             reason = str(error).splitlines()[0]
             raise BadInput(f"sizes={path}: not a whole safetensors file ({reason}); search again") from error
         if metadata.get("format") != _FORMAT or "sizes" not in tensors:
-            raise BadInput(
-                f"sizes={path}: not the result of a search; give the sizes.safetensors of a search"
-            )
+            raise BadInput(f"sizes={path}: not the result of a search; give the sizes.safetensors of a search")
         if metadata.get("version") != _VERSION:
             raise BadInput(
-                f"sizes={path}: written in version {metadata.get('version')} of its format, this program reads "
-                f"version {_VERSION}; search again"
+                f"sizes={path}: written in version {metadata.get('version')} of its format, "
+                f"this program reads version {_VERSION}; search again"
             )
         try:
             return cls(

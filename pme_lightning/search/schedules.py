@@ -17,8 +17,8 @@ class Action:
         frozen: weights must not change in this step.
         start: a new scoring window begins before this step.
         score: the gradients of this step go into the scores.
-        prune: how far to prune after this step, as progress in (0, 1] from keeping everything to the budget; None
-            for not at all. See :func:`keep_fraction`.
+        prune: how far to prune after this step, as progress in (0, 1] from keeping everything to the budget;
+            None for not at all. See :func:`keep_fraction`.
     """
 
     frozen: bool = False
@@ -109,8 +109,8 @@ class AfterWarmup(Schedule):
 class Gradual(Schedule):
     """Pruning step by step while training, fast at first (Zhu and Gupta 2017, arXiv:1710.01878).
 
-    After the i-th of n equally spaced prunings the progress is ``1 - (1 - i/n)³``. Every pruning is scored on the steps
-    since the one before. A search of fewer steps than prunings prunes once a step.
+    After the i-th of n equally spaced prunings the progress is ``1 - (1 - i/n)³``. Every pruning is scored on
+    the steps since the one before. A search of fewer steps than prunings prunes once a step.
 
     Args:
         epochs: length of the search; may be a part of an epoch.
@@ -152,7 +152,7 @@ class Gradual(Schedule):
 
 
 def keep_fraction(progress: float, target: float) -> float:
-    """Returns the fraction to keep at a pruning: 1 at progress 0, ``target`` at progress 1, straight between."""
+    """Returns the fraction to keep at a pruning: 1 at progress 0, ``target`` at 1, straight between."""
     return target + (1 - target) * (1 - progress)
 
 

@@ -1,9 +1,9 @@
 """Choosing the items of largest slope that fit into a budget, in an order that is nested in the budget.
 
-Items are laid out ``(K, V)``: row k holds every token's item at position k, and all items of a row cost the same
-number of values. Everything here takes items in ONE order, by falling slope, then falling priority of the token, then
-rising position, then rising token index, and stops at the first item that does not fit. So a larger budget takes a
-superset, and what is left over is less than the cost of one item.
+Items are laid out ``(K, V)``: row k holds every token's item at position k, and all items of a row cost the
+same number of values. Everything here takes items in ONE order, by falling slope, then falling priority of the
+token, then rising position, then rising token index, and stops at the first item that does not fit. So a larger
+budget takes a superset, and what is left over is less than the cost of one item.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from torch import Tensor
 def select(slopes: Tensor, costs: Sequence[int], budget: int, priority: Tensor | None = None) -> Tensor:
     """Takes items in order until the next one does not fit.
 
-    Nothing is sorted but the tokens tied at the slope where the budget runs out; extra memory is a few bytes an item.
+    Nothing is sorted but the priorities of tokens, where they are tied at the slope at which the budget runs
+    out; extra memory is a few bytes an item.
 
     Args:
         slopes: ``(K, V)``, finite.
@@ -67,7 +68,7 @@ def select_by_field(
         return torch.cat([select(items, costs, share, first) for items, share, first in parts], dim=1)
 
     low = min(budget, sum(capacities))
-    # Items wider than one value leave something over in every field; share out a little more, up to the budget.
+    # Items wider than one value leave some over in every field: share out a little more, up to the budget.
     high = min(low + len(capacities) * max(costs, default=1), sum(capacities)) + 1
     while max(costs, default=1) > 1 and high - low > 1:
         middle = (low + high) // 2
@@ -81,8 +82,8 @@ def select_by_field(
 def apportion(capacities: Sequence[int], total: int) -> list[int]:
     """Shares out ``total`` in proportion to the capacities, in whole numbers that add up to it exactly.
 
-    Sainte-Laguë's method (Webster 1832): unlike rounding by largest remainder, no share ever falls when the total
-    grows. That keeps allocations nested in the budget.
+    Sainte-Laguë's method: unlike rounding by largest remainder, no share ever falls when the total grows. That
+    keeps allocations nested in the budget.
 
     Args:
         capacities: at least 0 each; no share exceeds its capacity.
@@ -113,14 +114,14 @@ def _threshold(slopes: Tensor, costs: Sequence[int], budget: int) -> float:
     while high - low > 1:
         middle = (low + high) // 2
         pivot = _key_float(middle, slopes.dtype)
-        cost = above_doubt + sum(cost * int(torch.count_nonzero(items > pivot)) for cost, items in blocks)
+        cost = above_doubt + sum(each * int(torch.count_nonzero(items > pivot)) for each, items in blocks)
         if cost <= budget:
             high, high_cost = middle, cost
         else:
             low, low_cost = middle, cost
         if low_cost - high_cost < doubtful // 4:
             bottom, top = _key_float(low, slopes.dtype), _key_float(high, slopes.dtype)
-            blocks = [(cost, items[(items > bottom) & (items <= top)]) for cost, items in blocks]
+            blocks = [(each, items[(items > bottom) & (items <= top)]) for each, items in blocks]
             doubtful, above_doubt = low_cost - high_cost, high_cost
     return _key_float(high, slopes.dtype)
 
@@ -136,9 +137,7 @@ def _cost(taken: Tensor, costs: Sequence[int]) -> int:
     return sum(cost * int(torch.count_nonzero(part)) for cost, part in _blocks(taken, costs))
 
 
-def _take_tied(
-    taken: Tensor, tied: Tensor, costs: Sequence[int], remaining: int, priority: Tensor | None
-) -> None:
+def _take_tied(taken: Tensor, tied: Tensor, costs: Sequence[int], remaining: int, priority: Tensor | None) -> None:
     """Adds to ``taken`` those of the items tied at one slope that still fit; ``tied`` is used up."""
     if priority is not None:
         cost = torch.zeros(tied.shape[1], dtype=torch.int64, device=tied.device)

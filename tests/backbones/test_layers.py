@@ -100,10 +100,7 @@ def test_low_rank_cross_network_of_gated_experts(batch: int, width: int, rank: i
     for row, result in zip(x0, cross(x0), strict=True):
         x = row
         for layer in cross.layers:
-            scores = [
-                math.exp(dot(w, x) + b)
-                for w, b in zip(layer.gate.weight, layer.gate.bias.tolist(), strict=True)
-            ]
+            scores = [math.exp(dot(w, x) + b) for w, b in zip(layer.gate.weight, layer.gate.bias.tolist(), strict=True)]
             mixture = torch.zeros_like(x)
             for i in range(num_experts):
                 own = range(i * rank, (i + 1) * rank)
@@ -150,9 +147,7 @@ def test_interacting_layer_is_attention_written_out(
 
 @settings(deadline=None, max_examples=30)
 @given(batch=sizes, width=sizes, hidden=st.lists(st.integers(1, 4), max_size=3), output=st.booleans())
-def test_mlp_is_affine_maps_with_relu_between(
-    batch: int, width: int, hidden: list[int], output: bool
-) -> None:
+def test_mlp_is_affine_maps_with_relu_between(batch: int, width: int, hidden: list[int], output: bool) -> None:
     mlp = randomised(MLP(width, hidden, output_dim=2 if output else None))
     x = inputs(batch, width)
     affine = [module for module in mlp if isinstance(module, nn.Linear)]
@@ -201,9 +196,7 @@ def test_attention_dropout_acts_in_training_only() -> None:
 )
 def test_gradients_of_cross_networks(layer: nn.Module) -> None:
     randomised(layer)
-    assert torch.autograd.gradcheck(
-        lambda x, *_: layer(x), (inputs(2, 4).requires_grad_(), *layer.parameters())
-    )
+    assert torch.autograd.gradcheck(lambda x, *_: layer(x), (inputs(2, 4).requires_grad_(), *layer.parameters()))
 
 
 def test_gradients_of_interacting_layer_and_pairs() -> None:

@@ -1,0 +1,300 @@
+"""Where rows come from: files, folders and Hugging Face data sets, as one lazy frame per split."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import polars as pl
+
+from pme_lightning.data import hub
+from pme_lightning.errors import BadInput, did_you_mean
+
+Format = Literal["auto", "parquet", "csv", "hf"]
+
+# The split that holds all rows until they are divided.
+ALL = "all"
+
+_SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+}
+_SUFFIXES = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".tsv": "csv",
+    ".tsv.gz": "csv",
+    ".txt": "csv",
+    ".txt.gz": "csv",
+}
+# Rows read to tell the types of a CSV file's columns.
+_INFERENCE_ROWS = 10_000
+
+
+def split_name(name: str) -> str | None:
+    """The split (train, valid, test) that a common name for it means, or None."""
+    return _SPLIT_NAMES.get(name.lower())
+
+
+@dataclass(frozen=True)
+class CsvOptions:
+    """How CSV files are written.
+
+    Attributes:
+        separator: one character; None means a tab for .tsv and .txt, a comma otherwise.
+        header: whether the first line holds the column names.
+        column_names: the names, where there is no header (or instead of it); column_1, column_2, ... if neither.
+    """
+
+    separator: str | None = None
+    header: bool = True
+    column_names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one split: files of one format, or one split of a Hugging Face data set."""
+
+    format: Literal["parquet", "csv", "hf"]
+    files: tuple[Path, ...]
+    dataset: hub.HubSplit | None = None
+
+    def stamp(self) -> list[Any]:
+        """What changes whenever the rows may have changed, without reading them.
+
+        Size and the times of last write and of last change of the inode (ctime, which no program can set back), to
+        the nanosecond: hashing the content instead would cost seconds per 10 GB at every start. The price is that a
+        copy of the same data elsewhere is encoded anew.
+        """
+        stats = [(str(file.resolve()), file.stat()) for file in self.files]
+        files = [[name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in stats]
+        return [self.format, files, self.dataset.stamp() if self.dataset is not None else None]
+
+    def frame(self, csv: CsvOptions) -> pl.LazyFrame:
+        """The rows; the columns of CSV files are text, so that tokens keep what is written (``007``)."""
+        if self.dataset is not None:
+            return self.dataset.frame()
+        with reading(self.where()):
+            if self.format == "parquet":
+                lazy = pl.scan_parquet(list(self.files), glob=False)
+                lazy.collect_schema()
+                return lazy
+            return _scan_csv(self.files, csv, infer=False)
+
+    def types(self, csv: CsvOptions) -> dict[str, pl.DataType]:
+        """The columns with their types; those of CSV files as their first rows read."""
+        if self.dataset is not None or self.format == "parquet":
+            return dict(self.frame(csv).collect_schema())
+        with reading(self.where()):
+            return dict(_scan_csv(self.files[:1], csv, infer=True).collect_schema())
+
+    def where(self) -> str:
+        """The rows' place, for messages."""
+        if self.dataset is not None:
+            return f"'{self.dataset.name}'"
+        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+        return f"'{self.files[0]}'{more}"
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Turns what the engine says of an unreadable file into one line of BadInput."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise BadInput(f"{where} cannot be read: {lines[0]}") from error
+
+
+def find_parts(path: str | Sequence[str], format: Format = "auto", cache_dir: Path | None = None) -> dict[str, Part]:
+    """Finds the rows that a path means.
+
+    Args:
+        path: a Parquet, CSV or zip file; a folder that holds one file, shards or subfolder per split (train, valid,
+            test, or other usual names for these), or files that are all rows together; a glob pattern or a list of
+            files; a folder written by ``datasets``' ``save_to_disk``; or the id of a Hugging Face data set. What
+            exists on disk wins over an id.
+        format: ``parquet``, ``csv`` or ``hf``; ``auto`` goes by the suffix.
+        cache_dir: where zip files are unpacked.
+
+    Returns:
+        Parts under ``train``, ``valid``, ``test`` as far as they are given, or one part under ``all``.
+
+    Raises:
+        BadInput: nothing is there, or its format is unknown or not the one named; says the nearest name.
+    """
+    if format not in get_args(Format):
+        raise BadInput(f"data.format={format} is unknown: {did_you_mean(str(format), get_args(Format))}")
+    if not isinstance(path, str):
+        return {ALL: _files_part([Path(one).expanduser() for one in path], format)}
+    local = Path(path).expanduser()
+    if not local.exists():
+        if any(character in path for character in "*?["):
+            files = [Path(one) for one in sorted(glob.glob(str(local), recursive=True)) if Path(one).is_file()]
+            if not files:
+                raise BadInput(f"no file matches '{path}'")
+            return {ALL: _files_part(files, format)}
+        if format in ("parquet", "csv") or _looks_local(path):
+            raise BadInput(f"'{path}' does not exist{_nearest(local)}")
+        return _hub_parts(path, cache_dir)
+    if local.is_dir():
+        return _folder_parts(local, format, cache_dir)
+    if local.suffix == ".zip":
+        return _folder_parts(hub.unpack(local, cache_dir), format, cache_dir)
+    return {ALL: _files_part([local], format)}
+
+
+def find_part(path: str, format: Format = "auto", cache_dir: Path | None = None) -> Part:
+    """The rows of a path as one part, for a split that is given by a path of its own.
+
+    Raises:
+        BadInput: as :func:`find_parts`, or the path is a folder that is split already.
+    """
+    parts = find_parts(path, format, cache_dir)
+    if len(parts) > 1:
+        raise BadInput(f"'{path}' holds several splits ({', '.join(parts)}): name one file or folder of one split")
+    return next(iter(parts.values()))
+
+
+def _hub_parts(path: str, cache_dir: Path | None) -> dict[str, Part]:
+    found = hub.find(path, cache_dir)
+    if isinstance(found, Path):
+        return _folder_parts(found, "auto", cache_dir)
+    return _dataset_parts(found)
+
+
+def _dataset_parts(splits: Mapping[str, hub.HubSplit]) -> dict[str, Part]:
+    parts = {split_name(name) or ALL: Part("hf", split.files(), split) for name, split in splits.items()}
+    if ALL in parts and len(splits) > 1:
+        unknown = ", ".join(name for name in splits if split_name(name) is None)
+        raise BadInput(
+            f"a data set with the splits {', '.join(splits)}: what is {unknown}? train, valid and test are known"
+        )
+    return parts
+
+
+def _looks_local(path: str) -> bool:
+    return (
+        path.startswith((".", "/", "~"))
+        or path.count("/") > 1
+        or path.endswith((*_SUFFIXES, ".zip", "/"))
+        or ("/" in path and Path(path).parent.exists())
+    )
+
+
+def _nearest(missing: Path) -> str:
+    folder = missing.parent
+    while not folder.exists():
+        folder = folder.parent
+    names = [one.name for one in folder.iterdir() if not one.name.startswith(".")] if folder.is_dir() else []
+    if not names:
+        return f": '{folder}' is empty"
+    wanted = missing.relative_to(folder).parts[0]
+    hint = did_you_mean(wanted, names)
+    # A long folder's whole content is no help.
+    return f": in '{folder}', {hint}" if len(names) <= 12 or hint.startswith("did you mean") else ""
+
+
+def _format_of(file: Path) -> str | None:
+    name = file.name.lower()
+    return next(
+        (_SUFFIXES[suffix] for suffix in sorted(_SUFFIXES, key=len, reverse=True) if name.endswith(suffix)), None
+    )
+
+
+def _files_part(files: Sequence[Path], format: str) -> Part:
+    for file in files:
+        if not file.is_file():
+            raise BadInput(f"'{file}' does not exist{_nearest(file)}")
+    formats = {_format_of(file) if format == "auto" else format for file in files}
+    if len(formats) > 1:
+        raise BadInput(
+            f"files of several formats together, such as '{files[0]}' and '{files[-1]}': say data.format=csv or parquet"
+        )
+    (found,) = formats
+    if found not in ("parquet", "csv"):
+        known = ", ".join(_SUFFIXES)
+        raise BadInput(f"the format of '{files[0]}' is unknown: it takes {known}, or say data.format=csv or parquet")
+    return Part(found, tuple(files))  # type: ignore[arg-type]
+
+
+def _folder_parts(folder: Path, format: str, cache_dir: Path | None) -> dict[str, Part]:
+    if hub.is_saved(folder):
+        if format not in ("auto", "hf"):
+            raise BadInput(f"'{folder}' is a saved Hugging Face data set: data.format={format} cannot read it")
+        return _dataset_parts(hub.saved_splits(folder))
+    files: dict[str, list[Path]] = {}
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith((".", "_")):
+            continue
+        split = split_name(re.split(r"[-_.]", entry.name, maxsplit=1)[0])
+        if entry.is_file() and _takes(entry, format):
+            files.setdefault(split or ALL, []).append(entry)
+        elif entry.is_dir() and split_name(entry.name):
+            inside = [file for file in sorted(entry.rglob("*")) if file.is_file() and _takes(file, format)]
+            files.setdefault(split or ALL, []).extend(inside)
+    files = {split: found for split, found in files.items() if found}
+    if not files:
+        return _only_entry(folder, format, cache_dir)
+    if "train" in files:
+        files.pop(ALL, None)  # a file beside the splits is none of them
+    elif ALL in files:
+        # Without a train split the names are no split names after all.
+        files = {ALL: sorted(file for found in files.values() for file in found)}
+    given = "auto" if format == "hf" else format
+    return {split: _files_part(found, given) for split, found in files.items()}
+
+
+def _takes(file: Path, format: str) -> bool:
+    return _format_of(file) is not None and (format in ("auto", "hf") or _format_of(file) == format)
+
+
+def _only_entry(folder: Path, format: str, cache_dir: Path | None) -> dict[str, Part]:
+    """Goes on in the one subfolder or zip file that a folder holds, as archives often do."""
+    entries = [one for one in folder.iterdir() if one.is_dir() or one.suffix == ".zip"]
+    entries = [one for one in entries if not one.name.startswith((".", "_"))]
+    if len(entries) == 1:
+        inner = entries[0] if entries[0].is_dir() else hub.unpack(entries[0], cache_dir)
+        return _folder_parts(inner, format, cache_dir)
+    kind = "Parquet or CSV" if format in ("auto", "hf") else format
+    raise BadInput(f"'{folder}' holds no {kind} file: looked for train, valid and test ({', '.join(_SUFFIXES)})")
+
+
+def _scan_csv(files: Sequence[Path], csv: CsvOptions, infer: bool) -> pl.LazyFrame:
+    separator = csv.separator
+    if separator is None:
+        separator = "\t" if re.search(r"\.(tsv|txt)(\.gz)?$", files[0].name.lower()) else ","
+    separator = {"\\t": "\t", "tab": "\t"}.get(separator, separator)
+    if len(separator.encode()) != 1:
+        raise BadInput(f"data.separator must be one character, not {separator!r}")
+    lazy = pl.scan_csv(
+        list(files),
+        has_header=csv.header,
+        separator=separator,
+        null_values=[""],
+        infer_schema=infer,
+        infer_schema_length=_INFERENCE_ROWS,
+        glob=False,
+    )
+    names = lazy.collect_schema().names()
+    wanted = csv.column_names
+    if wanted is None and not csv.header:
+        wanted = tuple(f"column_{i + 1}" for i in range(len(names)))
+    if wanted is None:
+        return lazy
+    if len(wanted) != len(names):
+        raise BadInput(f"data.column_names has {len(wanted)} names, but '{files[0]}' has {len(names)} columns")
+    return lazy.rename(dict(zip(names, wanted, strict=True)))

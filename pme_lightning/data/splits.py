@@ -1,0 +1,153 @@
+"""Dividing rows into train, valid and test: by fraction, by time or by a column."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import polars as pl
+
+from pme_lightning.data.encoded import SPLITS
+from pme_lightning.data.sources import ALL, reading, split_name
+from pme_lightning.errors import BadInput, did_you_mean
+
+SplitBy = Literal["fraction", "time", "column"]
+
+_ROW = "__row_number__"
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How rows that come without splits are divided, and a split that is missing is cut from train.
+
+    Attributes:
+        by: ``fraction`` (seeded, at random), ``time`` (the oldest rows train, the latest test) or ``column``.
+        fractions: of train, valid and test.
+        time_column: orders the rows for ``time``.
+        split_column: holds train, valid or test for ``column``.
+        seed: of the random division.
+    """
+
+    by: SplitBy = "fraction"
+    fractions: tuple[float, ...] = (0.8, 0.1, 0.1)
+    time_column: str | None = None
+    split_column: str | None = None
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        """Raises BadInput where the options do not fit together."""
+        if self.by not in get_args(SplitBy):
+            raise BadInput(f"data.split={self.by} is unknown: {did_you_mean(str(self.by), get_args(SplitBy))}")
+        if (
+            len(self.fractions) != 3
+            or min(self.fractions) <= 0
+            or not math.isclose(sum(self.fractions), 1, rel_tol=1e-6)
+        ):
+            given = ", ".join(f"{one:g}" for one in self.fractions)
+            raise BadInput(f"data.fractions must be three positive numbers that sum to 1, not [{given}]")
+        for by, column in (("time", self.time_column), ("column", self.split_column)):
+            key = "time_column" if by == "time" else "split_column"
+            if self.by == by and column is None:
+                raise BadInput(f"data.split={by} needs data.{key}=COLUMN")
+
+    def columns(self) -> list[str]:
+        """The columns that are there only to divide the rows."""
+        return [column for column in (self.time_column, self.split_column) if column is not None]
+
+
+def divide(frames: Mapping[str, pl.LazyFrame], options: SplitOptions) -> dict[str, pl.LazyFrame]:
+    """Gives every split its rows.
+
+    Args:
+        frames: either all rows under ``all``, or the splits that are given. Of those a missing valid or test split
+            is cut from train, at its share of the fractions.
+        options: how.
+
+    Raises:
+        BadInput: a column is missing or holds something else, there are too few rows, or there is no train split.
+    """
+    if ALL in frames:
+        if options.by == "column":
+            return _by_column(frames[ALL], options)
+        return _by_share(frames[ALL], SPLITS, options)
+    if "train" not in frames:
+        raise BadInput(f"there is no train split, only {', '.join(frames)}: name one with data.train_path=FILE")
+    if options.by == "column":
+        raise BadInput("data.split=column, but the data are split into files already")
+    missing = [split for split in SPLITS if split not in frames]
+    cut = _by_share(frames["train"], ["train", *missing], options) if missing else {}
+    return {split: cut.get(split, frames.get(split)) for split in SPLITS}  # type: ignore[misc]
+
+
+def _by_share(frame: pl.LazyFrame, names: Sequence[str], options: SplitOptions) -> dict[str, pl.LazyFrame]:
+    shares = np.array([options.fractions[SPLITS.index(name)] for name in names])
+    with reading("the data"):
+        if options.by == "time":
+            _check_column(frame, str(options.time_column))
+            time = _ordered(frame.select(str(options.time_column)).collect().to_series())
+            n = len(time)
+        else:
+            n = int(frame.select(pl.len()).collect().item())
+    counts = np.rint(n * shares / shares.sum()).astype(np.int64)
+    counts[0] = n - counts[1:].sum()
+    if counts.min() < 1:
+        empty = names[int(counts.argmin())]
+        raise BadInput(f"the {empty} split is empty: {n} rows are too few to divide them into {', '.join(names)}")
+    # One byte per row says where it belongs: exact counts at a hundredth of the rows' own size.
+    member = np.repeat(np.arange(len(names), dtype=np.uint8), counts)
+    if options.by == "time":
+        by_time = np.empty_like(member)
+        by_time[time.arg_sort().to_numpy()] = member
+        member = by_time
+    else:
+        np.random.default_rng(options.seed).shuffle(member)
+    return {name: _members(frame, member, k) for k, name in enumerate(names)}
+
+
+def _members(frame: pl.LazyFrame, member: np.ndarray, k: int) -> pl.LazyFrame:
+    def chosen(rows: pl.Series) -> pl.Series:
+        return pl.Series(member[rows.to_numpy()] == k)
+
+    keep = pl.col(_ROW).map_batches(chosen, return_dtype=pl.Boolean, is_elementwise=True)
+    return frame.with_row_index(_ROW).filter(keep).drop(_ROW)
+
+
+def _ordered(time: pl.Series) -> pl.Series:
+    """The time column in a type whose order is the order of time; text that reads as numbers is ordered as such."""
+    if time.null_count():
+        row = int(time.is_null().arg_true()[0]) + 1
+        raise BadInput(f"the time column '{time.name}' is missing in row {row}")
+    if time.dtype == pl.String:
+        for dtype in (pl.Int64, pl.Float64):
+            number = time.cast(dtype, strict=False)
+            if number.null_count() == 0:
+                return number
+    return time
+
+
+def _by_column(frame: pl.LazyFrame, options: SplitOptions) -> dict[str, pl.LazyFrame]:
+    name = str(options.split_column)
+    _check_column(frame, name)
+    with reading("the data"):
+        values = frame.select(pl.col(name).unique()).collect().to_series().cast(pl.String).to_list()
+    meaning = {value: split_name(value) if value is not None else None for value in values}
+    for value, split in meaning.items():
+        if split is None:
+            shown = "a missing value" if value is None else f"'{value}'"
+            raise BadInput(f"the split column '{name}' holds {shown}: it takes train, valid and test")
+    splits = {}
+    for split in SPLITS:
+        named = [value for value, meant in meaning.items() if meant == split]
+        if not named:
+            raise BadInput(f"the {split} split is empty: no row of the split column '{name}' says {split}")
+        splits[split] = frame.filter(pl.col(name).cast(pl.String).is_in(named))
+    return splits
+
+
+def _check_column(frame: pl.LazyFrame, name: str) -> None:
+    names = frame.collect_schema().names()
+    if name not in names:
+        raise BadInput(f"there is no column '{name}' to split by, {did_you_mean(name, names)}")

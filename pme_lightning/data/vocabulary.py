@@ -1,0 +1,294 @@
+"""The vocabulary: which values of which field are tokens, and under which ids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from pme_lightning.data.binning import QuantileSample
+from pme_lightning.data.folders import whole_folder
+from pme_lightning.data.labels import binary_labels
+from pme_lightning.data.schema import Schema
+from pme_lightning.data.tokens import align, column_of, numbers, token_values
+from pme_lightning.errors import BadInput, did_you_mean
+
+# Changes whenever the same data would be encoded otherwise than before.
+FORMAT_VERSION = 1
+
+# The key of a min_count dict that stands for all fields it does not name.
+ANY_FIELD = "*"
+
+# Value counts of slices are gathered up to this many before they are merged into the total.
+_MERGE_AT = 1 << 20
+
+
+class Vocabulary:
+    """The tokens of every field, fitted on training rows only.
+
+    Within a field index 0 is out-of-vocabulary; the values with at least ``min_count`` training rows follow by
+    falling count, then by value. A missing value is a value like any other, distinct from "" and from "null"; where
+    the training rows have none it reads as out-of-vocabulary. A token's global id is its field's offset plus its
+    index, so ids fit int32 up to 2^31 tokens.
+
+    Make one with :meth:`fit` or :meth:`load`.
+
+    Args:
+        schema: label and fields.
+        tables: per field its tokens, out-of-vocabulary excluded, in the order of their indices: columns ``value``
+            and ``count`` (Int64).
+        oov_counts: per field the training rows whose value fell below ``min_count``.
+        edges: ``{field: quantile edges}`` of the fields binned by quantiles.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        tables: list[pl.DataFrame],
+        oov_counts: list[int],
+        edges: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        self.schema = schema
+        self.fields = [one.name for one in schema.fields]
+        self.edges = dict(edges or {})
+        self._tables = tables
+        self._oov_counts = oov_counts
+        self.field_tokens = [len(table) + 1 for table in tables]
+        if sum(self.field_tokens) >= 1 << 31:
+            raise BadInput(
+                f"{sum(self.field_tokens):,} tokens are more than int32 ids can number: raise data.min_count"
+            )
+        self.offsets = [0, *np.cumsum(self.field_tokens)[:-1].tolist()]
+        # Lookup tables: the value of each token beside its index; missing values are looked up apart.
+        self._lookups = [
+            table.select("value").with_columns(index=pl.int_range(1, len(table) + 1, dtype=pl.Int32)).drop_nulls()
+            for table in tables
+        ]
+        self._missing_index = [
+            int(table["value"].is_null().arg_true()[0]) + 1 if table["value"].null_count() else 0 for table in tables
+        ]
+
+    @classmethod
+    def fit(
+        cls,
+        slices: Callable[[], Iterable[pl.DataFrame]],
+        schema: Schema,
+        min_count: int | Mapping[str, int] = 1,
+    ) -> Vocabulary:
+        """Counts the values of the training rows.
+
+        Args:
+            slices: gives the training rows, slice by slice; called once, or twice where fields are binned by
+                quantiles (edges first, then counts).
+            schema: label and fields.
+            min_count: fewest training rows of a token of its own: one number, or ``{field: number}``, where the key
+                ``"*"`` stands for the fields not named (1 if absent).
+
+        Raises:
+            BadInput: min_count is below 1 or names no field, there are no rows, or a value does not fit its field.
+        """
+        fields = schema.fields
+        least = _least_counts(min_count, [one.name for one in fields])
+        edges = _quantile_edges(slices, schema)
+        counters = [_Counter() for _ in fields]
+        for part in slices():
+            for counter, one in zip(counters, fields, strict=True):
+                counter.add(token_values(part, one, edges.get(one.name)))
+        tables, oov_counts = [], []
+        for counter, one in zip(counters, fields, strict=True):
+            counts = counter.total()
+            kept = counts.filter(pl.col("count") >= least[one.name])
+            tables.append(kept.sort(["count", "value"], descending=[True, False], nulls_last=True))
+            oov_counts.append(int(counts["count"].sum()) - int(kept["count"].sum()))
+        return cls(schema, tables, oov_counts, edges)
+
+    @property
+    def num_tokens(self) -> int:
+        """``V``, the tokens of all fields."""
+        return sum(self.field_tokens)
+
+    @cached_property
+    def frequencies(self) -> Tensor:
+        """int64 ``(V,)``: training rows per token; for out-of-vocabulary those that fell below ``min_count``."""
+        counts = np.empty(self.num_tokens, dtype=np.int64)
+        for offset, table, oov in zip(self.offsets, self._tables, self._oov_counts, strict=True):
+            counts[offset] = oov
+            counts[offset + 1 : offset + 1 + len(table)] = table["count"].to_numpy()
+        return torch.from_numpy(counts)
+
+    def tokens(self, field: str) -> pl.Series:
+        """The values of a field's tokens from index 1 on (index 0, out-of-vocabulary, has none).
+
+        Raises:
+            BadInput: there is no such field.
+        """
+        if field not in self.fields:
+            raise BadInput(f"there is no field '{field}', {did_you_mean(field, self.fields)}")
+        return self._tables[self.fields.index(field)]["value"]
+
+    def encode_fields(self, frame: pl.DataFrame) -> np.ndarray:
+        """The global ids, int32 ``(n, F)``, of rows that hold the fields' columns.
+
+        Raises:
+            BadInput: a column is missing, or its values are of a kind that cannot match the training data's.
+        """
+        ids = np.empty((len(frame), len(self.fields)), dtype=np.int32)
+        for f, one in enumerate(self.schema.fields):
+            values = token_values(frame, one, self.edges.get(one.name))
+            aligned = align(values, self._tables[f]["value"].dtype, one.source)
+            found = aligned.to_frame("value").join(self._lookups[f], on="value", how="left", maintain_order="left")
+            index = found["index"].fill_null(0)
+            if self._missing_index[f]:
+                # Only what was missing in the data, not what could not be read as the training type.
+                index = index.set(values.is_null(), self._missing_index[f])
+            ids[:, f] = index.to_numpy()
+            ids[:, f] += self.offsets[f]
+        return ids
+
+    def encode(self, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray | None]:
+        """Encodes rows.
+
+        Returns:
+            The global ids, int32 ``(n, F)``, and the labels, float32 ``(n,)``, or None where the frame has no label
+            column.
+
+        Raises:
+            BadInput: as :meth:`encode_fields`, or a label is neither 0 nor 1.
+        """
+        labels = None
+        if self.schema.label in frame.columns:
+            labels = binary_labels(column_of(frame, self.schema.label)).astype(np.float32)
+        return self.encode_fields(frame), labels
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the fields, their tokens in order and the counts."""
+        digest = hashlib.sha256()
+        schema = self.schema.to_json()
+        # Names and order of the fields matter; what else was in the training file does not.
+        digest.update(json.dumps([FORMAT_VERSION, schema["label"], schema["fields"], self._oov_counts]).encode())
+        for one, table in zip(self.fields, self._tables, strict=True):
+            values = table["value"]
+            digest.update(f"{one}:{values.dtype}:{len(values)}".encode())
+            digest.update(values.is_null().to_numpy().tobytes())
+            digest.update(table["count"].to_numpy().tobytes())
+            if values.dtype == pl.String:
+                filled = values.fill_null("")
+                digest.update(filled.str.len_bytes().to_numpy().astype(np.int64).tobytes())
+                digest.update(filled.str.join("").item().encode() if len(filled) else b"")
+            else:
+                digest.update(values.fill_null(0).to_numpy().tobytes())
+            digest.update(self.edges.get(one, np.empty(0)).tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the vocabulary as a folder of one JSON file and one Parquet file per field, all or nothing.
+
+        Raises:
+            BadInput: the folder exists and holds something else.
+        """
+        folder = Path(folder)
+        if (
+            folder.exists()
+            and not (folder / "vocabulary.json").exists()
+            and (folder.is_file() or any(folder.iterdir()))
+        ):
+            raise BadInput(f"'{folder}' holds something other than a vocabulary: name a folder of its own")
+        with whole_folder(folder) as partial:
+            for f, table in enumerate(self._tables):
+                table.write_parquet(partial / _field_file(f))
+            content = {
+                "version": FORMAT_VERSION,
+                "fingerprint": self.fingerprint,
+                "schema": self.schema.to_json(),
+                "oov_counts": self._oov_counts,
+                "edges": {name: edges.tolist() for name, edges in self.edges.items()},
+            }
+            text = json.dumps(content, indent=1, ensure_ascii=False)
+            (partial / "vocabulary.json").write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Vocabulary:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            BadInput: the folder is missing, of another version, incomplete or damaged.
+        """
+        folder = Path(folder)
+        if not (folder / "vocabulary.json").is_file():
+            raise BadInput(f"no vocabulary in '{folder}': there is no vocabulary.json (runs save one beside the sizes)")
+        try:
+            content = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+            if content["version"] != FORMAT_VERSION:
+                raise BadInput(
+                    f"the vocabulary in '{folder}' has version {content['version']}, this program reads "
+                    f"{FORMAT_VERSION}"
+                )
+            schema = Schema.from_json(content["schema"])
+            tables = [pl.read_parquet(folder / _field_file(f)) for f in range(len(schema.fields))]
+            edges = {name: np.array(values, dtype=np.float64) for name, values in content["edges"].items()}
+            vocabulary = cls(schema, tables, content["oov_counts"], edges)
+            whole = vocabulary.fingerprint == content["fingerprint"]
+        except BadInput:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise BadInput(f"the vocabulary in '{folder}' cannot be read: {reason[0]}") from error
+        if not whole:
+            raise BadInput(f"the vocabulary in '{folder}' is damaged: its tokens do not match its fingerprint")
+        return vocabulary
+
+
+class _Counter:
+    """Counts the values of a stream of slices; memory grows with the distinct values, not with the rows."""
+
+    def __init__(self) -> None:
+        self._parts: list[pl.DataFrame] = []
+        self._merge_at = _MERGE_AT
+
+    def add(self, values: pl.Series) -> None:
+        self._parts.append(values.to_frame("value").group_by("value").agg(pl.len().cast(pl.Int64).alias("count")))
+        if sum(map(len, self._parts)) > self._merge_at:
+            merged = self.total()
+            self._parts = [merged]
+            # Twice the distinct values so far: each value is then merged a bounded number of times on average.
+            self._merge_at = _MERGE_AT + 2 * len(merged)
+
+    def total(self) -> pl.DataFrame:
+        if not self._parts:
+            raise BadInput("the train split is empty: there is nothing to make a vocabulary of")
+        return pl.concat(self._parts).group_by("value").agg(pl.col("count").sum())
+
+
+def _quantile_edges(slices: Callable[[], Iterable[pl.DataFrame]], schema: Schema) -> dict[str, np.ndarray]:
+    binned = [one for one in schema.fields if one.binning == "quantile"]
+    if not binned:
+        return {}
+    samples = {one.name: QuantileSample() for one in binned}
+    for part in slices():
+        for one in binned:
+            samples[one.name].add(numbers(column_of(part, one.source)).drop_nulls().to_numpy())
+    return {one.name: samples[one.name].edges(one.bins) for one in binned}
+
+
+def _least_counts(min_count: int | Mapping[str, int], fields: list[str]) -> dict[str, int]:
+    if isinstance(min_count, int):
+        min_count = {ANY_FIELD: min_count}
+    for name, least in min_count.items():
+        if name != ANY_FIELD and name not in fields:
+            raise BadInput(f"data.min_count: there is no field '{name}', {did_you_mean(name, [*fields, ANY_FIELD])}")
+        if least < 1:
+            raise BadInput(f"data.min_count must be at least 1, not {least}")
+    return {name: min_count.get(name, min_count.get(ANY_FIELD, 1)) for name in fields}
+
+
+def _field_file(f: int) -> str:
+    # By number, not by name: a field's name may hold what a file's may not.
+    return f"field_{f:03d}.parquet"

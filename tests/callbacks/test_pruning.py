@@ -1,0 +1,188 @@
+"""The search inside a fit: what it gathers, when it prunes, and what it leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.nn import functional as F
+
+from pme_lightning.backbones import DCN, FM
+from pme_lightning.callbacks import PruningCallback
+from pme_lightning.embedding import MultiSizeEmbedding
+from pme_lightning.errors import BadInput
+from pme_lightning.module import CTRModule
+from pme_lightning.search import (
+    AfterWarmup,
+    AtInit,
+    Criterion,
+    Fisher,
+    Gradual,
+    Magnitude,
+    NoTraining,
+    Popularity,
+    Prefix,
+    Saliency,
+    Schedule,
+    TopK,
+)
+
+D = 4
+Build = Callable[..., Trainer]
+
+
+def module(data: LightningDataModule, backbone: type = FM, **kwargs: object) -> CTRModule:
+    torch.manual_seed(1)
+    options = {"embedding_dim": D, "embedding_init_std": 0.1, "optimizer_args": {"lr": 0.01}}
+    return CTRModule(data.field_tokens, backbone, **options | kwargs)
+
+
+def search(
+    data: LightningDataModule,
+    make_trainer: Build,
+    callback: PruningCallback,
+    model: CTRModule | None = None,
+    **kw: object,
+) -> CTRModule:
+    model = model or module(data)
+    steps = callback.num_steps(len(data.train_dataloader()))
+    make_trainer(callbacks=[callback], max_epochs=-1, max_steps=steps, **kw).fit(model, datamodule=data)
+    assert callback.result is not None
+    return model
+
+
+@pytest.mark.parametrize("backbone", [FM, DCN])
+@pytest.mark.parametrize(
+    ("criterion", "schedule", "allocator"),
+    [
+        (Fisher(), AfterWarmup(epochs=1.0), Prefix()),
+        (Saliency(power=1), AtInit(batches=3), TopK()),
+        (Fisher(axes="principal"), Gradual(epochs=1.0, prunings=3), Prefix(scope="field")),
+        (Saliency(power=2), Gradual(epochs=2.0, prunings=4), TopK()),
+        (Magnitude(axes="original"), AfterWarmup(epochs=0.5), TopK()),
+        (Popularity(alpha=0.5), NoTraining(), Prefix()),
+    ],
+)
+def test_every_search_meets_its_budget(
+    tiny: LightningDataModule,
+    make_trainer: Build,
+    backbone: type,
+    criterion: Criterion,
+    schedule: Schedule,
+    allocator: object,
+) -> None:
+    callback = PruningCallback(criterion, schedule, allocator, budget=0.5)
+    model = search(tiny, make_trainer, callback, module(tiny, backbone))
+    result = callback.result
+    table = MultiSizeEmbedding.from_sizes(result.sizes, D, result.linear)
+    table.index = None
+    full = tiny.num_tokens * (D + (backbone is FM))
+    assert result.parameters == full // 2 - D * D
+    assert table.num_parameters <= 0.5 * full == 0.5 * model.full_parameters
+    assert (result.linear is None) == (backbone is DCN)
+
+
+def test_at_init_sees_the_untouched_model(tiny: LightningDataModule, make_trainer: Build) -> None:
+    before = {name: value.clone() for name, value in module(tiny).state_dict().items()}
+    callback = PruningCallback(Saliency(power=2), AtInit(batches=4), Prefix(), budget=0.5)
+    model = search(tiny, make_trainer, callback)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_scores_equal_gradients_gathered_by_hand(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(Saliency(power=2), AtInit(batches=4), Prefix(), budget=0.5)
+    search(tiny, make_trainer, callback)
+
+    model, loader = module(tiny), tiny.train_dataloader()
+    loader.sampler.set_epoch(0)
+    squares = torch.zeros(tiny.num_tokens, D)
+    linear_squares = torch.zeros(tiny.num_tokens)
+    for (ids, labels), _ in zip(loader, range(4), strict=False):
+        model.zero_grad()
+        F.binary_cross_entropy_with_logits(model(ids), labels).backward()
+        squares += model.embedding.weight.grad**2
+        linear_squares += model.embedding.linear.grad[:, 0] ** 2
+    scores = model.embedding.weight.detach() ** 2 * squares
+    expected = Prefix().allocate(
+        scores,
+        callback.result.parameters,
+        linear_scores=model.embedding.linear.detach()[:, 0] ** 2 * linear_squares,
+        priority=tiny.frequencies,
+    )
+    assert torch.equal(callback.result.sizes, expected.sizes)
+    assert torch.equal(callback.result.linear, expected.linear)
+
+
+def test_a_warm_up_trains(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(Fisher(), AfterWarmup(epochs=2.0), Prefix(), budget=0.5)
+    model = search(tiny, make_trainer, callback)
+    assert callback.step == 2 * len(tiny.train_dataloader())
+    assert not torch.equal(model.embedding.weight, module(tiny).embedding.weight)
+
+
+def test_accumulated_gradients_count_as_one_step(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(Fisher(), AfterWarmup(epochs=1.0), Prefix(), budget=0.5)
+    model = module(tiny)
+    trainer = make_trainer(callbacks=[callback], max_epochs=1, accumulate_grad_batches=2)
+    trainer.fit(model, datamodule=tiny)
+    assert callback.step == trainer.global_step == len(tiny.train_dataloader()) // 2
+    assert callback.result is not None
+
+
+@pytest.mark.parametrize("axes", ["original", "principal"])
+def test_a_gradual_search_keeps_what_it_pruned_at_zero(
+    tiny: LightningDataModule, make_trainer: Build, axes: str
+) -> None:
+    callback = PruningCallback(Fisher(axes=axes), Gradual(epochs=2.0, prunings=4), Prefix(), budget=0.5)
+    model = search(tiny, make_trainer, callback)
+    embedding = model.embedding
+    assert not embedding.kept.all()
+    # Nothing comes back: a value that was pruned on the way is not in the sizes either.
+    assert (callback.result.sizes <= embedding.kept.sum(1)).all()
+    assert (embedding.projection is not None) == (axes == "principal")
+    if axes == "principal":
+        eye = embedding.projection @ embedding.projection.T
+        assert torch.allclose(eye, torch.eye(D), atol=1e-5)
+        assert torch.allclose(callback.result.basis, embedding.projection.T)
+
+
+def test_a_rule_needs_no_step(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(Popularity(alpha=1.0), NoTraining(), Prefix(), budget=0.5)
+    model = search(tiny, make_trainer, callback)
+    assert torch.equal(model.embedding.weight, module(tiny).embedding.weight)
+    order = tiny.frequencies.argsort()
+    assert (callback.result.sizes[order].diff() >= 0).all()
+
+
+def test_state_goes_into_the_checkpoint_and_back(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(Fisher(), AfterWarmup(epochs=1.0), Prefix(), budget=0.5)
+    search(tiny, make_trainer, callback)
+    fresh = PruningCallback(Fisher(), AfterWarmup(epochs=1.0), Prefix(), budget=0.5)
+    fresh.load_state_dict(callback.state_dict())
+    assert fresh.step == callback.step
+    for name, value in callback.criterion.state().items():
+        assert torch.equal(fresh.criterion.state()[name], value)
+
+
+def test_a_budget_that_nothing_fits_is_refused_before_training(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(Fisher(), AfterWarmup(), Prefix(), budget=0.05)
+    with pytest.raises(BadInput, match="a budget that nothing fits"):
+        search(tiny, make_trainer, callback)
+    assert callback.step == 0
+
+
+def test_a_multi_size_model_is_not_searched_again(tiny: LightningDataModule, make_trainer: Build) -> None:
+    model = module(tiny)
+    model.set_embedding(MultiSizeEmbedding.from_sizes(torch.full((tiny.num_tokens,), 2), D, torch.ones(33).bool()))
+    callback = PruningCallback(Fisher(), AfterWarmup(), Prefix(), budget=0.5)
+    with pytest.raises(BadInput, match="multi-size already"):
+        search(tiny, make_trainer, callback, model)
+
+
+def test_frequencies_of_other_tokens_are_refused(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(Fisher(), AfterWarmup(), Prefix(), budget=0.5, frequencies=torch.ones(3))
+    with pytest.raises(BadInput, match="frequencies of 3 tokens, the model has 33"):
+        search(tiny, make_trainer, callback)

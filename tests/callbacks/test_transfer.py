@@ -1,0 +1,186 @@
+"""The transfer: what the rebuilt model says, and that nothing of the full-size table stays behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import Tensor
+
+from pme_lightning.backbones import DCN, FM, DeepFM
+from pme_lightning.callbacks import TransferCallback
+from pme_lightning.embedding import MultiSizeEmbedding
+from pme_lightning.errors import BadInput
+from pme_lightning.module import CTRModule
+from pme_lightning.search import SearchResult
+
+D = 8
+Build = Callable[..., Trainer]
+
+
+def module(data: LightningDataModule, backbone: type = FM) -> CTRModule:
+    torch.manual_seed(1)
+    model = CTRModule(data.field_tokens, backbone, embedding_dim=D, embedding_init_std=0.3)
+    if model.embedding.linear is not None:
+        torch.nn.init.normal_(model.embedding.linear)
+    return model
+
+
+def result(V: int, first_order: bool = True, seed: int = 0, **kwargs: Any) -> SearchResult:
+    generator = torch.Generator().manual_seed(seed)
+    found = {
+        "sizes": torch.randint(0, D + 1, (V,), generator=generator),
+        "linear": torch.rand(V, generator=generator) < 0.5 if first_order else None,
+        "embedding_dim": D,
+        "basis": torch.linalg.qr(torch.randn(D, D, generator=generator))[0],
+        "budget": "0.5",
+        "criterion": "Fisher",
+    }
+    return SearchResult(**found | kwargs)
+
+
+def fit(
+    data: LightningDataModule, make_trainer: Build, model: CTRModule, transfer: TransferCallback, **kw: Any
+) -> Trainer:
+    trainer = make_trainer(callbacks=[transfer], max_epochs=1, **kw)
+    trainer.fit(model, datamodule=data)
+    return trainer
+
+
+@pytest.mark.parametrize("backbone", [FM, DeepFM, DCN])
+def test_with_all_sizes_full_the_outputs_stay_the_same(tiny: LightningDataModule, backbone: type) -> None:
+    model = module(tiny, backbone)
+    ids = tiny.data.splits["test"][0]
+    before = model(torch.from_numpy(ids)).detach()
+    V = tiny.num_tokens
+    linear = None if backbone is DCN else torch.ones(V, dtype=torch.bool)
+    full = result(V, sizes=torch.full((V,), D), linear=linear)
+    TransferCallback(full, init="warm").rebuild(model)
+    assert isinstance(model.embedding, MultiSizeEmbedding)
+    assert torch.allclose(model(torch.from_numpy(ids)), before, atol=1e-6)
+
+
+def test_warm_outputs_equal_those_of_the_projected_full_table(tiny: LightningDataModule, make_trainer: Build) -> None:
+    found = result(tiny.num_tokens)
+    model, reference = module(tiny), module(tiny)
+    with torch.no_grad():
+        kept = torch.arange(D) < found.sizes[:, None]
+        reference.embedding.weight.copy_((reference.embedding.weight @ found.basis * kept) @ found.basis.T)
+        reference.embedding.linear.mul_(found.linear[:, None])
+        expected = [reference(ids) for ids, _ in tiny.test_dataloader()]
+    fit(tiny, make_trainer, model, TransferCallback(found, init="warm"), limit_train_batches=0)
+    # The data module numbers tokens by size now: the same rows come with other ids.
+    for (ids, _), logits in zip(tiny.test_dataloader(), expected, strict=True):
+        assert torch.allclose(model(ids), logits, atol=1e-5)
+    assert model.embedding.index is None
+
+
+def test_scratch_starts_afresh_in_the_principal_axes(tiny: LightningDataModule) -> None:
+    found, model = result(tiny.num_tokens), module(tiny)
+    old = model.embedding.weight.detach()
+    TransferCallback(found, init="scratch").rebuild(model)
+    assert torch.equal(model.embedding.projection, found.basis.T)
+    rows = model.embedding.tables[0]
+    assert not torch.isin(rows[:, 1:], old @ found.basis).any()
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """Every tensor in nested containers."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from tensors(inner)
+    elif isinstance(value, (list, tuple, set)):
+        for inner in value:
+            yield from tensors(inner)
+
+
+@pytest.mark.parametrize("init", ["scratch", "warm"])
+def test_nothing_of_full_size_is_left_anywhere(
+    tiny: LightningDataModule, make_trainer: Build, tmp_path: Path, init: str
+) -> None:
+    V = tiny.num_tokens
+    found = result(V, sizes=torch.arange(V) % 3, linear=torch.arange(V) % 2 == 0)
+    model = module(tiny)
+    trainer = fit(tiny, make_trainer, model, TransferCallback(found, init=init))
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    checkpoint = torch.load(tmp_path / "model.ckpt", weights_only=True)
+    per_token = found.parameters
+    everywhere = {
+        "parameters": list(model.parameters()),
+        "buffers": list(model.buffers()),
+        "gradients": [p.grad for p in model.parameters() if p.grad is not None],
+        "optimizer state": list(tensors(dict(trainer.optimizers[0].state))),
+        "checkpoint": list(tensors(checkpoint)),
+    }
+    for place, values in everywhere.items():
+        assert all(value.numel() < V * D for value in values), place
+        assert values or place == "buffers", place
+    assert sum(p.numel() for p in model.embedding.parameters()) == per_token + D * D
+    assert sum(g.numel() for g in (t.grad for t in model.embedding.tables)) == per_token
+    assert sum(t.numel() for t in tensors(checkpoint["state_dict"])) == sum(p.numel() for p in model.parameters())
+
+
+def test_the_fit_trains_the_new_table_and_its_checkpoint_reads_alike(
+    tiny: LightningDataModule, make_trainer: Build, tmp_path: Path
+) -> None:
+    model = module(tiny)
+    transfer = TransferCallback(result(tiny.num_tokens))
+    trainer = fit(tiny, make_trainer, model, transfer)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    loaded = CTRModule.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    ids = next(iter(tiny.test_dataloader()))[0]
+    assert torch.equal(model.eval()(ids), loaded.eval()(ids))
+    order = transfer.result.order()
+    assert torch.equal(loaded.embedding.sizes(), transfer.result.sizes[order])
+    assert loaded.hparams["sizes_fingerprint"] == transfer.result.fingerprint()
+
+
+def test_without_renumbering_an_index_is_kept_and_counted(tiny: LightningDataModule) -> None:
+    model = module(tiny)
+    found = result(tiny.num_tokens)
+    TransferCallback(found).rebuild(model)
+    assert model.embedding.index_bytes == 4 * tiny.num_tokens
+    assert torch.equal(model.embedding.sizes(), found.sizes)
+
+
+def test_sizes_come_from_a_file_too(tiny: LightningDataModule, tmp_path: Path) -> None:
+    found = result(tiny.num_tokens)
+    found.save(tmp_path / "sizes.safetensors")
+    model = module(tiny)
+    TransferCallback(tmp_path / "sizes.safetensors").rebuild(model)
+    assert torch.equal(model.embedding.sizes(), found.sizes)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "found", "said"),
+    [
+        (FM, result(7), "sizes are of 7 tokens, the data has 33"),
+        (DCN, result(33), "first-order weights, and the search has them"),
+        (FM, result(33, first_order=False), "first-order weights, and the search has none"),
+        (FM, result(33, embedding_dim=9, basis=None), "searched with model.embedding_dim=9, this model has 8"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(
+    tiny: LightningDataModule, backbone: type, found: SearchResult, said: str
+) -> None:
+    with pytest.raises(BadInput, match=said):
+        TransferCallback(found).rebuild(module(tiny, backbone))
+
+
+def test_arguments_are_checked() -> None:
+    with pytest.raises(BadInput, match="choose 'scratch' or 'warm'"):
+        TransferCallback(result(3), init="cold")
+    with pytest.raises(BadInput, match="no such file"):
+        TransferCallback("nowhere.safetensors")
+
+
+def test_the_fingerprint_tells_sizes_apart() -> None:
+    assert result(33).fingerprint() == result(33).fingerprint()
+    assert result(33).fingerprint() != result(33, seed=1).fingerprint()
+    assert result(33).fingerprint() != result(33, linear=torch.ones(33, dtype=torch.bool)).fingerprint()

@@ -1,0 +1,172 @@
+"""Sorting the words of a command line, and putting one configuration together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pme_lightning.composition import COMMANDS, GROUPS, GroupFiles, compose, merge, parse_words, read_yaml
+from pme_lightning.errors import BadInput
+
+
+def test_words_are_sorted_by_kind() -> None:
+    line = parse_words(
+        ["search", "backbone=fm", "search.budget=0.1", "--trainer.max_epochs", "3", "--config=a.yaml", "-c", "b.yaml"]
+        + ["config_dir=mine", "--print_config", "sizes=x=y.safetensors", "data.columns=[a.b, c]"]
+    )
+    assert line.command == "search"
+    assert line.choices == {"backbone": "fm"}
+    assert line.overrides == [
+        ("search.budget", "0.1"),
+        ("trainer.max_epochs", "3"),
+        ("sizes", "x=y.safetensors"),
+        ("data.columns", "[a.b, c]"),
+    ]
+    assert line.files == ["a.yaml", "b.yaml"]
+    assert line.config_dir == "mine"
+    assert line.flags == ["--print_config"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["serch"], "did you mean 'search'"),
+        (["search", "fit"], "two commands"),
+        (["--seed"], "needs a value"),
+        (["2x=3"], "not a name"),
+    ],
+)
+def test_words_that_mean_nothing_are_named(words: list[str], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        parse_words(words)
+
+
+def test_every_group_offers_what_is_documented() -> None:
+    files = GroupFiles()
+    assert set(files.choices("backbone")) == {"fm", "deepfm", "dcn", "dcnv2", "autoint", "autoint_plus"}
+    assert set(files.choices("search")) == {"pme", "at_init", "uniform", "popularity", "random", "magnitude"}
+    assert {"synthetic", "parquet", "csv", "hf", "frappe", "movielenslatest"} <= set(files.choices("data"))
+    assert {"criteo_x1", "criteo_x4", "avazu_x1", "avazu_x4"} <= set(files.choices("data"))
+    assert set(files.choices("trainer")) == {"cpu", "gpu", "ddp"}
+    assert set(files.choices("logger")) == {"none", "csv", "wandb", "tensorboard"}
+    assert files.choices("optimizer")
+    assert files.choices("experiment")
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_choice_says_what_it_is(group: str) -> None:
+    files = GroupFiles()
+    for choice in files.choices(group):
+        assert files.description(group, choice), f"{group}/{choice}.yaml has no comment on its first line"
+
+
+@pytest.mark.parametrize("group", [g for g in GROUPS if g != "experiment"])
+def test_every_choice_sets_its_own_group_only(group: str) -> None:
+    files = GroupFiles()
+    for choice in files.choices(group):
+        assert list(files.load(group, choice)) == [group]
+
+
+def test_another_class_takes_nothing_over() -> None:
+    before = {"backbone": {"class_path": "m.X", "init_args": {"dropout": 0.3}}, "seed": 1}
+    after = merge(before, {"backbone": {"class_path": "m.Y", "init_args": {"depth": 2}}})
+    assert after == {"backbone": {"class_path": "m.Y", "init_args": {"depth": 2}}, "seed": 1}
+    assert before["backbone"]["init_args"] == {"dropout": 0.3}
+
+
+def test_the_same_class_is_merged() -> None:
+    before = {"backbone": {"class_path": "m.X", "init_args": {"dropout": 0.3, "depth": 1}}}
+    after = merge(before, {"backbone": {"class_path": "m.X", "init_args": {"depth": 2}}})
+    assert after["backbone"]["init_args"] == {"dropout": 0.3, "depth": 2}
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_choosing_a_group_after_a_config_file_starts_from_nothing(tmp_path: Path) -> None:
+    config = write(
+        tmp_path / "run.yaml",
+        "backbone: {class_path: pme_lightning.backbones.DeepFM, init_args: {dropout: 0.9, hidden_units: [7]}}\n"
+        "trainer: {max_epochs: 77, accelerator: cpu}",
+    )
+    composed = compose(parse_words([f"--config={config}", "backbone=dcn", "trainer=gpu"])).config
+    own = read_yaml(GroupFiles().choices("backbone")["dcn"])["backbone"]
+    assert composed["backbone"] == own
+    assert composed["trainer"]["accelerator"] == "gpu"
+
+
+def test_naming_a_class_carries_nothing_over() -> None:
+    composed = compose(parse_words(["backbone=pme_lightning.backbones.FM", "--search.criterion=my.Own"]))
+    assert composed.config["backbone"] == {"class_path": "pme_lightning.backbones.FM"}
+    assert composed.config["search"]["init_args"]["criterion"] == {"class_path": "my.Own"}
+    assert composed.overrides == []
+
+
+def test_a_config_file_names_groups_and_the_command(tmp_path: Path) -> None:
+    config = write(tmp_path / "run.yaml", "command: search\ngroups: {backbone: fm}\nmodel: {embedding_dim: 5}")
+    composed = compose(parse_words([f"--config={config}"]))
+    assert composed.command == "search"
+    assert composed.config["backbone"]["class_path"].endswith(".FM")
+    assert composed.config["model"]["embedding_dim"] == 5
+    assert "groups" not in composed.config
+    assert compose(parse_words(["fit", f"--config={config}"])).command == "fit"
+
+
+def test_a_users_folder_adds_choices_and_overrides_ours(tmp_path: Path) -> None:
+    write(tmp_path / "backbone" / "mine.yaml", "# Mine\nbackbone: {class_path: mine.Net}")
+    write(tmp_path / "optimizer" / "adam.yaml", "# Theirs\noptimizer: {class_path: mine.Adam}")
+    files = GroupFiles(tmp_path)
+    assert files.description("backbone", "mine") == "Mine"
+    assert "fm" in files.choices("backbone")
+    composed = compose(parse_words([f"config_dir={tmp_path}", "backbone=mine"])).config
+    assert composed["backbone"] == {"class_path": "mine.Net"}
+    assert composed["optimizer"] == {"class_path": "mine.Adam"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["backbone=deepfn"], "backbone=deepfn: no such choice; did you mean 'deepfm'"),
+        (["--config=nowhere.yaml"], "config file 'nowhere.yaml' does not exist"),
+        (["config_dir=nowhere"], "no folder 'nowhere'"),
+        (["experiment=nope"], "experiment=nope: no such choice"),
+    ],
+)
+def test_what_is_not_there_is_named(words: list[str], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        compose(parse_words(words))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("a: [1", "not valid YAML at line"), ("- 1", "must hold keys"), ("groups: {bakbone: fm}", "bakbone")],
+)
+def test_a_broken_config_file_is_named(tmp_path: Path, text: str, said: str) -> None:
+    path = write(tmp_path / "broken.yaml", text)
+    with pytest.raises(BadInput, match=said):
+        compose(parse_words([f"--config={path}"]))
+
+
+def test_numbers_as_people_write_them(tmp_path: Path) -> None:
+    text = "a: 1e-3\nb: 1.0e-3\nc: 5\nd: 1_000\ne: 2.5\nf: .5\ng: -1e5\nh: 1e3x\ni: 20MB"
+    loaded = read_yaml(write(tmp_path / "n.yaml", text))
+    assert loaded == yaml.safe_load(text) | {"a": 0.001, "g": -100000.0}
+
+
+def test_help_lists_commands_groups_and_choices_on_two_screens() -> None:
+    from pme_lightning.help import help_text
+
+    text = help_text(GroupFiles())
+    lines = text.splitlines()
+    assert len(lines) <= 2 * 40
+    assert max(map(len, lines)) <= 100
+    for command in COMMANDS:
+        assert f"  {command} " in text
+    for group in GROUPS:
+        for choice in GroupFiles().choices(group):
+            assert choice in text

@@ -1,0 +1,160 @@
+"""Batches cover every row exactly once, over epochs, batch sizes and ranks."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from pme_lightning.data import ClickDataset, PermutationBatchSampler
+from pme_lightning.data.batches import keep
+from pme_lightning.errors import BadInput
+
+
+def rows_of(sampler: PermutationBatchSampler) -> list[list[int]]:
+    n = sampler.n
+    return [list(range(n))[one] if isinstance(one, slice) else one.tolist() for one in sampler]
+
+
+@given(
+    n=st.integers(1, 200), batch_size=st.integers(1, 70), world_size=st.integers(1, 5), shuffle=st.booleans(),
+    epoch=st.integers(0, 3),
+)  # fmt: skip
+def test_ranks_share_every_row_without_overlap(
+    n: int, batch_size: int, world_size: int, shuffle: bool, epoch: int
+) -> None:
+    if n < world_size:
+        return
+    shares = []
+    for rank in range(world_size):
+        sampler = PermutationBatchSampler(n, batch_size, shuffle, seed=7, rank=rank, world_size=world_size)
+        sampler.set_epoch(epoch)
+        batches = rows_of(sampler)
+        assert len(batches) == len(sampler)
+        assert all(batches)
+        # Only the last batch may differ, by the rows that are too few for a batch of their own.
+        assert all(len(batch) == batch_size for batch in batches[:-1])
+        assert len(batches[-1]) <= batch_size + 1
+        shares.append(batches)
+    assert len({len(batches) for batches in shares}) == 1
+    assert sorted(row for batches in shares for batch in batches for row in batch) == list(range(n))
+
+
+@given(n=st.integers(1, 100), batch_size=st.integers(1, 20), world_size=st.integers(2, 4))
+def test_ranks_together_see_the_batches_of_one_process(n: int, batch_size: int, world_size: int) -> None:
+    if n < world_size:
+        return
+    one = rows_of(PermutationBatchSampler(n, batch_size * world_size, True, seed=3))
+    many = [
+        rows_of(PermutationBatchSampler(n, batch_size, True, seed=3, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    together = [[row for batch in step for row in batch] for step in zip(*many, strict=True)]
+    if len(together) < len(one):
+        together, one = [list(chain(*together))], [list(chain(*one))]
+    assert together == one
+
+
+def test_order_depends_on_seed_and_epoch_only() -> None:
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        sampler = PermutationBatchSampler(100, 8, True, seed=seed)
+        sampler.set_epoch(epoch)
+        torch.rand(3)  # the global generator has no part in it
+        return rows_of(sampler)
+
+    assert order(1, 0) == order(1, 0)
+    orders = [order(seed, epoch) for seed in (0, 1, 2) for epoch in (0, 1, 2)]
+    assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
+
+
+def test_unshuffled_batches_are_slices_in_order() -> None:
+    assert list(PermutationBatchSampler(10, 4)) == [slice(0, 4), slice(4, 8), slice(8, 10)]
+
+
+def test_drop_last() -> None:
+    sampler = PermutationBatchSampler(10, 4, True, drop_last=True)
+    assert [len(batch) for batch in rows_of(sampler)] == [4, 4]
+    assert len(sampler) == 2
+    assert rows_of(PermutationBatchSampler(3, 4, drop_last=True)) == []
+    assert [len(batch) for batch in rows_of(PermutationBatchSampler(8, 4, drop_last=True))] == [4, 4]
+
+
+@pytest.mark.parametrize(("n", "batch_size", "world_size"), [(1, 4, 2), (5, 0, 1), (0, 4, 1)])
+def test_bad_sizes(n: int, batch_size: int, world_size: int) -> None:
+    with pytest.raises(BadInput):
+        PermutationBatchSampler(n, batch_size, world_size=world_size)
+
+
+IDS = np.arange(60, dtype=np.int32).reshape(20, 3)
+LABELS = (np.arange(20) % 2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("index", [slice(3, 9), torch.tensor([5, 0, 19, 5])])
+def test_items_are_batches(index: slice | torch.Tensor) -> None:
+    ids, labels = ClickDataset(IDS, LABELS, 60)[index]
+    assert (ids.dtype, labels.dtype) == (torch.int32, torch.float32)
+    plain = index if isinstance(index, slice) else index.numpy()
+    np.testing.assert_array_equal(ids, IDS[plain])
+    np.testing.assert_array_equal(labels, LABELS[plain])
+    (without,) = ClickDataset(IDS, None)[index]
+    np.testing.assert_array_equal(without, ids)
+
+
+@pytest.mark.parametrize("index", [slice(3, 9), torch.tensor([5, 0, 19, 5])])
+def test_renumbering_maps_ids(index: slice | torch.Tensor) -> None:
+    renumbering = torch.randperm(60).int()
+    dataset = ClickDataset(IDS, LABELS, 60, renumbering)
+    plain = index if isinstance(index, slice) else index.numpy()
+    np.testing.assert_array_equal(dataset[index][0], renumbering.numpy()[IDS[plain]])
+
+
+def test_batches_are_copies() -> None:
+    ids = IDS.copy()
+    dataset = ClickDataset(ids, LABELS.astype(np.float32))
+    got, labels = dataset[slice(0, 5)]
+    got.zero_()
+    labels.fill_(9)
+    np.testing.assert_array_equal(ids, IDS)
+    np.testing.assert_array_equal(dataset[slice(0, 5)][1], LABELS[:5])
+
+
+def test_memory_maps_are_not_loaded(tmp_path: Path) -> None:
+    np.save(tmp_path / "ids.npy", IDS)
+    mapped = np.load(tmp_path / "ids.npy", mmap_mode="c")
+    dataset = ClickDataset(mapped, LABELS)
+    assert dataset.ids.data_ptr() == mapped.ctypes.data
+    read_only = np.load(tmp_path / "ids.npy", mmap_mode="r")
+    np.testing.assert_array_equal(ClickDataset(read_only, LABELS)[slice(0, 20)][0], IDS)
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels", "message"),
+    [
+        (IDS + 1, LABELS, "id 60 in row 19, field 2 is out of range: ids go from 0 to 59"),
+        (IDS - 1, LABELS, "id -1 in row 0, field 0 is out of range"),
+        (IDS.astype(np.int64), LABELS, "must be an int32 array"),
+        (IDS[0], LABELS, "must be an int32 array"),
+        (IDS, LABELS[:5], "20 rows of ids need as many labels"),
+    ],
+)
+def test_bad_arrays(ids: np.ndarray, labels: np.ndarray, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        ClickDataset(ids, labels, 60)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_loader_gives_every_row_once(num_workers: int) -> None:
+    sampler = PermutationBatchSampler(20, 6, shuffle=True, seed=1)
+    loader = DataLoader(
+        ClickDataset(IDS, LABELS), sampler=sampler, batch_size=None, collate_fn=keep, num_workers=num_workers
+    )
+    batches = list(loader)
+    assert all(isinstance(batch, tuple) for batch in batches)
+    assert [len(ids) for ids, _ in batches] == [6, 6, 6, 2]
+    assert sorted(torch.cat([ids[:, 0] for ids, _ in batches]).tolist()) == IDS[:, 0].tolist()

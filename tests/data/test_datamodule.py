@@ -1,0 +1,578 @@
+"""The whole way from files to batches, and the cache in between."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import polars as pl
+import pytest
+import torch
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from pme_lightning.data import ClickDataModule, EncodedDataModule
+from pme_lightning.data import datamodule as module_under_test
+from pme_lightning.errors import BadInput
+
+datasets.disable_progress_bars()
+N = {"train": 200, "valid": 30, "test": 40}
+
+
+def clicks(n: int, seed: int) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    user = rng.integers(0, 30, n) + 2**53
+    return pl.DataFrame(
+        {
+            "label": rng.integers(0, 2, n).astype(np.int8),
+            "user": user,
+            "page": [None if k == 0 else f"p{k}" for k in rng.integers(0, 9, n)],
+            "price": [None if k < 0.1 else k for k in rng.random(n)],
+            "row": np.arange(n) + 1000 * seed,
+        }
+    )
+
+
+FRAMES = {split: clicks(n, seed) for seed, (split, n) in enumerate(N.items())}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "ads"
+    path.mkdir()
+    for split, frame in FRAMES.items():
+        frame.write_parquet(path / f"{split}.parquet")
+    return path
+
+
+def ready(path: Any, cache: Path, **options: Any) -> ClickDataModule:
+    data = ClickDataModule(path if path is None else str(path), cache_dir=str(cache), **options)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def batches(loader: Any) -> tuple[np.ndarray, np.ndarray]:
+    parts = list(loader)
+    return torch.cat([ids for ids, _ in parts]).numpy(), torch.cat([labels for _, labels in parts]).numpy()
+
+
+def test_batches_are_what_the_vocabulary_says(folder: Path, tmp_path: Path) -> None:
+    data = ready(folder, tmp_path / "cache", drop=["row"], bins=4)
+    assert data.name == "ads"
+    assert data.rows == N
+    assert data.fields == ["user", "page", "price"]
+    assert data.num_tokens == sum(data.field_tokens) == len(data.frequencies)
+    assert int(data.frequencies.sum()) == N["train"] * 3
+    for split, loader in (("valid", data.val_dataloader()), ("test", data.test_dataloader())):
+        expected_ids, expected_labels = data.vocabulary.encode(FRAMES[split])
+        ids, labels = batches(loader)
+        np.testing.assert_array_equal(ids, expected_ids)
+        np.testing.assert_array_equal(labels, expected_labels)
+    assert isinstance(data.data.splits["train"][0], np.memmap)
+    (ids,) = next(iter(data.predict_dataloader()))
+    np.testing.assert_array_equal(ids, data.vocabulary.encode_fields(FRAMES["test"]))
+
+
+def test_vocabulary_is_fitted_on_train_only(folder: Path, tmp_path: Path) -> None:
+    rare = FRAMES["test"].with_columns(user=pl.lit(5, pl.Int64), page=pl.lit("only in test"))
+    rare.write_parquet(folder / "test.parquet")
+    data = ready(folder, tmp_path / "cache", drop=["row"])
+    assert 5 not in data.vocabulary.tokens("user")
+    ids, _ = batches(data.test_dataloader())
+    assert (ids[:, :2] == np.array(data.vocabulary.offsets[:2])).all()
+    counted = np.bincount(data.vocabulary.encode_fields(FRAMES["train"]).ravel(), minlength=data.num_tokens)
+    np.testing.assert_array_equal(counted, data.frequencies)
+
+
+def write_csv(folder: Path, suffix: str = ".csv", **options: Any) -> None:
+    for split, frame in FRAMES.items():
+        frame.write_csv(folder / f"{split}{suffix}", **options)
+
+
+def write_gz(folder: Path) -> None:
+    for split, frame in FRAMES.items():
+        with gzip.open(folder / f"{split}.csv.gz", "wb") as file:
+            file.write(frame.write_csv().encode())
+
+
+def write_hf(folder: Path) -> None:
+    folder.rmdir()
+    splits = {split: datasets.Dataset(frame.to_arrow()) for split, frame in FRAMES.items()}
+    datasets.DatasetDict(splits).save_to_disk(folder)
+
+
+@pytest.mark.parametrize(
+    ("write", "options"),
+    [
+        (write_csv, {}),
+        (lambda folder: write_csv(folder, ".tsv", separator="\t"), {}),
+        (lambda folder: write_csv(folder, separator="|"), {"separator": "|"}),
+        (
+            lambda folder: write_csv(folder, include_header=False),
+            {"header": False, "column_names": ["label", "user", "page", "price", "row"]},
+        ),
+        (write_gz, {}),
+        (write_hf, {"format": "hf"}),
+    ],
+    ids=["csv", "tsv", "separator", "no header", "gz", "hf"],
+)
+def test_every_source_gives_the_same_groups(
+    folder: Path, tmp_path: Path, write: Callable[[Path], None], options: dict
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    write(other)
+    same = ready(folder, tmp_path / "cache", drop=["row"])
+    data = ready(other, tmp_path / "cache", drop=["row"], **options)
+    assert data.field_tokens == same.field_tokens
+    assert torch.equal(data.frequencies, same.frequencies)
+    for split in N:
+        np.testing.assert_array_equal(data.data.splits[split][0], same.data.splits[split][0])
+        np.testing.assert_array_equal(data.data.splits[split][1], same.data.splits[split][1])
+
+
+def test_single_file_by_fraction_is_seeded(tmp_path: Path) -> None:
+    FRAMES["train"].write_parquet(tmp_path / "ads.parquet")
+    path = tmp_path / "ads.parquet"
+    data = ready(path, tmp_path / "cache", fractions=(0.7, 0.2, 0.1), categorical=["row"])
+    assert data.name == "ads"
+    assert data.rows == {"train": 140, "valid": 40, "test": 20}
+    again = ready(path, tmp_path / "other cache", fractions=(0.7, 0.2, 0.1), categorical=["row"], seed=1)
+    assert again.data.splits["test"][0].tolist() == data.data.splits["test"][0].tolist()
+    other = ready(path, tmp_path / "cache", fractions=(0.7, 0.2, 0.1), categorical=["row"], split_seed=1)
+    assert sorted(other.vocabulary.tokens("row")) != sorted(data.vocabulary.tokens("row"))
+
+
+def test_single_file_by_time_and_by_column(tmp_path: Path) -> None:
+    parts = [["train", "valid", "test"][k % 3] for k in range(200)]
+    FRAMES["train"].with_columns(part=pl.Series(parts)).write_parquet(tmp_path / "a.parquet")
+    data = ready(tmp_path / "a.parquet", tmp_path / "cache", time_column="row", drop=["part"])
+    assert "row" not in data.fields
+    np.testing.assert_array_equal(data.data.splits["test"][1], FRAMES["train"]["label"][-20:])
+    np.testing.assert_array_equal(data.data.splits["train"][1], FRAMES["train"]["label"][:160])
+    data = ready(tmp_path / "a.parquet", tmp_path / "cache", split_column="part", drop=["row"])
+    assert "part" not in data.fields
+    np.testing.assert_array_equal(data.data.splits["test"][1], FRAMES["train"]["label"][2::3])
+
+
+def test_paths_per_split(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere.csv"
+    FRAMES["test"].head(7).write_csv(other)
+    data = ready(folder, tmp_path / "cache", test_path=str(other), drop=["row"])
+    assert data.rows == {**N, "test": 7}
+    expected = data.vocabulary.encode_fields(FRAMES["test"].head(7))
+    np.testing.assert_array_equal(batches(data.test_dataloader())[0], expected)
+    paths = {f"{split}_path": str(folder / f"{split}.parquet") for split in ("train", "test")}
+    alone = ready(None, tmp_path / "cache", **paths)
+    assert alone.name == "ads"
+    assert alone.rows == {"train": 178, "valid": 22, "test": 40}
+    file = ready(folder / "train.parquet", tmp_path / "cache", test_path=str(other), valid_path=str(other))
+    assert file.rows == {"train": 200, "valid": 7, "test": 7}
+
+
+# The cache.
+
+
+def test_second_run_opens_the_cache(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = ready(folder, tmp_path / "cache")
+    monkeypatch.setattr(module_under_test, "write_encoded", lambda *_, **__: pytest.fail("encoded again"))
+    monkeypatch.setattr(module_under_test.Vocabulary, "fit", lambda *_, **__: pytest.fail("fitted again"))
+    monkeypatch.setattr(module_under_test.Part, "frame", lambda *_, **__: pytest.fail("read again"))
+    started = time.perf_counter()
+    second = ready(folder, tmp_path / "cache")
+    next(iter(second.train_dataloader()))
+    assert time.perf_counter() - started < 1
+    assert second.vocabulary.fingerprint == first.vocabulary.fingerprint
+    assert second.describe() == first.describe()
+    first.save_vocabulary(tmp_path / "saved")
+    given = ClickDataModule(str(folder), cache_dir=str(tmp_path / "cache"))
+    given.use_vocabulary(tmp_path / "saved")
+    given.setup()  # the same rows by the same vocabulary are the same cache
+    assert given.rows == first.rows
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"min_count": 3}, {"bins": 3}, {"drop": ["page"]}, {"label": "label", "categorical": ["price"]}],
+    ids=str,
+)
+def test_other_options_are_encoded_anew(folder: Path, tmp_path: Path, options: dict) -> None:
+    first = ready(folder, tmp_path / "cache")
+    other = ready(folder, tmp_path / "cache", **options)
+    assert other.field_tokens != first.field_tokens
+    assert ready(folder, tmp_path / "cache").field_tokens == first.field_tokens
+
+
+def test_changed_files_are_encoded_anew(folder: Path, tmp_path: Path) -> None:
+    first = ready(folder, tmp_path / "cache")
+    times = (folder / "valid.parquet").stat()
+    flipped = FRAMES["valid"].with_columns(label=1 - pl.col("label"))
+    flipped.write_parquet(folder / "valid.parquet")
+    os.utime(folder / "valid.parquet", ns=(times.st_atime_ns, times.st_mtime_ns))
+    second = ready(folder, tmp_path / "cache")
+    np.testing.assert_array_equal(second.data.splits["valid"][1], 1 - first.data.splits["valid"][1])
+
+
+def test_files_that_change_while_read(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = module_under_test.write_encoded
+
+    def slow(*args: Any, **options: Any) -> None:
+        encode(*args, **options)
+        FRAMES["valid"].head(3).write_parquet(folder / "valid.parquet")
+
+    monkeypatch.setattr(module_under_test, "write_encoded", slow)
+    with pytest.raises(BadInput, match="changed while they were read"):
+        ready(folder, tmp_path / "cache")
+    monkeypatch.undo()
+    assert ready(folder, tmp_path / "cache").rows["valid"] == 3
+
+
+KILLED = """
+import os, sys
+from pme_lightning.data import cache
+from pme_lightning.data.datamodule import ClickDataModule
+
+encode = cache.Vocabulary.encode_fields
+done = []
+
+def encode_fields(self, frame):
+    done.append(len(frame))
+    if len(done) == 3:
+        os.kill(os.getpid(), 9)
+    return encode(self, frame)
+
+cache.Vocabulary.encode_fields = encode_fields
+ClickDataModule(sys.argv[1], cache_dir=sys.argv[2]).prepare_data()
+"""
+
+
+def test_a_killed_run_leaves_nothing_that_is_used(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    run = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(cache)], capture_output=True, check=False)
+    assert run.returncode == -9, run.stderr.decode()
+    left = [one.name for one in cache.iterdir()]
+    assert left
+    assert all(name.startswith(".partial-") for name in left)
+    data = ready(folder, cache)
+    assert data.rows == N
+    np.testing.assert_array_equal(data.data.splits["test"][0], data.vocabulary.encode_fields(FRAMES["test"]))
+    # What was left is removed when nothing was written to it for a day.
+    assert (cache / left[0]).exists()
+    day_ago = time.time() - 25 * 3600
+    for path in (*(cache / left[0]).rglob("*"), cache / left[0]):
+        os.utime(path, (day_ago, day_ago))
+    ready(folder, cache, bins=3)
+    assert not (cache / left[0]).exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "other shape", "no meta"])
+def test_damaged_caches_are_written_anew(folder: Path, tmp_path: Path, damage: str) -> None:
+    cache = tmp_path / "cache"
+    first = ready(folder, cache)
+    expected = np.array(first.data.splits["train"][0])
+    (encoded,) = cache.glob("ads-*")
+    ids = encoded / "train_ids.npy"
+    if damage == "cut":
+        content = ids.read_bytes()
+        ids.unlink()
+        ids.write_bytes(content[:-100])
+    elif damage == "missing":
+        ids.unlink()
+    elif damage == "other shape":
+        np.save(ids, expected[:-1])
+    else:
+        (encoded / "meta.json").unlink()
+    np.testing.assert_array_equal(ready(folder, cache).data.splits["train"][0], expected)
+
+
+def test_a_failed_run_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    bad = FRAMES["test"].with_columns(label=pl.lit(2))
+    bad.write_parquet(folder / "test.parquet")
+    with pytest.raises(BadInput):
+        ready(folder, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_cache_folder_is_taken_from_the_environment(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PME_CACHE_DIR", str(tmp_path / "by environment"))
+    ClickDataModule(str(folder), name="../a b").prepare_data()
+    assert any(one.name.startswith(".._a_b-") for one in (tmp_path / "by environment").iterdir())
+
+
+# Labels and other bad input.
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 2, 0], "label 'label' is 2 in row 3 of the train split: labels are 0 and 1"),
+        ([0, None, 1, 0], "label 'label' is missing in row 2 of the train split"),
+        ([0.0, 1.0, 0.5, 1.0], "label 'label' is 0.5 in row 3"),
+        (["1", "0", "yes", "1"], "label 'label' is 'yes' in row 3"),
+        ([0, 1, 0, -1], "label 'label' is -1 in row 4"),
+    ],
+)
+def test_bad_labels(tmp_path: Path, labels: list, message: str) -> None:
+    good = pl.DataFrame({"label": labels[:1] * 2, "a": [1, 2]})
+    pl.DataFrame({"label": labels, "a": [1, 2, 3, 4]}).write_parquet(tmp_path / "train.parquet")
+    good.write_parquet(tmp_path / "valid.parquet")
+    good.write_parquet(tmp_path / "test.parquet")
+    with pytest.raises(BadInput) as error:
+        ready(tmp_path, tmp_path / "cache")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_label_row_counts_over_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pme_lightning.data.cache._SLICE_VALUES", 2)
+    labels = [0] * 5000 + [7] + [1] * 100
+    frame = pl.DataFrame({"label": labels, "a": range(5101)})
+    for split in N:
+        frame.write_parquet(tmp_path / f"{split}.parquet")
+    with pytest.raises(BadInput, match="is 7 in row 5001 of the train split"):
+        ready(tmp_path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("labels", [[True, False], [1.0, 0.0], ["1", "0"], ["true", "False"], ["1.0", " 0"]])
+def test_labels_of_any_kind(tmp_path: Path, labels: list) -> None:
+    pl.DataFrame({"y": labels, "a": [1, 2]}).write_parquet(tmp_path / "a.parquet")
+    paths = dict.fromkeys(("train_path", "valid_path", "test_path"), str(tmp_path / "a.parquet"))
+    assert ready(None, tmp_path / "cache", **paths).data.splits["valid"][1].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": None}, "data.path is needed"),
+        ({"path": "{}/adds"}, "did you mean 'ads'?"),
+        ({"format": "csv"}, "holds no csv file"),
+        ({"label": "lable"}, "did you mean 'label'?"),
+        ({"numeric": ["prise"]}, "did you mean 'price'?"),
+        ({"numeric": ["page"]}, "'page': 'p"),
+        ({"min_count": {"usr": 2}}, "did you mean 'user'?"),
+        ({"train_path": "{}/ads/train.parquet", "path": "{}/ads/test.parquet"}, "both give training rows"),
+        ({"test_path": "{}/ads"}, "holds several splits"),
+        ({"predict_path": "{}/ads/tset.parquet"}, "did you mean 'test.parquet'?"),
+        ({"split": "column", "split_column": "page"}, "split into files already"),
+    ],
+)
+def test_bad_input_is_one_line(folder: Path, tmp_path: Path, options: dict, message: str) -> None:
+    options = {key: value.format(tmp_path) if isinstance(value, str) else value for key, value in options.items()}
+    with pytest.raises(BadInput) as error:
+        ready(options.pop("path", folder), tmp_path / "cache", **options)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_empty_splits(folder: Path, tmp_path: Path) -> None:
+    FRAMES["valid"].clear().write_parquet(folder / "valid.parquet")
+    with pytest.raises(BadInput, match="the valid split is empty"):
+        ready(folder, tmp_path / "cache")
+    FRAMES["train"].clear().write_parquet(folder / "train.parquet")
+    with pytest.raises(BadInput, match="the train split is empty"):
+        ready(folder, tmp_path / "cache")
+
+
+def test_a_column_that_another_split_lacks_is_told_before_reading(folder: Path, tmp_path: Path) -> None:
+    FRAMES["test"].rename({"page": "pages"}).write_parquet(folder / "test.parquet")
+    with pytest.raises(BadInput, match=r"column 'page' is missing in '.*test.parquet': did you mean 'pages'\?"):
+        ready(folder, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"eval_batch_size": 0}, {"num_workers": -1}])
+def test_bad_sizes(options: dict) -> None:
+    with pytest.raises(BadInput, match=next(iter(options))):
+        ClickDataModule("x", **options)
+
+
+# Saved vocabularies, prediction, renumbering, training.
+
+
+def test_saved_vocabulary_encodes_other_rows(folder: Path, tmp_path: Path) -> None:
+    data = ready(folder, tmp_path / "cache", drop=["row"], min_count=2)
+    data.save_vocabulary(tmp_path / "saved")
+    later = tmp_path / "later.parquet"
+    FRAMES["valid"].write_parquet(later)
+    test = ClickDataModule(test_path=str(later), cache_dir=str(tmp_path / "cache"))
+    test.use_vocabulary(tmp_path / "saved")
+    test.prepare_data()
+    test.setup("test")
+    assert test.rows == {"test": N["valid"]}
+    assert (test.fields, test.field_tokens) == (data.fields, data.field_tokens)
+    assert torch.equal(test.frequencies, data.frequencies)
+    np.testing.assert_array_equal(batches(test.test_dataloader())[0], batches(data.val_dataloader())[0])
+    with pytest.raises(BadInput, match="has no train split, only test"):
+        test.train_dataloader()
+    with pytest.raises(RuntimeError):
+        test.use_vocabulary(tmp_path / "saved")
+    with pytest.raises(BadInput, match="no vocabulary in"):
+        ClickDataModule(str(later)).use_vocabulary(tmp_path / "none")
+
+
+def test_rows_to_predict_need_no_label(folder: Path, tmp_path: Path) -> None:
+    rows = FRAMES["valid"].drop("label")
+    rows.write_csv(tmp_path / "new.csv")
+    data = ready(folder, tmp_path / "cache", drop=["row"], predict_path=str(tmp_path / "new.csv"))
+    (ids,) = next(iter(data.predict_dataloader()))
+    np.testing.assert_array_equal(ids, data.vocabulary.encode_fields(rows))
+
+
+def test_renumber(folder: Path, tmp_path: Path) -> None:
+    data = ready(folder, tmp_path / "cache", batch_size=50)
+    loader = data.val_dataloader()
+    before, _ = batches(loader)
+    order = torch.randperm(data.num_tokens)
+    data.renumber(order)
+    after, _ = batches(loader)
+    # Token order[i] has the new id i.
+    np.testing.assert_array_equal(order.numpy()[after], before)
+    np.testing.assert_array_equal(batches(data.val_dataloader())[0], after)
+    assert torch.equal(data.frequencies, ready(folder, tmp_path / "cache").frequencies)
+    data.renumber(None)
+    np.testing.assert_array_equal(batches(loader)[0], before)
+    for wrong in (order[1:], torch.zeros_like(order), order + 1):
+        with pytest.raises(BadInput, match="exactly once"):
+            data.renumber(wrong)
+
+
+class Recorder(LightningModule):
+    """Records the rows it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[list[int]] = []
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        ids, labels = batch
+        if len(self.seen) == self.current_epoch:
+            self.seen.append([])
+        self.seen[-1] += ids[:, -1].tolist()
+        return (self.weight * labels).sum()
+
+    def predict_step(self, batch: tuple[Tensor], _: int) -> Tensor:
+        return batch[0][:, -1]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_epochs_differ_and_runs_repeat(folder: Path, tmp_path: Path, make_trainer: Callable[..., Trainer]) -> None:
+    def run(seed: int) -> list[list[int]]:
+        data = ClickDataModule(
+            str(folder), batch_size=32, categorical=["row"], seed=seed, cache_dir=str(tmp_path / "cache")
+        )
+        recorder = Recorder()
+        make_trainer(max_epochs=2).fit(recorder, datamodule=data)
+        return recorder.seen
+
+    first = run(1)
+    assert [sorted(epoch) for epoch in first] == [sorted(first[0])] * 2
+    assert len(set(first[0])) == N["train"]
+    assert first[0] != first[1]
+    assert run(1) == first
+    assert run(2)[0] != first[0]
+
+
+def test_prediction_keeps_the_order(folder: Path, tmp_path: Path, make_trainer: Callable[..., Trainer]) -> None:
+    data = ready(folder, tmp_path / "cache", categorical=["row"], eval_batch_size=16)
+    predicted = make_trainer().predict(Recorder(), datamodule=data)
+    expected = data.data.splits["test"][0][:, -1]
+    np.testing.assert_array_equal(torch.cat(predicted), expected)  # type: ignore[arg-type]
+
+
+def test_encoding_in_slices_is_encoding_at_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FRAMES["train"].sample(5000, with_replacement=True, seed=0).write_parquet(folder / "train.parquet")
+    whole = ready(folder, tmp_path / "cache")
+    monkeypatch.setattr("pme_lightning.data.cache._SLICE_VALUES", 1)
+    sliced = ready(folder, tmp_path / "other cache")
+    assert sliced.vocabulary.fingerprint == whole.vocabulary.fingerprint
+    np.testing.assert_array_equal(sliced.data.splits["train"][0], whole.data.splits["train"][0])
+
+
+# The choices of the command line.
+
+
+def choices(root: Path) -> list[Path]:
+    return sorted(one for one in (root / "configs" / "data").glob("*.yaml") if one.stem != "synthetic")
+
+
+def preset(root: Path, name: str, **options: Any) -> ClickDataModule:
+    content = yaml.safe_load((root / "configs" / "data" / f"{name}.yaml").read_text())["data"]
+    assert content["class_path"] == "pme_lightning.data.ClickDataModule"
+    return ClickDataModule(**{**content["init_args"], **options})
+
+
+def test_every_choice_makes_a_data_module(root: Path) -> None:
+    files = choices(root)
+    assert {file.stem for file in files} >= {"parquet", "csv", "hf", "frappe", "movielenslatest"}
+    for file in files:
+        assert file.read_text().startswith("# ")
+        assert isinstance(preset(root, file.stem), EncodedDataModule)
+
+
+AVAZU = [
+    *("C1", "banner_pos", "site_id", "site_domain", "site_category", "app_id", "app_domain", "app_category"),
+    *("device_id", "device_ip", "device_model", "device_type", "device_conn_type"),
+    *(f"C{k}" for k in range(14, 22)),
+]
+
+
+def test_avazu_x4_makes_three_fields_of_the_hour(root: Path, tmp_path: Path) -> None:
+    head = ["id", "click", "hour", *AVAZU]
+    lines = [f"{10**18 + k},{k % 2},1410{21 + k % 7}{k % 24:02d}," + ",".join("x" for _ in AVAZU) for k in range(100)]
+    for split in N:
+        (tmp_path / f"{split}.csv").write_text("\n".join([",".join(head), *lines]) + "\n")
+    data = preset(root, "avazu_x4", path=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    data.setup()
+    assert len(data.fields) == 24
+    tokens = dict(zip(data.fields, data.field_tokens, strict=True))
+    assert (tokens["hour_hour"], tokens["hour_weekday"], tokens["hour_weekend"]) == (25, 8, 3)
+
+
+def test_frappe_preset_reads_the_same_set_from_disk(root: Path, shared_data: Path, tmp_path: Path) -> None:
+    data = preset(root, "frappe", path=str(shared_data / "frappe"), cache_dir=str(tmp_path))
+    data.setup()
+    assert data.rows == {"train": 202_027, "valid": 57_722, "test": 28_860}
+    assert len(data.fields) == 10
+    assert int(data.frequencies.sum()) == 202_027 * 10
+
+
+def test_criteo_preset_bins_and_keeps_missing_values(root: Path, shared_data: Path, tmp_path: Path) -> None:
+    path = str(shared_data / "criteo_small")
+    data = preset(root, "criteo_x4", path=path, cache_dir=str(tmp_path), min_count=1)
+    data.setup()
+    assert len(data.fields) == 39
+    train = pl.read_parquet(shared_data / "criteo_small" / "train.parquet")
+    for name in ("I1", "C26"):
+        tokens = data.vocabulary.tokens(name)
+        missing = data.vocabulary.offsets[data.fields.index(name)] + 1 + int(tokens.is_null().arg_true()[0])
+        assert int(data.frequencies[missing]) == train[name].null_count() > 0
+    largest = train["I5"].drop_nulls().to_numpy().max()
+    assert max(data.vocabulary.tokens("I5").drop_nulls()) == int(np.log(largest) ** 2)
+
+
+def test_goodbooks_from_a_copy_in_another_format(shared_data: Path, tmp_path: Path) -> None:
+    books = shared_data / "goodbooks"
+    small = {split: pl.read_parquet(books / f"{split}.parquet").head(2000) for split in N}
+    for kind in ("parquet", "csv"):
+        (tmp_path / kind).mkdir()
+        for split, frame in small.items():
+            getattr(frame, f"write_{kind}")(tmp_path / kind / f"{split}.{kind}")
+    one, two = (ready(tmp_path / kind, tmp_path / "cache") for kind in ("parquet", "csv"))
+    assert one.field_tokens == two.field_tokens
+    shutil.rmtree(tmp_path / "cache")

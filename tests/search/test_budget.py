@@ -1,0 +1,105 @@
+"""Budgets: how they are written, and how many values they allow."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pme_lightning.errors import BadInput
+from pme_lightning.search import Budget, parse_budget
+
+
+@pytest.mark.parametrize(
+    ("written", "kind", "value", "text"),
+    [
+        (0.2, "fraction", Fraction(1, 5), "20%"),
+        ("0.2", "fraction", Fraction(1, 5), "20%"),
+        ("20%", "fraction", Fraction(1, 5), "20%"),
+        (" 12.5 % ", "fraction", Fraction(1, 8), "12.5%"),
+        (1, "fraction", Fraction(1), "100%"),
+        ("1.0", "fraction", Fraction(1), "100%"),
+        (1e-05, "fraction", Fraction(1, 100_000), "0.001%"),
+        (2, "parameters", 2, "2"),
+        ("1000000", "parameters", 1_000_000, "1000000"),
+        (1000000.0, "parameters", 1_000_000, "1000000"),
+        ("1e6", "parameters", 1_000_000, "1000000"),
+        ("2M", "parameters", 2_000_000, "2000000"),
+        ("500k", "parameters", 500_000, "500000"),
+        ("1.5m", "parameters", 1_500_000, "1500000"),
+        ("20MB", "bytes", 20_000_000, "20MB"),
+        ("20 mb", "bytes", 20_000_000, "20MB"),
+        ("512KiB", "bytes", 524_288, "512KiB"),
+        ("1.5GB", "bytes", 1_500_000_000, "1500MB"),
+        ("100B", "bytes", 100, "100B"),
+    ],
+)
+def test_written_forms(written: float | int | str, kind: str, value: Fraction | int, text: str) -> None:
+    budget = parse_budget(written)
+    assert (budget.kind, budget.value) == (kind, value)
+    assert str(budget) == text
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *(0, -1, -0.2, 1.5, 0.0, float("nan"), float("inf"), True, None),
+        *("", "abc", "nan", "1..2", "20 parsecs", "0.2MB MB", "150%", "0%", "2.5", "-5k", "0.0001k"),
+        *("0MB", "0.1B", "1e999999999", "9" * 40),
+    ],
+)
+def test_everything_else_is_refused_with_the_right_forms(written: object) -> None:
+    with pytest.raises(BadInput) as error:
+        parse_budget(written)  # type: ignore[arg-type]
+    message = str(error.value)
+    assert repr(written) in message
+    assert all(form in message for form in ("0.2", "20%", "500k", "20MB"))
+    assert "\n" not in message
+
+
+@given(
+    st.one_of(
+        st.decimals(min_value="0.000001", max_value=1, places=6).map(str),
+        st.integers(min_value=2, max_value=10**12),
+        st.tuples(st.integers(1, 10**6), st.sampled_from(["B", "kB", "MB", "GiB", "KiB"])).map("{0[0]}{0[1]}".format),
+    )
+)
+def test_text_reads_back(written: int | str) -> None:
+    budget = parse_budget(written)
+    assert parse_budget(str(budget)) == budget
+
+
+@pytest.mark.parametrize("percent", range(1, 101))
+def test_fractions_are_exact(percent: int) -> None:
+    # In binary floating point, floor(0.29 * 100) is 28.
+    assert parse_budget(percent / 100).parameters(100) == percent
+
+
+def test_parameters_of_each_kind() -> None:
+    assert parse_budget(0.2).parameters(1000) == 200
+    assert parse_budget(0.2).parameters(1004, overhead=16) == 184
+    assert parse_budget("500").parameters(1000, overhead=16) == 484
+    assert parse_budget("402B").parameters(1000) == 100
+    assert parse_budget("402B").parameters(1000, overhead=1, bytes_per_parameter=2) == 200
+
+
+@pytest.mark.parametrize("written", [1.0, "2M", "1GB"])
+def test_never_more_than_there_is(written: float | str) -> None:
+    assert parse_budget(written).parameters(1000) == 1000
+
+
+@given(st.integers(1, 10**6), st.integers(0, 300), st.sampled_from(["0.000001", "2", "1B", "0.001", "64B"]))
+def test_a_budget_that_nothing_fits_names_one_that_works(full: int, overhead: int, written: str) -> None:
+    budget = parse_budget(written)
+    try:
+        assert budget.parameters(full, overhead) >= 1
+    except BadInput as error:
+        message = str(error)
+        assert str(budget) in message
+        assert str(overhead) in message
+        suggested = re.search(r"smallest budget that works is (\S+)", message)
+        assert suggested is not None
+        assert Budget.parameters(parse_budget(suggested[1]), full, overhead) >= 1

@@ -1,0 +1,73 @@
+"""The simple rules give the sizes that their names promise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pme_lightning.errors import BadInput
+from pme_lightning.search import Allocation, Control, Popularity, Prefix, Random, Uniform
+
+D = 8
+WEIGHT = torch.zeros(6, D)
+LINEAR = torch.zeros(6, 1)
+FREQUENCIES = torch.tensor([0, 400, 100, 900, 1600, 100])
+
+
+def allocate(control: Control, budget: int, linear: Tensor | None = None) -> Allocation:
+    scores = control.scores(WEIGHT, linear, FREQUENCIES)
+    assert scores.basis is None
+    return Prefix().allocate(scores.table, budget, scores.linear, priority=FREQUENCIES)
+
+
+def test_uniform_gives_the_rest_to_the_most_frequent() -> None:
+    assert allocate(Uniform(), 18).sizes.tolist() == [3, 3, 3, 3, 3, 3]
+    assert allocate(Uniform(), 20).sizes.tolist() == [3, 3, 3, 4, 4, 3]
+
+
+def test_uniform_counts_the_first_order_weight() -> None:
+    found = allocate(Uniform(), 21, LINEAR)
+    assert found.linear is not None
+    assert found.linear.all()
+    assert found.sizes.tolist() == [2, 3, 2, 3, 3, 2]
+
+
+def test_popularity_is_proportional_to_the_root() -> None:
+    # Roots 0, 20, 10, 30, 40, 10: sizes of 2 a 10.
+    assert allocate(Popularity(alpha=0.5), 22).sizes.tolist() == [0, 4, 2, 6, 8, 2]
+    # Frequencies in hundreds, the largest cut off at D.
+    assert allocate(Popularity(alpha=1.0), 22).sizes.tolist() == [0, 4, 1, 8, 8, 1]
+    assert torch.equal(allocate(Popularity(alpha=0.0), 20).sizes, allocate(Uniform(), 20).sizes)
+
+
+def test_popularity_with_first_order_weights() -> None:
+    # The same shares as without, of which the first-order weight is the first value.
+    found = allocate(Popularity(alpha=0.5), 22, LINEAR)
+    assert found.linear is not None
+    assert found.linear.tolist() == [False, True, True, True, True, True]
+    assert found.sizes.tolist() == [0, 3, 1, 5, 7, 1]
+    found = allocate(Popularity(alpha=0.5), 11, LINEAR)
+    assert found.sizes.tolist() == [0, 1, 0, 2, 3, 0]
+
+
+def test_random_repeats_with_its_seed() -> None:
+    sizes = [allocate(Random(seed=seed), 20).sizes for seed in (0, 0, 1)]
+    assert torch.equal(sizes[0], sizes[1])
+    assert not torch.equal(sizes[0], sizes[2])
+    assert int(sizes[0].sum()) == 20
+
+
+def test_random_follows_its_numbers_not_the_frequencies() -> None:
+    frequencies = torch.arange(2000)
+    control = Random(seed=3)
+    scores = control.scores(torch.zeros(2000, 16), None, frequencies)
+    sizes = Prefix().allocate(scores.table, 8000, priority=frequencies).sizes.double()
+    assert torch.corrcoef(torch.stack([sizes, control.value(frequencies)]))[0, 1] > 0.95
+    assert torch.corrcoef(torch.stack([sizes, frequencies.double()]))[0, 1].abs() < 0.1
+
+
+@pytest.mark.parametrize("alpha", [-0.5, float("nan"), float("inf")])
+def test_wrong_alpha(alpha: float) -> None:
+    with pytest.raises(BadInput, match="alpha"):
+        Popularity(alpha=alpha)

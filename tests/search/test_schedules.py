@@ -1,0 +1,134 @@
+"""Schedules, step by step."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pme_lightning.errors import BadInput
+from pme_lightning.search import (
+    Action,
+    AfterWarmup,
+    AtInit,
+    Gradual,
+    NoTraining,
+    Schedule,
+    keep_fraction,
+)
+
+
+def plan(schedule: Schedule, steps_per_epoch: int) -> list[Action]:
+    return [schedule.action(step, steps_per_epoch) for step in range(schedule.num_steps(steps_per_epoch))]
+
+
+def test_no_training_has_no_steps() -> None:
+    assert plan(NoTraining(), 100) == []
+    with pytest.raises(ValueError, match="outside"):
+        NoTraining().action(0, 100)
+
+
+@pytest.mark.parametrize("steps_per_epoch", [1, 2, 1000])
+def test_at_init_is_frozen_and_scores_all(steps_per_epoch: int) -> None:
+    assert plan(AtInit(batches=3), steps_per_epoch) == [
+        Action(frozen=True, start=True, score=True),
+        Action(frozen=True, score=True),
+        Action(frozen=True, score=True, prune=1.0),
+    ]
+
+
+def test_after_warmup_scores_its_last_share() -> None:
+    assert plan(AfterWarmup(epochs=0.5, score_last=0.4), 10) == [
+        Action(),
+        Action(),
+        Action(),
+        Action(start=True, score=True),
+        Action(score=True, prune=1.0),
+    ]
+    assert plan(AfterWarmup(epochs=2, score_last=0.01), 2)[2:] == [
+        Action(),
+        Action(start=True, score=True, prune=1.0),
+    ]
+
+
+def test_gradual_prunes_along_the_cubic() -> None:
+    actions = plan(Gradual(epochs=1.0, start=0.25, prunings=3), 8)
+    assert actions[:2] == [Action(), Action()]
+    assert all(action.score and not action.frozen for action in actions[2:])
+    assert [step for step, action in enumerate(actions) if action.start] == [2, 4, 6]
+    assert {step: action.prune for step, action in enumerate(actions) if action.prune is not None} == {
+        3: pytest.approx(1 - (2 / 3) ** 3),
+        5: pytest.approx(1 - (1 / 3) ** 3),
+        7: 1.0,
+    }
+
+
+def test_gradual_with_fewer_steps_than_prunings_prunes_every_step() -> None:
+    actions = plan(Gradual(epochs=1.0, start=0.0, prunings=10), 2)
+    assert actions == [
+        Action(start=True, score=True, prune=0.875),
+        Action(start=True, score=True, prune=1.0),
+    ]
+
+
+@pytest.mark.parametrize("schedule", [AtInit(1), AfterWarmup(), AfterWarmup(epochs=0.01), Gradual()])
+def test_one_step_is_enough(schedule: Schedule) -> None:
+    assert schedule.num_steps(1) == 1
+    action = schedule.action(0, 1)
+    assert (action.start, action.score, action.prune) == (True, True, 1.0)
+
+
+@given(
+    st.one_of(
+        st.builds(AtInit, batches=st.integers(1, 30)),
+        st.builds(AfterWarmup, epochs=st.floats(0.01, 3), score_last=st.floats(0.01, 1)),
+        st.builds(Gradual, epochs=st.floats(0.01, 3), start=st.floats(0, 0.99), prunings=st.integers(1, 20)),
+    ),
+    st.integers(1, 40),
+)
+def test_what_holds_for_every_schedule(schedule: Schedule, steps_per_epoch: int) -> None:
+    actions = plan(schedule, steps_per_epoch)
+    prunings = [action.prune for action in actions if action.prune is not None]
+    assert actions[-1].prune == 1.0
+    assert prunings == sorted(set(prunings))
+    assert all(0 < progress <= 1 for progress in prunings)
+    in_window = False
+    for action in actions:
+        in_window |= action.start
+        assert action.score == in_window  # no gradient counts outside a window
+        assert action.prune is None or action.score  # every window has a scored step before its pruning
+        in_window &= action.prune is None
+    if isinstance(schedule, Gradual):
+        assert len(prunings) <= schedule.prunings
+
+
+@pytest.mark.parametrize("step", [-1, 5])
+def test_steps_outside_the_search(step: int) -> None:
+    with pytest.raises(ValueError, match="outside this search of 5 steps"):
+        AfterWarmup().action(step, 5)
+
+
+def test_keep_fraction() -> None:
+    assert keep_fraction(0.0, 0.1) == 1.0
+    assert keep_fraction(1.0, 0.1) == 0.1
+    assert keep_fraction(0.5, 0.1) == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "arguments"),
+    [
+        (AtInit, {"batches": 0}),
+        (AfterWarmup, {"epochs": 0}),
+        (AfterWarmup, {"epochs": float("nan")}),
+        (AfterWarmup, {"score_last": 0}),
+        (AfterWarmup, {"score_last": 1.1}),
+        (Gradual, {"epochs": -1}),
+        (Gradual, {"start": 1.0}),
+        (Gradual, {"start": -0.1}),
+        (Gradual, {"prunings": 0}),
+    ],
+)
+def test_wrong_arguments(schedule: type[Schedule], arguments: dict[str, float]) -> None:
+    name = next(iter(arguments))
+    with pytest.raises(BadInput, match=f"{schedule.__name__}: {name} is"):
+        schedule(**arguments)

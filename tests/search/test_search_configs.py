@@ -1,0 +1,37 @@
+"""Every search choice names classes that exist and takes the arguments it gives them."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.resources import files
+
+import pytest
+import yaml
+
+from pme_lightning.search import Allocator, Criterion, NoTraining, Schedule, parse_budget
+
+CHOICES = ["at_init", "magnitude", "pme", "popularity", "random", "uniform"]
+
+
+def build(spec: dict[str, object]) -> object:
+    module, name = str(spec["class_path"]).rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)(**spec["init_args"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_choice(choice: str) -> None:
+    text = files("pme_lightning.configs").joinpath(f"search/{choice}.yaml").read_text()
+    assert text.startswith("# ")
+    arguments = yaml.safe_load(text)["search"]["init_args"]
+    parse_budget(arguments["budget"])
+    criterion, schedule = build(arguments["criterion"]), build(arguments["schedule"])
+    assert isinstance(criterion, Criterion)
+    assert isinstance(schedule, Schedule)
+    assert isinstance(build(arguments["allocator"]), Allocator)
+    # A criterion that needs gradients needs steps to get them from.
+    assert not (criterion.needs_gradients and isinstance(schedule, NoTraining))
+
+
+def test_there_are_no_others() -> None:
+    folder = files("pme_lightning.configs").joinpath("search")
+    assert sorted(file.name.removesuffix(".yaml") for file in folder.iterdir()) == CHOICES

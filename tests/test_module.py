@@ -1,0 +1,140 @@
+"""The LightningModule: metrics over the whole set, checkpoints that need nothing beside them, clear complaints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torchmetrics.functional.classification import binary_auroc
+
+from pme_lightning.backbones import FM
+from pme_lightning.embedding import MultiSizeEmbedding
+from pme_lightning.errors import BadInput
+from pme_lightning.module import CTRModule
+
+FIELD_TOKENS = [5, 7, 3]
+
+
+class Sum(nn.Module):
+    """A backbone without a first-order term."""
+
+    def __init__(self, num_fields: int, embedding_dim: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((num_fields * embedding_dim,), scale))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return embeddings.flatten(1) @ self.weight
+
+
+class Column(Sum):
+    """A backbone that returns a column, as many do by mistake."""
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return super().forward(embeddings)[:, None]
+
+
+def batches(rows: int = 64, size: int = 10) -> list[tuple[Tensor, Tensor]]:
+    ids = torch.stack([torch.randint(0, n, (rows,)) for n in FIELD_TOKENS], dim=1).int()
+    ids += torch.tensor([0, 5, 12], dtype=torch.int32)
+    labels = (torch.rand(rows) < 0.4).float()
+    return list(zip(ids.split(size), labels.split(size), strict=True))
+
+
+def trainer(tmp_path: Path, **kwargs: object) -> Trainer:
+    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return Trainer(default_root_dir=tmp_path, **options | kwargs)
+
+
+def loader(data: list) -> DataLoader:
+    return DataLoader(data, batch_size=None)
+
+
+def test_metrics_are_over_the_whole_set(tmp_path: Path) -> None:
+    module = CTRModule(FIELD_TOKENS, FM, embedding_dim=4, embedding_init_std=0.5)
+    data = batches(rows=97)
+    found = trainer(tmp_path).test(module, loader(data), verbose=False)[0]
+    ids, labels = torch.cat([b[0] for b in data]), torch.cat([b[1] for b in data])
+    with torch.no_grad():
+        logits = module(ids)
+    assert found["test_auc"] == pytest.approx(binary_auroc(torch.sigmoid(logits), labels.int()).item(), abs=1e-6)
+    expected = F.binary_cross_entropy_with_logits(logits.double(), labels.double()).item()
+    assert found["test_logloss"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_auc_does_not_depend_on_the_batches_when_logits_look_like_probabilities(tmp_path: Path) -> None:
+    # A metric that guesses "logits or probabilities" batch by batch would mix the two up here.
+    module = CTRModule([4], Sum, {"scale": 1.0}, embedding_dim=1)
+    with torch.no_grad():
+        module.embedding.weight.copy_(torch.tensor([[0.2], [0.9], [3.0], [-2.0]]))
+    ids, labels = torch.tensor([[0], [1], [2], [3]], dtype=torch.int32), torch.tensor([0.0, 0.0, 1.0, 0.0])
+    data = [(ids[:2], labels[:2]), (ids[2:], labels[2:])]
+    assert trainer(tmp_path).test(module, loader(data), verbose=False)[0]["test_auc"] == 1.0
+
+
+def test_first_order_weights_follow_the_backbone() -> None:
+    assert CTRModule(FIELD_TOKENS, FM, embedding_dim=4).full_parameters == 15 * 5
+    assert CTRModule(FIELD_TOKENS, Sum, embedding_dim=4).full_parameters == 15 * 4
+    assert CTRModule(FIELD_TOKENS, Sum, embedding_dim=4).embedding.linear is None
+
+
+@pytest.mark.parametrize("kind", ["full", "numbered by size", "indexed"])
+def test_a_checkpoint_loads_with_nothing_beside_it(tmp_path: Path, kind: str) -> None:
+    module = CTRModule(FIELD_TOKENS, FM, embedding_dim=4, optimizer=torch.optim.SGD, optimizer_args={"lr": 0.1})
+    if kind != "full":
+        sizes = torch.tensor([4] * 5 + [2] * 5 + [0] * 5) if kind == "numbered by size" else torch.arange(15) % 5
+        module.set_embedding(MultiSizeEmbedding.from_sizes(sizes, 4, sizes > 0), "fingerprint")
+        assert (module.embedding.index is None) == (kind == "numbered by size")
+    fit = trainer(tmp_path, max_epochs=1, enable_checkpointing=False)
+    fit.fit(module, loader(batches()))
+    fit.save_checkpoint(tmp_path / "model.ckpt")
+    loaded = CTRModule.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    ids = batches()[0][0]
+    assert torch.equal(loaded.eval()(ids), module.eval()(ids))
+    assert loaded.optimizer_args == {"lr": 0.1}
+    assert loaded.hparams["sizes_fingerprint"] == (None if kind == "full" else "fingerprint")
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    module = CTRModule(FIELD_TOKENS, FM, embedding_dim=4, optimizer_args={"lr": 0.05})
+    data = batches(rows=200)
+    before = trainer(tmp_path).validate(module, loader(data), verbose=False)[0]["valid_logloss"]
+    trainer(tmp_path, max_epochs=5, enable_checkpointing=False).fit(module, loader(data))
+    assert trainer(tmp_path).validate(module, loader(data), verbose=False)[0]["valid_logloss"] < before - 0.01
+
+
+def test_predict_returns_probabilities(tmp_path: Path) -> None:
+    module = CTRModule(FIELD_TOKENS, FM, embedding_dim=4)
+    found = torch.cat(trainer(tmp_path).predict(module, loader([(ids,) for ids, _ in batches()])))
+    assert found.shape == (64,)
+    assert ((found > 0) & (found < 1)).all()
+
+
+def test_a_backbone_of_the_wrong_shape_is_named(tmp_path: Path) -> None:
+    module = CTRModule(FIELD_TOKENS, Column, embedding_dim=4)
+    with pytest.raises(BadInput, match=r"Column.forward returned \(10, 1\); it must return one logit a row, \(10,\)"):
+        trainer(tmp_path, max_epochs=1, enable_checkpointing=False).fit(module, loader(batches()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"backbone": "pme_lightning.backbones.DeepFN"}, "did you mean 'DeepFM'"),
+        ({"backbone": "nowhere.Net"}, "no module 'nowhere'"),
+        ({"backbone": FM, "backbone_args": {"depth": 3}}, "FM: .*depth"),
+        ({"backbone": FM, "embedding_dim": 0}, "embedding_dim is 0"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        CTRModule(FIELD_TOKENS, **arguments)
+
+
+def test_wrong_optimizer_arguments_are_named() -> None:
+    module = CTRModule(FIELD_TOKENS, FM, optimizer_args={"learning_rate": 1})
+    with pytest.raises(BadInput, match=r"Adam: .*learning_rate"):
+        module.configure_optimizers()
