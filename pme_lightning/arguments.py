@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 from torch.optim import Optimizer
 
+from pme_lightning.class_path import import_class, instantiate
 from pme_lightning.composition import GROUPS, Composition
 from pme_lightning.errors import BadInput, did_you_mean
 from pme_lightning.module import CTRModule
@@ -80,7 +81,6 @@ class Arguments(LightningCLI):
                 key,
                 skip=_FROM_THE_RUN.get(key, set()),
                 required=required,
-                instantiate=key in ("data", "search"),
                 **({} if required else {"default": None}),
             )
         parser.add_class_arguments(EarlyStopping, "early_stopping", instantiate=False)
@@ -102,6 +102,7 @@ def parse_config(composition: Composition) -> tuple[LightningArgumentParser, Nam
     Raises:
         BadInput: A key is unknown, a value has the wrong type, or a class cannot be imported.
     """
+    _check_classes(composition.config)
     base = ["--config", yaml.safe_dump(composition.config, sort_keys=False)]
     cli = _parse(base)
     if not composition.overrides:
@@ -111,6 +112,27 @@ def parse_config(composition: Composition) -> tuple[LightningArgumentParser, Nam
         _check_key(key, value, known)
     cli = _parse([*base, *(f"--{key}={value}" for key, value in composition.overrides)])
     return cli.parser, cli.config
+
+
+def build(node: Any) -> Any:
+    """Builds what a part of the configuration describes: objects of the classes named in it, innermost first.
+
+    Raises:
+        BadInput: A class does not take its arguments; the message is the one of the class itself.
+    """
+    if isinstance(node, (Namespace, dict)):
+        values = vars(node) if isinstance(node, Namespace) else node
+        if "class_path" in values:
+            return instantiate(values["class_path"], **build(values.get("init_args") or {}))
+        return {key: build(value) for key, value in values.items()}
+    if isinstance(node, (list, tuple)):
+        return type(node)(build(value) for value in node)
+    return node
+
+
+def init_args(node: Namespace) -> dict[str, Any]:
+    """Returns the arguments of a class in the configuration: none, if it takes none."""
+    return node.init_args.as_dict() if "init_args" in node else {}
 
 
 def print_config(parser: LightningArgumentParser, config: Namespace, command: str) -> str:
@@ -134,6 +156,19 @@ def _parse(args: list[str]) -> Arguments:
         raise
     except (TypeError, ValueError, ImportError, AttributeError) as error:
         raise BadInput(_one_line(str(error))) from error
+
+
+def _check_classes(node: Any) -> None:
+    """Finds every class that the configuration names, so that a misspelt one is told by its nearest name."""
+    if isinstance(node, dict):
+        path = node.get("class_path")
+        if isinstance(path, str) and "." in path:
+            import_class(path)
+        for value in node.values():
+            _check_classes(value)
+    elif isinstance(node, list):
+        for value in node:
+            _check_classes(value)
 
 
 def _keys(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -167,6 +202,7 @@ def _suggest(key: str, names: list[str]) -> str:
     # The last word is the one that is usually misspelt: compare that first, among the keys beside it.
     head, _, last = key.rpartition(".")
     beside = [n.rpartition(".")[2] for n in names if n.rpartition(".")[0] == head]
+    beside = [name for name in beside if name != "class_path"]
     hint = did_you_mean(last, beside)
     if hint.startswith("did you mean") and head:
         return hint.replace("'", f"'{head}.", 1)
@@ -177,18 +213,26 @@ def _suggest(key: str, names: list[str]) -> str:
 
 def _one_line(message: str) -> str:
     """Brings the parser's words of many lines down to the one that says what is wrong."""
-    message = re.sub(r"NestedArg\(key='([^']*)', val=(.*?)\)", r"\1=\2", message)
     key = re.search(r"(?:Parser key|Problem with given class_path|key) \"?'?([\w.]+)", message)
+    where = key.group(1) if key else ""
+    nested = re.search(r"Given value: NestedArg\(key='([^']*)', val=(.*)\)", message)
+    given = re.search(r"Given value: (.*)", message)
+    value = nested.group(2) if nested else given.group(1) if given else ""
+    if nested:
+        where = f"{where}.{nested.group(1)}"
     reasons = [
         line.strip(" -")
         for line in message.splitlines()
-        if re.search(r"Expected|not accepted|not expected|no attribute|No module|not a subclass|does not|Not a", line)
-        and "Does not validate against any" not in line
-        and "NoneType" not in line
+        if re.search(r"Expected|not accepted|not expected|not a subclass|does not|Not a", line)
+        # The parser tries whatever a value could be meant as: only the types that were asked for are of interest.
+        and not re.search(
+            r"Does not validate against any|NoneType|Expected a path|dot import path|Literal\[64, 32", line
+        )
     ]
-    given = re.search(r"Given value: (.*)", message)
-    if key and reasons:
-        where = key.group(1)
-        said = "; ".join(dict.fromkeys(re.sub(r"<class '([\w.]+)'>", r"\1", reason) for reason in reasons))
-        return f"{where}: {said}{f' (given: {given.group(1)})' if given else ''}"
-    return " ".join(message.split())
+    if not (where and reasons):
+        return " ".join(message.split())
+    said = "; ".join(dict.fromkeys(reasons))
+    said = re.sub(r"<class '([\w.]+)'>", r"\1", said)
+    said = re.sub(r"typing\.Literal\[([^\]]*)\]", r"one of \1", said).replace("Expected a one of", "expected one of")
+    said = said[0].lower() + said[1:]
+    return f"{where}: {said}" + (f" (given: {value})" if value and "Got value" not in said else "")

@@ -35,7 +35,7 @@ def class_path(value: type | str) -> str:
     return value if isinstance(value, str) else f"{value.__module__}.{value.__qualname__}"
 
 
-def instantiate(path: type | str, *args: Any, **kwargs: Any) -> Any:
+def instantiate(path: type | str, /, *args: Any, **kwargs: Any) -> Any:
     """Builds an object of the class; what its constructor objects to is the user's input, and said in one line.
 
     Raises:
@@ -44,5 +44,7 @@ def instantiate(path: type | str, *args: Any, **kwargs: Any) -> Any:
     cls = import_class(class_path(path)) if isinstance(path, str) else path
     try:
         return cls(*args, **kwargs)
+    except BadInput:
+        raise
     except (TypeError, ValueError) as error:
         raise BadInput(f"{cls.__name__}: {error}") from error

@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from pme_lightning.arguments import init_args
 from pme_lightning.class_path import import_class, instantiate
 from pme_lightning.errors import BadInput
 
@@ -30,7 +31,7 @@ def phase_logger(config: Namespace | None, folder: Path, phase: str, resolved: d
     """
     if config is None:
         return None
-    arguments = config.init_args.as_dict()
+    arguments = init_args(config)
     cls = import_class(config.class_path)
     logs = folder / "logs"
     try:

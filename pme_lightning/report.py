@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -93,7 +94,8 @@ def summary(
     facts: dict[str, Any] = {"name": data.name, "rows": data.rows, "fields": len(data.fields)}
     facts["tokens"] = data.num_tokens
     for name in ("best_auc", "best_logloss"):
-        if hasattr(data, name):
+        # Not a number where the test rows have one label only.
+        if math.isfinite(getattr(data, name, math.nan)):
             facts[name] = float(getattr(data, name))
     return {
         "version": 1,

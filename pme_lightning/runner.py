@@ -20,10 +20,11 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pme_lightning import report
-from pme_lightning.arguments import print_config
-from pme_lightning.class_path import import_class, instantiate
+from pme_lightning.arguments import build, init_args, print_config
+from pme_lightning.class_path import instantiate
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.errors import BadInput
@@ -84,13 +85,11 @@ class Runner:
             summary = getattr(self, f"_{self.command}")()
             self.folder.write_summary(summary)
             finish_loggers(self._logger, summary)
-        except BadInput:
-            self.folder.discard()
-            raise
-        except KeyboardInterrupt:
-            if self.folder.has_checkpoint():
+        except BaseException as error:
+            if isinstance(error, BadInput) or not self.folder.has_checkpoint():
+                self.folder.discard()
+            elif isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(f"what was done so far is in {report.shown(self.folder.path)}") from None
-            self.folder.discard()
             raise
         finally:
             os.environ.pop("PME_RUN_DIR", None)
@@ -149,7 +148,7 @@ class Runner:
     def _searched(self) -> tuple[dict[str, Any], SearchResult, CTRModule]:
         """Searches, and returns what it took, the sizes, and the module to go on with."""
         module = self.module()
-        callback = self._build("search")
+        callback = build(self.config.search)
         steps_per_epoch = max(1, len(self.data.train_dataloader()))
         steps = callback.num_steps(steps_per_epoch)
         report.say(f"search: {type(callback).__name__}, {steps} steps")
@@ -166,7 +165,7 @@ class Runner:
             raise BadInput("the search ended before it had pruned: do trainer.max_time or a callback stop it early?")
         seconds = time.perf_counter() - started
         result.save(self.folder.sizes)
-        warm = self.config.transfer.init_args.get("init") == "warm"
+        warm = init_args(self.config.transfer).get("init") == "warm"
         if self.command == "search":
             trainer.save_checkpoint(self.folder.checkpoints("search") / "last.ckpt", weights_only=True)
         facts = {
@@ -236,9 +235,9 @@ class Runner:
         return CTRModule(
             self.data.field_tokens,
             backbone=self.config.backbone.class_path,
-            backbone_args=self.config.backbone.init_args.as_dict(),
+            backbone_args=init_args(self.config.backbone),
             optimizer=self.config.optimizer.class_path,
-            optimizer_args=self.config.optimizer.init_args.as_dict(),
+            optimizer_args=init_args(self.config.optimizer),
             **self.config.model.as_dict(),
         )
 
@@ -273,7 +272,7 @@ class Runner:
         return module
 
     def _data(self) -> EncodedDataModule:
-        data = self._build("data")
+        data = build(self.config.data)
         folder = find_run_folder(self.config.ckpt_path or self.config.sizes or "")
         if folder is not None:
             data.use_vocabulary(folder / "vocabulary")
@@ -283,17 +282,11 @@ class Runner:
         return data
 
     def _transfer(self, result: SearchResult) -> Callback:
-        return instantiate(
-            import_class(self.config.transfer.class_path), sizes=result, **self.config.transfer.init_args.as_dict()
-        )
-
-    def _build(self, key: str) -> Any:
-        """Builds what the configuration names under a key, afresh."""
-        return self.parser.instantiate_classes(Namespace({key: self.config[key].clone()}))[key]
+        return instantiate(self.config.transfer.class_path, sizes=result, **init_args(self.config.transfer))
 
     def _trainer(self, phase: str, callbacks: Sequence[Callback], **arguments: Any) -> Trainer:
         """Builds the phase's own Trainer: a second fit on a spent one would do nothing."""
-        options = self._build("trainer").as_dict() | arguments
+        options = build(self.config.trainer) | arguments
         self._logger = phase_logger(self.config.logger, self.folder.path, phase, self._resolved())
         options["callbacks"] = [*(options.get("callbacks") or []), *callbacks]
         options["logger"] = self._logger or False
@@ -303,7 +296,10 @@ class Runner:
         if options.get("enable_progress_bar") is not False:
             options["callbacks"].append(report.progress(phase))
             options["enable_progress_bar"] = sys.stdout.isatty()
-        return Trainer(**options)
+        try:
+            return Trainer(**options)
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise BadInput(f"trainer: {error}") from error
 
     def _resolved(self) -> dict[str, Any]:
         return yaml.safe_load(print_config(self.parser, self.config, self.command))

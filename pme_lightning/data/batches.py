@@ -54,41 +54,40 @@ class ClickDataset(Dataset):
                 raise BadInput(
                     f"id {wrong} in row {row}, field {field} is out of range: ids go from 0 to {num_tokens - 1}"
                 )
-        self.ids = _as_tensor(ids)
-        self.labels = None if labels is None else _as_tensor(labels)
+        # Plain views: the map's own class would cost a microsecond at every step.
+        self.ids = np.asarray(ids)
+        self.labels = None if labels is None else np.asarray(labels)
         self.renumbering = renumbering
 
     def __len__(self) -> int:
         """The number of rows."""
         return len(self.ids)
 
-    def __getitem__(self, index: Tensor | slice) -> tuple[Tensor, ...]:
+    def __getitem__(self, index: Tensor | slice | int) -> tuple[Tensor, ...]:
         """Returns a batch: ids int32 ``(B, F)`` and, where there are labels, labels float32 ``(B,)``.
 
         Args:
-            index: an int tensor ``(B,)`` of row numbers, or a slice of rows.
+            index: an int tensor ``(B,)`` of row numbers, a slice of rows, or one row number for a batch of one.
         """
+        if isinstance(index, int):
+            # Lightning's overfit_batches puts a sampler of single rows in the place of ours.
+            index = slice(index, index + 1)
+        # numpy gathers in this thread: torch would share so small a gather out among the threads that train, and
+        # wait for all of them (on a busy machine that is twenty times slower).
         if isinstance(index, slice):
             ids = self.ids[index]
+            # A view of the file would let a caller's in-place edit leak into every later epoch.
+            ids = ids.copy() if self.renumbering is None else ids
             labels = None if self.labels is None else self.labels[index]
         else:
-            ids = self.ids.index_select(0, index)
-            labels = None if self.labels is None else self.labels.index_select(0, index)
+            rows = index.numpy()
+            ids = np.take(self.ids, rows, axis=0)
+            labels = None if self.labels is None else np.take(self.labels, rows)
         if self.renumbering is not None:
-            ids = self.renumbering.index_select(0, ids.reshape(-1)).view(ids.shape)
-        elif isinstance(index, slice):
-            # A view of the file would let a caller's in-place edit leak into every later epoch.
-            ids = ids.clone()
+            ids = np.take(self.renumbering.numpy(), ids)
         if labels is None:
-            return (ids,)
-        return ids, labels.to(torch.float32, copy=True)
-
-
-def _as_tensor(array: np.ndarray) -> Tensor:
-    """Wraps an array without a copy where torch allows it (it has no read-only tensors)."""
-    if not array.flags.writeable or not array.flags.c_contiguous:
-        array = np.array(array)
-    return torch.from_numpy(array)
+            return (torch.from_numpy(ids),)
+        return torch.from_numpy(ids), torch.from_numpy(labels.astype(np.float32))
 
 
 def keep(batch: Any) -> Any:

@@ -142,8 +142,7 @@ class EncodedFolder:
 
 
 def _map(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    # Copy-on-write: torch takes only writable arrays, and the file stays as it is.
-    array = np.load(path, mmap_mode="c")
+    array = np.load(path, mmap_mode="r")
     if array.shape != shape or array.dtype != dtype:
         raise ValueError(f"{path} is not what the cache says it is")
     return array

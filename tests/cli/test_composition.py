@@ -12,17 +12,16 @@ from pme_lightning.errors import BadInput
 
 
 def test_words_are_sorted_by_kind() -> None:
-    line = parse_words(
-        ["search", "backbone=fm", "search.budget=0.1", "--trainer.max_epochs", "3", "--config=a.yaml", "-c", "b.yaml"]
-        + ["config_dir=mine", "--print_config", "sizes=x=y.safetensors", "data.columns=[a.b, c]"]
-    )
+    words = ["search", "backbone=fm", "search.budget=0.1", "--trainer.max_epochs", "3", "--config=a.yaml", "-c"]
+    words += ["b.yaml", "config_dir=mine", "--print_config", "sizes=x=y.safetensors", "data.columns=[a.b,c]"]
+    line = parse_words(words)
     assert line.command == "search"
     assert line.choices == {"backbone": "fm"}
     assert line.overrides == [
         ("search.budget", "0.1"),
         ("trainer.max_epochs", "3"),
         ("sizes", "x=y.safetensors"),
-        ("data.columns", "[a.b, c]"),
+        ("data.columns", "[a.b,c]"),
     ]
     assert line.files == ["a.yaml", "b.yaml"]
     assert line.config_dir == "mine"

@@ -106,6 +106,12 @@ def test_items_are_batches(index: slice | torch.Tensor) -> None:
     np.testing.assert_array_equal(without, ids)
 
 
+def test_one_row_is_a_batch_of_one() -> None:
+    ids, labels = ClickDataset(IDS, LABELS, 60)[7]
+    assert ids.tolist() == [IDS[7].tolist()]
+    assert labels.tolist() == [1]
+
+
 @pytest.mark.parametrize("index", [slice(3, 9), torch.tensor([5, 0, 19, 5])])
 def test_renumbering_maps_ids(index: slice | torch.Tensor) -> None:
     renumbering = torch.randperm(60).int()
@@ -128,8 +134,9 @@ def test_memory_maps_are_not_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "ids.npy", IDS)
     mapped = np.load(tmp_path / "ids.npy", mmap_mode="c")
     dataset = ClickDataset(mapped, LABELS)
-    assert dataset.ids.data_ptr() == mapped.ctypes.data
+    assert np.shares_memory(dataset.ids, mapped)
     read_only = np.load(tmp_path / "ids.npy", mmap_mode="r")
+    assert np.shares_memory(ClickDataset(read_only, LABELS).ids, read_only)
     np.testing.assert_array_equal(ClickDataset(read_only, LABELS)[slice(0, 20)][0], IDS)
 
 

@@ -488,6 +488,13 @@ def test_epochs_differ_and_runs_repeat(folder: Path, tmp_path: Path, make_traine
     assert run(2)[0] != first[0]
 
 
+def test_overfitting_sees_the_same_rows(folder: Path, tmp_path: Path, make_trainer: Callable[..., Trainer]) -> None:
+    data = ready(folder, tmp_path / "cache", categorical=["row"])
+    recorder = Recorder()
+    make_trainer(max_epochs=2, overfit_batches=3).fit(recorder, datamodule=data)
+    assert recorder.seen[0] == recorder.seen[1] != []
+
+
 def test_prediction_keeps_the_order(folder: Path, tmp_path: Path, make_trainer: Callable[..., Trainer]) -> None:
     data = ready(folder, tmp_path / "cache", categorical=["row"], eval_batch_size=16)
     predicted = make_trainer().predict(Recorder(), datamodule=data)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pme_lightning.data import SyntheticDataModule
@@ -47,6 +47,16 @@ def tokens_of_fields(model: PlantedModel) -> list[np.ndarray]:
     """Per field the ids that rows may have, out-of-vocabulary excluded."""
     ends = np.cumsum(model.field_tokens)
     return [np.arange(end - size + 1, end) for end, size in zip(ends, model.field_tokens, strict=True)]
+
+
+def first_order_part(model: PlantedModel, ids: np.ndarray) -> np.ndarray:
+    """What tokens tell of the logit one by one: their weights, and their vectors against the mean partner."""
+    means = [model.popularity[tokens] @ model.vectors[tokens] for tokens in tokens_of_fields(model)]
+    part = np.zeros(len(ids))
+    for f in range(ids.shape[1]):
+        partners = sum(mean for g, mean in enumerate(means) if g != f)
+        part += (model.weights + model.vectors @ partners)[ids[:, f]]
+    return part
 
 
 @given(num_fields=st.integers(2, 12), more=st.integers(0, 100_000))
@@ -156,22 +166,21 @@ def test_labels_are_drawn_with_the_planted_probabilities() -> None:
         assert abs(rows.labels[group].mean() - probabilities[group].mean()) < 4.5 * error
 
 
-@settings(max_examples=10)
-@given(first=st.floats(0.2, 1.5), interaction=st.floats(0.2, 2.0), rate=st.floats(0.1, 0.9))
+@pytest.mark.parametrize(("first", "interaction", "rate"), [(0.6, 1.5, 0.3), (1.5, 0.25, 0.5), (0.2, 2.0, 0.1)])
 def test_scales_and_click_rate_are_as_asked(first: float, interaction: float, rate: float) -> None:
     plan = replace(SMALL, first_order_scale=first, interaction_scale=interaction, click_rate=rate)
     model = plant(plan)
-    rows = draw_rows(model, 60_000, seed=1)
-    # The best first-order prediction of the logit is the sum of each token's mean logit.
-    first_order = np.zeros(len(rows.ids))
-    for f in range(plan.num_fields):
-        counts = np.maximum(np.bincount(rows.ids[:, f], minlength=plan.tokens), 1)
-        means = np.bincount(rows.ids[:, f], weights=rows.logits, minlength=plan.tokens) / counts
-        first_order += (means - rows.logits.mean())[rows.ids[:, f]]
-    noise = 500 / 60_000 * interaction**2  # what is left of interactions in the tokens' means
-    assert first_order.var() == pytest.approx(first**2, rel=0.15, abs=2 * noise + 0.02)
-    assert (rows.logits - first_order).std() == pytest.approx(interaction, rel=0.08)
-    assert rows.labels.mean() == pytest.approx(rate, abs=0.015)
+    rows = draw_rows(model, 100_000, seed=1)
+    explained = first_order_part(model, rows.ids)
+    rest = rows.logits - explained
+    assert explained.std() == pytest.approx(first, rel=0.03)
+    assert rest.std() == pytest.approx(interaction, rel=0.03)
+    assert rows.labels.mean() == pytest.approx(rate, abs=0.01)
+    # Nothing of the interactions is left for a token alone.
+    for f, order in enumerate(model.by_popularity):
+        for token in order[:5]:
+            own = rest[rows.ids[:, f] == token]
+            assert abs(own.mean() - rest.mean()) < 4.5 * own.std() / math.sqrt(len(own))
 
 
 def test_chunks_do_not_change_the_rows_and_fewer_rows_are_the_first() -> None:
@@ -252,13 +261,7 @@ def test_the_defaults_make_interactions_matter() -> None:
     data.setup()
     assert 0.79 < data.best_auc < 0.84
     ids, labels = data.data.splits["test"]
-    model = plant(data.plan)
-    # What a first-order model can know of the logit: each token's mean over what else is in its rows.
-    means = [model.popularity[tokens] @ model.vectors[tokens] for tokens in tokens_of_fields(model)]
-    known = np.zeros(len(ids))
-    for f in range(ids.shape[1]):
-        partners = sum(mean for g, mean in enumerate(means) if g != f)
-        known += (model.weights + model.vectors @ partners)[ids[:, f]]
+    known = first_order_part(plant(data.plan), ids)
     clicks = ClickRows(ids, labels, known.astype(np.float32))
     assert 0.55 < best_metrics(clicks)[0] < data.best_auc - 0.1
 

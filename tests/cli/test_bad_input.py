@@ -1,0 +1,163 @@
+"""Wrong input through the real command line: one clear line, exit code 2, nothing left behind."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from pme_lightning.cli import main
+
+SMALL = ["data.rows=6000", "data.tokens=600", "data.num_fields=4", "model.embedding_dim=8"]
+CASES = [
+    # an unknown choice, a misspelt key, a value of the wrong type
+    ("backbone=deepfn", "no such choice; did you mean 'deepfm'"),
+    ("optimiser=adam", "did you mean 'optimizer'"),
+    ("backbone.droput=0.2", "did you mean 'backbone.dropout'"),
+    ("trainer.max_epchs=2", "did you mean 'trainer.max_epochs'"),
+    ("model.embeding_dim=3", "did you mean 'model.embedding_dim'"),
+    ("serch", "did you mean 'search'"),
+    ("trainer.max_epochs=many", "trainer.max_epochs: expected a int (given: many)"),
+    ("optimizer.lr=high", "optimizer.lr: expected a float"),
+    ("search.criterion.axes=up", "expected one of 'original', 'principal'"),
+    ("seed=abc", "seed: expected a int"),
+    # values out of range
+    ("optimizer.lr=-1", "Invalid learning rate"),
+    ("backbone.dropout=1.5", "dropout must be"),
+    ("data.batch_size=0", "data.batch_size must be at least 1"),
+    ("model.embedding_dim=0", "embedding_dim is 0"),
+    ("search.schedule.epochs=-1", "epochs is -1"),
+    ("transfer.init=cold", "'scratch', 'warm'"),
+    ("trainer.max_epochs=0", "no checkpoint was kept"),
+    ("trainer.accelerator=gpu", "trainer: No supported gpu backend"),
+    # classes
+    ("backbone=nowhere.Net", "no module 'nowhere'"),
+    ("backbone=pme_lightning.backbones.DeepFn", "did you mean 'DeepFM'"),
+    ("search.criterion=pme_lightning.search.Fishr", "did you mean 'Fisher'"),
+    # budgets
+    ("search.budget=0", "is not a budget"),
+    ("search.budget=20XB", "is not a budget"),
+    ("search.budget=0.001", "a budget that nothing fits"),
+    # files
+    ("test", "test needs a checkpoint: ckpt_path=PATH"),
+    ("test ckpt_path=nowhere.ckpt", "there is no file 'nowhere.ckpt'"),
+    ("finetune", "finetune needs sizes"),
+    ("finetune sizes=nowhere.safetensors", "there is no such file"),
+    ("--config=nowhere.yaml", "config file 'nowhere.yaml' does not exist"),
+    ("config_dir=nowhere", "there is no folder 'nowhere'"),
+]
+
+
+def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Runs the words, which must be refused as bad input; returns what was said."""
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    said = capsys.readouterr().err
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert stop.value.code == 2
+    assert len(errors) == 1
+    assert said.rstrip().endswith(errors[0]), "something was printed after the error"
+    assert "Traceback" not in said
+    return errors[0]
+
+
+@pytest.mark.parametrize(("words", "said"), CASES, ids=[case[0] for case in CASES])
+def test_bad_words(
+    words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in fails([*SMALL, *words.split()], capsys)
+    assert not list(tmp_path.iterdir()), "something was left behind"
+
+
+def parquet(folder: Path, **columns: list) -> str:
+    path = folder / "clicks.parquet"
+    pl.DataFrame(columns).write_parquet(path)
+    return str(path)
+
+
+DATA_CASES = [
+    (["data.label=clik"], {}, "did you mean 'click'"),
+    (["data.categorical=[user, itm]"], {}, "did you mean 'item'"),
+    (["data.fractions=[1.0, 0.0, 0.0]"], {}, "fractions"),
+    (["data.label=item"], {}, "label"),
+    ([], {"click": [0, 1, 2, 0] * 25}, "2"),
+    ([], {"click": [0, 1, None, 0] * 25}, "click"),
+    (["data.split=column", "data.split_column=item"], {}, "item"),
+    (["data.split=time", "data.time_column=when"], {}, "when"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "columns", "said"), DATA_CASES, ids=[" ".join(c[0]) or str(c[2]) for c in DATA_CASES]
+)
+def test_bad_data(
+    words: list[str],
+    columns: dict,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = {"click": [0, 1] * 50, "user": list(range(100)), "item": ["a", "b", "c", "d"] * 25}
+    path = parquet(tmp_path, **good | columns)
+    error = fails(["data=parquet", f"data.path={path}", *words], capsys)
+    assert said in error
+    assert [p.name for p in tmp_path.iterdir()] == ["clicks.parquet"]
+
+
+@pytest.mark.parametrize("path", ["clicks.parqet", "./nowhere", "clicks.csv"])
+def test_a_missing_data_file(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parquet(tmp_path, click=[0, 1] * 50, user=list(range(100)))
+    assert path.removeprefix("./") in fails(["data=parquet", f"data.path={path}"], capsys)
+    assert fails(["data=parquet"], capsys).startswith("error: data.path is needed")
+
+
+def test_broken_files(
+    pme_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = (pme_run / "checkpoints/finetune/best.ckpt").read_bytes()
+    Path("cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    Path("text.ckpt").write_text("no checkpoint")
+    torch.save({"foreign": 1}, "foreign.ckpt")
+    Path("cut.safetensors").write_bytes((pme_run / "sizes.safetensors").read_bytes()[:100])
+    Path("broken.yaml").write_text("a: [1")
+    for name in ("cut", "text", "foreign"):
+        assert f"'{name}.ckpt' cannot be read as a checkpoint" in fails(
+            [*SMALL, "test", f"ckpt_path={name}.ckpt"], capsys
+        )
+    assert "not a whole safetensors file" in fails([*SMALL, "finetune", "sizes=cut.safetensors"], capsys)
+    assert "not valid YAML" in fails(["--config=broken.yaml"], capsys)
+    assert not Path("runs").exists()
+
+
+def test_a_checkpoint_of_other_data(
+    pme_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["test", f"ckpt_path={pme_run}/checkpoints/finetune/best.ckpt"]
+    said = fails([*words, "data.tokens=700"], capsys)
+    assert "tokens" in said
+    assert not Path("runs").exists()
+
+
+def test_a_folder_that_holds_a_run_already(pme_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in pme_run.rglob("*")}
+    assert "already holds a run" in fails([*SMALL, f"run_dir={pme_run}"], capsys)
+    assert {path: path.stat().st_mtime_ns for path in pme_run.rglob("*")} == before
+
+
+def test_as_a_process(shell: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    done = shell("backbone=deepfn")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: backbone=deepfn: no such choice; did you mean 'deepfm'?\n"
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,220 @@
+"""Every command, through the real command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+import yaml
+
+from pme_lightning.cli import main
+from pme_lightning.module import CTRModule
+from pme_lightning.search import SearchResult
+
+Run = Callable[..., dict[str, Any]]
+BACKBONES = ["fm", "deepfm", "dcn", "dcnv2", "autoint", "autoint_plus"]
+FAST = {
+    "fm": [],
+    "autoint": ["backbone.attention_dim=8", "backbone.num_layers=1"],
+    "autoint_plus": ["backbone.attention_dim=8", "backbone.num_layers=1", "backbone.hidden_units=[16]"],
+}
+
+
+def fast(backbone: str) -> list[str]:
+    return [f"backbone={backbone}", *FAST.get(backbone, ["backbone.hidden_units=[16]"])]
+
+
+def read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_pme_runs_every_backbone_within_its_budget(run: Run, backbone: str) -> None:
+    summary = run(*fast(backbone), "search.budget=0.3")
+    first_order = backbone in ("fm", "deepfm")
+    assert summary["embedding"]["full_parameters"] == 600 * (8 + first_order)
+    assert 0.25 < summary["embedding"]["fraction"] <= 0.3
+    assert summary["search"]["kept"] + 8 * 8 == summary["embedding"]["parameters"]
+    assert summary["baseline"]["embedding"]["fraction"] == 1.0
+    for model in (summary, summary["baseline"]):
+        assert 0.4 < model["test"]["auc"] < summary["data"]["best_auc"]
+        assert model["test"]["logloss"] > summary["data"]["best_logloss"]
+
+
+def test_the_summary_and_the_folder_are_as_documented(pme_run: Path) -> None:
+    summary = read(pme_run)
+    assert list(summary) == [
+        "version",
+        "command",
+        "seed",
+        "data",
+        "search",
+        "embedding",
+        "finetune",
+        "test",
+        "baseline",
+    ]
+    assert summary["version"] == 1
+    assert summary["command"] == "pme"
+    assert summary["seed"] == 42
+    assert summary["data"]["name"] == "synthetic"
+    assert summary["data"]["rows"] == {"train": 4800, "valid": 600, "test": 600}
+    assert summary["data"]["fields"] == 4
+    assert summary["data"]["tokens"] == 600
+    assert list(summary["search"]) == ["seconds", "epochs", "criterion", "budget", "kept"]
+    assert list(summary["embedding"]) == ["full_parameters", "parameters", "fraction", "bytes", "index_bytes"]
+    assert list(summary["finetune"]) == ["seconds", "epochs", "best_epoch", "rows_per_second"]
+    assert list(summary["test"]) == ["auc", "logloss"]
+    assert summary["embedding"]["bytes"] == 4 * summary["embedding"]["parameters"]
+    names = {path.name for path in pme_run.iterdir()}
+    assert names == {"config.yaml", "sizes.safetensors", "vocabulary", "checkpoints", "logs", "summary.json"}
+    for phase in ("finetune", "full"):
+        assert {path.name for path in (pme_run / "checkpoints" / phase).iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert not list(pme_run.rglob(".*partial*"))
+
+
+def test_the_checkpoint_is_physically_small_and_loads_alone(pme_run: Path) -> None:
+    summary = read(pme_run)
+    small, full = (
+        CTRModule.load_from_checkpoint(pme_run / "checkpoints" / phase / "best.ckpt") for phase in ("finetune", "full")
+    )
+    assert small.embedding.num_parameters == summary["embedding"]["parameters"]
+    sizes = SearchResult.load(pme_run / "sizes.safetensors")
+    assert torch.equal(small.embedding.sizes(), sizes.sizes[sizes.order()])
+    assert full.embedding.num_parameters == 600 * 9
+    saved = (5400 - summary["embedding"]["parameters"]) * 4
+    files = [(pme_run / "checkpoints" / phase / "best.ckpt").stat().st_size for phase in ("full", "finetune")]
+    # Weights and both of Adam's moments, less what the file spends on naming some twenty tables instead of two.
+    assert files[0] - files[1] > 1.5 * saved
+
+
+def test_the_csv_logger_writes_the_curves(pme_run: Path) -> None:
+    for phase in ("finetune", "full"):
+        curve = pl.read_csv(pme_run / "logs" / phase / "metrics.csv")
+        assert {"valid_auc", "valid_logloss", "train_loss"} <= set(curve.columns)
+
+
+@pytest.mark.parametrize("phase", ["finetune", "full"])
+def test_test_measures_a_checkpoint_again(run: Run, pme_run: Path, phase: str) -> None:
+    summary = run("test", f"ckpt_path={pme_run / 'checkpoints' / phase / 'best.ckpt'}", small=False)
+    expected = read(pme_run) if phase == "finetune" else read(pme_run)["baseline"]
+    assert summary["test"] == pytest.approx(expected["test"], abs=1e-6)
+    assert summary["embedding"] == expected["embedding"]
+
+
+def test_validate_measures_the_validation_split(run: Run, pme_run: Path) -> None:
+    summary = run("validate", f"ckpt_path={pme_run}/checkpoints/finetune/best.ckpt", small=False)
+    curve = pl.read_csv(pme_run / "logs" / "finetune" / "metrics.csv")
+    assert summary["valid"]["auc"] == pytest.approx(curve["valid_auc"].max(), abs=1e-6)
+    assert summary["test"] is None
+
+
+def test_predict_writes_a_probability_a_row(run: Run, pme_run: Path) -> None:
+    from torchmetrics.functional.classification import binary_auroc
+
+    from pme_lightning.data import SyntheticDataModule
+
+    summary = run("predict", f"ckpt_path={pme_run}/checkpoints/finetune/best.ckpt", small=False)
+    found = pl.read_parquet(summary["folder"] / "predictions.parquet")["probability"].to_torch()
+    data = SyntheticDataModule(rows=6000, tokens=600, num_fields=4)
+    data.prepare_data()
+    data.setup()
+    labels = torch.from_numpy(data.data.splits["test"][1]).int()
+    assert binary_auroc(found, labels).item() == pytest.approx(read(pme_run)["test"]["auc"], abs=1e-6)
+
+
+def test_running_again_from_the_written_config_gives_the_same(run: Run, pme_run: Path) -> None:
+    summary = run(f"--config={pme_run}/config.yaml", small=False)
+    again = SearchResult.load(summary["folder"] / "sizes.safetensors")
+    before = SearchResult.load(pme_run / "sizes.safetensors")
+    assert torch.equal(again.sizes, before.sizes)
+    assert torch.equal(again.linear, before.linear)
+    assert summary["test"] == pytest.approx(read(pme_run)["test"], abs=1e-6)
+    assert summary["baseline"]["test"] == pytest.approx(read(pme_run)["baseline"]["test"], abs=1e-6)
+
+
+def test_the_printed_config_is_the_whole_one_and_reads_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["fit", "backbone=dcn", "optimizer.lr=0.5", "--print_config"])
+    printed = capsys.readouterr().out
+    config = yaml.safe_load(printed)
+    assert config["command"] == "fit"
+    assert config["optimizer"]["init_args"]["lr"] == 0.5
+    assert config["backbone"]["init_args"]["num_cross_layers"] == 3
+    (tmp_path / "whole.yaml").write_text(printed)
+    main(["--config=whole.yaml", "--print_config"])
+    assert capsys.readouterr().out == printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_search_then_finetune_equals_pme(run: Run, pme_run: Path) -> None:
+    words = ["backbone=deepfm", "backbone.hidden_units=[16]"]
+    searched = run("search", *words, "search.budget=0.3")
+    sizes = searched["folder"] / "sizes.safetensors"
+    assert searched["test"] is None
+    assert searched["embedding"] == read(pme_run)["embedding"]
+    tuned = run("finetune", *words, f"sizes={sizes}")
+    assert tuned["search"] is None
+    assert tuned["embedding"] == read(pme_run)["embedding"]
+    assert tuned["test"] == pytest.approx(read(pme_run)["test"], abs=1e-6)
+
+
+def test_finetune_starts_warm_from_the_searched_model(run: Run) -> None:
+    words = ["backbone=fm", "search.budget=0.5", "optimizer.lr=0.02"]
+    searched = run("search", *words, "search.schedule.epochs=3")
+    warm = [
+        f"sizes={searched['folder']}/sizes.safetensors",
+        f"ckpt_path={searched['folder']}/checkpoints/search/last.ckpt",
+    ]
+    # With a learning rate of nothing the fine-tune measures what it starts from.
+    still = ["optimizer.lr=1e-12", "trainer.max_epochs=1"]
+    started = run("finetune", "backbone=fm", *warm, "transfer.init=warm", "data.rows=6000", *still)
+    fresh = run("finetune", "backbone=fm", warm[0], "transfer.init=scratch", *still)
+    assert started["test"]["logloss"] < fresh["test"]["logloss"] - 0.005
+
+
+def test_fit_trains_the_full_size_model_alone(run: Run, pme_run: Path) -> None:
+    summary = run("fit", "backbone=deepfm", "backbone.hidden_units=[16]")
+    assert summary["search"] is None
+    assert summary["baseline"] is None
+    assert summary["embedding"]["fraction"] == 1.0
+    assert summary["test"] == pytest.approx(read(pme_run)["baseline"]["test"], abs=1e-6)
+    assert not (summary["folder"] / "sizes.safetensors").exists()
+
+
+@pytest.mark.parametrize("search", ["at_init", "uniform", "popularity", "random", "magnitude"])
+def test_every_other_search_runs(run: Run, search: str) -> None:
+    words = ["search.schedule.batches=5"] if search == "at_init" else []
+    summary = run("backbone=fm", f"search={search}", *words, "search.budget=0.3", "baseline=false")
+    assert summary["embedding"]["fraction"] <= 0.3
+    assert summary["baseline"] is None
+    sizes = SearchResult.load(summary["folder"] / "sizes.safetensors").sizes
+    if search == "uniform":
+        assert sizes.max() - sizes.min() <= 1
+    if search in ("uniform", "popularity", "random"):
+        assert summary["search"]["epochs"] == 0
+
+
+def test_a_budget_in_bytes_is_kept(run: Run) -> None:
+    summary = run("backbone=fm", "search.budget=4KB", "baseline=false")
+    assert 3900 < summary["embedding"]["bytes"] <= 4000
+
+
+def test_switching_the_backbone_carries_nothing_over(pme_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["backbone=deepfm", "backbone.hidden_units=[7]", "backbone.dropout=0.5", "--print_config"]
+    main(words)
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["backbone"]["init_args"]["hidden_units"] == [7]
+    for switch in ("backbone=dcn", "backbone=pme_lightning.backbones.DCN", "--backbone=pme_lightning.backbones.DCN"):
+        main([f"--config={pme_run}/config.yaml", switch, "--print_config"])
+        backbone = yaml.safe_load(capsys.readouterr().out)["backbone"]
+        assert backbone["class_path"] == "pme_lightning.backbones.DCN"
+        assert backbone["init_args"]["hidden_units"] == [400, 400, 400]
+        assert backbone["init_args"]["dropout"] == 0.0
