@@ -1,0 +1,44 @@
+"""PME Lightning: click-through-rate models whose every token has an embedding size of its own.
+
+The names below are loaded when they are first used, so that ``import pme_lightning`` costs nothing by itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pme_lightning.errors import BadInput
+from pme_lightning.version import __version__
+
+if TYPE_CHECKING:
+    from pme_lightning.data import ClickDataModule, SyntheticDataModule
+    from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding
+    from pme_lightning.module import CTRModule
+    from pme_lightning.search import SearchResult
+
+__all__ = [
+    "BadInput",
+    "CTRModule",
+    "ClickDataModule",
+    "FullEmbedding",
+    "MultiSizeEmbedding",
+    "SearchResult",
+    "SyntheticDataModule",
+    "__version__",
+]
+
+_HOMES = {
+    "CTRModule": "pme_lightning.module",
+    "ClickDataModule": "pme_lightning.data",
+    "FullEmbedding": "pme_lightning.embedding",
+    "MultiSizeEmbedding": "pme_lightning.embedding",
+    "SearchResult": "pme_lightning.search",
+    "SyntheticDataModule": "pme_lightning.data",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pme_lightning' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
