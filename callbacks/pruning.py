@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from pme_lightning.embedding import FullEmbedding
 from pme_lightning.errors import BadInput
+from pme_lightning.module import CTRModule
 from pme_lightning.search import Allocator, Budget, Criterion, Schedule, SearchResult, parse_budget
 
 
@@ -118,11 +119,12 @@ class PruningCallback(Callback):
     def _prune(self, pl_module: LightningModule, progress: float, optimizers: list[Optimizer] | None = None) -> None:
         embedding = self._embedding(pl_module)
         assert self.frequencies is not None
-        weight, linear = embedding.weight, self._linear(embedding)
+        weight, linear = embedding.weight.detach(), self._linear(embedding)
+        # What was pruned before is worth nothing, whatever the optimizer's momentum has made of it.
         if embedding.kept is not None:
-            # What was pruned before is worth nothing, whatever the optimizer's momentum has made of it.
             weight = weight * embedding.kept
-            linear = None if linear is None else linear * embedding.kept_linear
+        if linear is not None and embedding.kept_linear is not None:
+            linear = linear * embedding.kept_linear
         scores = self.criterion.scores(weight, linear, self.frequencies)
         target, total = self._values(embedding), embedding.num_parameters
         allocation = self.allocator.allocate(
@@ -130,7 +132,7 @@ class PruningCallback(Callback):
             total - round(progress * (total - target)),
             linear_scores=scores.linear,
             priority=self.frequencies,
-            field_tokens=pl_module.field_tokens,
+            field_tokens=cast(CTRModule, pl_module).field_tokens,
         )
         if progress < 1:
             if scores.basis is not None:

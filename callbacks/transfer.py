@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding
 from pme_lightning.errors import BadInput
+from pme_lightning.module import CTRModule
 from pme_lightning.search import SearchResult
 
 
@@ -41,9 +42,9 @@ class TransferCallback(Callback):
         if renumbers:
             trainer.datamodule.renumber(order)  # type: ignore[attr-defined]
         if stage == "fit" and isinstance(pl_module.embedding, FullEmbedding):
-            self.rebuild(pl_module, renumbered=renumbers)
+            self.rebuild(cast(CTRModule, pl_module), renumbered=renumbers)
 
-    def rebuild(self, pl_module: LightningModule, renumbered: bool = False) -> None:
+    def rebuild(self, pl_module: CTRModule, renumbered: bool = False) -> None:
         """Replaces the module's full-size table.
 
         Args:

@@ -27,6 +27,7 @@ _FROM_THE_RUN = {
     "model": {"field_tokens", "backbone", "backbone_args", "optimizer", "optimizer_args", "classes", "indexed"}
     | {"sizes_fingerprint"},
     "trainer": {"logger", "default_root_dir"},
+    "data": {"seed"},
     "backbone": {"num_fields", "embedding_dim"},
     "optimizer": {"params"},
     "logger": {"save_dir", "prefix", "experiment", "dir"},
@@ -68,21 +69,15 @@ class Arguments(LightningCLI):
         """Adds what the phases are built of."""
         parser.add_class_arguments(Trainer, "trainer", skip=_FROM_THE_RUN["trainer"], instantiate=False)
         parser.add_class_arguments(CTRModule, "model", skip=_FROM_THE_RUN["model"], instantiate=False)
-        for base, key, required in (
-            (LightningDataModule, "data", True),
-            (nn.Module, "backbone", True),
-            (Callback, "search", True),
-            (Callback, "transfer", True),
-            (Optimizer, "optimizer", True),
-            (Logger, "logger", False),
+        for base, key in (
+            (LightningDataModule, "data"),
+            (nn.Module, "backbone"),
+            (Callback, "search"),
+            (Callback, "transfer"),
+            (Optimizer, "optimizer"),
         ):
-            parser.add_subclass_arguments(
-                base,
-                key,
-                skip=_FROM_THE_RUN.get(key, set()),
-                required=required,
-                **({} if required else {"default": None}),
-            )
+            parser.add_subclass_arguments(base, key, skip=_FROM_THE_RUN.get(key, set()), required=True)
+        parser.add_subclass_arguments(Logger, "logger", skip=_FROM_THE_RUN["logger"], required=False, default=None)
         parser.add_class_arguments(EarlyStopping, "early_stopping", instantiate=False)
         parser.add_class_arguments(ModelCheckpoint, "checkpoint", skip=_FROM_THE_RUN["checkpoint"], instantiate=False)
 

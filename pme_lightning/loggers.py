@@ -34,6 +34,7 @@ def phase_logger(config: Namespace | None, folder: Path, phase: str, resolved: d
     arguments = init_args(config)
     cls = import_class(config.class_path)
     logs = folder / "logs"
+    logger: Logger
     try:
         if issubclass(cls, WandbLogger):
             logger = _wandb(cls, arguments, folder, phase)
@@ -51,10 +52,11 @@ def _wandb(cls: type[WandbLogger], arguments: dict[str, Any], folder: Path, phas
     import wandb
 
     # Without a key there is nobody to ask: the run is kept on disk, and `wandb sync` uploads it later.
-    if wandb.run is None and "WANDB_MODE" not in os.environ and not wandb.api.api_key:
-        arguments["offline"] = True
+    if wandb.run is None and "WANDB_MODE" not in os.environ and not wandb.login(prompt=False):
+        arguments |= {"offline": True, "mode": "offline"}
     arguments["name"] = arguments.get("name") or folder.name
-    logger = cls(save_dir=folder, prefix=phase, **arguments)
+    # The phases of one command are one run.
+    logger = cls(save_dir=folder, prefix=phase, experiment=wandb.run, **arguments)
     logger.LOGGER_JOIN_CHAR = "/"
     return logger
 

@@ -81,7 +81,7 @@ class CTRModule(LightningModule):
                 embedding_dim,
                 self.first_order,
                 index,
-                embedding_init_std,  # type: ignore[arg-type]
+                embedding_init_std,
             )
         self.valid_metrics = self._metrics()
         self.test_metrics = self._metrics()
@@ -124,7 +124,7 @@ class CTRModule(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Returns the mean log loss of a batch."""
         ids, labels = batch
-        logits = self(ids)
+        logits = self(ids).to(labels.dtype)  # autocast may give bfloat16
         self._check_logits(logits, labels)
         loss = F.binary_cross_entropy_with_logits(logits, labels)
         self.log("train_loss", loss, prog_bar=True)
@@ -144,13 +144,15 @@ class CTRModule(LightningModule):
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], split: str, metrics: nn.ModuleDict) -> None:
         ids, labels = batch
-        logits = self(ids).float()
+        logits = self(ids).to(labels.dtype)
         self._check_logits(logits, labels)
+        auc, logloss = metrics["auc"], metrics["logloss"]
+        assert isinstance(auc, Metric)
+        assert isinstance(logloss, Metric)
         # Probabilities, not logits: the metric guesses batch by batch which of the two it was given.
-        metrics["auc"].update(torch.sigmoid(logits), labels.int())
-        metrics["logloss"].update(F.binary_cross_entropy_with_logits(logits, labels, reduction="none"))
-        for name, metric in metrics.items():
-            assert isinstance(metric, Metric)
+        auc.update(torch.sigmoid(logits), labels.int())
+        logloss.update(F.binary_cross_entropy_with_logits(logits, labels, reduction="none"))
+        for name, metric in (("auc", auc), ("logloss", logloss)):
             self.log(f"{split}_{name}", metric, on_step=False, on_epoch=True, prog_bar=split == "valid")
 
     def _check_logits(self, logits: Tensor, labels: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,7 @@ def embedding_facts(full_parameters: int, parameters: int, index_bytes: int = 0)
 
 
 def block(
-    module: CTRModule, facts: dict[str, Any] | None, metrics: dict[str, float] | None, split: str = "test"
+    module: CTRModule, facts: dict[str, Any] | None, metrics: Mapping[str, float] | None, split: str = "test"
 ) -> dict[str, Any]:
     """Returns the blocks of ``summary.json`` that tell of one model: embedding, fine-tune and test."""
     embedding = module.embedding

@@ -273,6 +273,7 @@ class Runner:
 
     def _data(self) -> EncodedDataModule:
         data = build(self.config.data)
+        data.seed = self.config.seed
         folder = find_run_folder(self.config.ckpt_path or self.config.sizes or "")
         if folder is not None:
             data.use_vocabulary(folder / "vocabulary")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -120,25 +121,36 @@ def test_wandb_offline_holds_config_curves_and_summary(shell: Shell, tmp_path: P
     assert {"test", "embedding"} <= summary
 
 
-def read_offline_run(record: Path) -> tuple[set[str], set[str], set[str]]:
+def records(file: Path) -> Iterator[bytes]:
+    """The records of an offline run: LevelDB's log format, 32 KiB blocks of checksummed fragments."""
+    content, position, record = file.read_bytes(), 7, b""
+    assert content.startswith(b":W&B")
+    while position + 7 <= len(content):
+        room = 32768 - position % 32768
+        if room < 7:
+            position += room
+            continue
+        _, length, kind = struct.unpack("<IHB", content[position : position + 7])
+        record += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last fragment
+            yield record
+            record = b""
+
+
+def read_offline_run(file: Path) -> tuple[set[str], set[str], set[str]]:
     """Returns the keys of a run's config, history and summary, read from the file that an offline run leaves."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
-    store = DataStore()
-    store.open_for_scan(str(record))
     config: set[str] = set()
     history: set[str] = set()
     summary: set[str] = set()
-    while (data := store.scan_data()) is not None:
+    for data in records(file):
         entry = wandb_internal_pb2.Record()
         entry.ParseFromString(data)
-        for update in [*entry.config.update, *entry.run.config.update]:
-            config.add(update.key or update.nested_key[0])
-        for item in entry.history.item:
-            history.add(item.key or "/".join(item.nested_key))
-        for item in entry.summary.update:
-            summary.add(item.key or item.nested_key[0])
+        config |= {u.key or u.nested_key[0] for u in [*entry.config.update, *entry.run.config.update]}
+        history |= {item.key or "/".join(item.nested_key) for item in entry.history.item}
+        summary |= {u.key or u.nested_key[0] for u in entry.summary.update}
     return config, history, summary
 
 
