@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from pme_lightning.embedding.full import FullEmbedding
@@ -36,8 +38,9 @@ class MultiSizeEmbedding(nn.Module):
     """Embeddings of ``V`` tokens that each own between 0 and ``D`` values, brought to width ``D`` by a projection.
 
     Tokens are grouped by size: one table ``(count, size)`` for each size that occurs (with the first-order weight,
-    if a token has one, as the first column of its row). A shared projection ``P (D, D)``, of which a token of size
-    ``d`` uses the first ``d`` rows, brings every token to ``D``. A token of size 0 owns nothing and reads as zeros.
+    if a token has one, as the first column of its row), all of them in one flat parameter. A shared projection
+    ``P (D, D)``, of which a token of size ``d`` uses the first ``d`` rows, brings every token to ``D``. A token of
+    size 0 owns nothing and reads as zeros.
 
     If tokens are numbered by falling size (then by first-order weight) an id tells its row by itself and there is no
     index; in any other numbering an index of 4 bytes a token is kept and counted (:attr:`index_bytes`).
@@ -76,7 +79,7 @@ class MultiSizeEmbedding(nn.Module):
                 raise ValueError(f"a size of {c.size} is outside 0 ... {embedding_dim} (embedding_dim)")
             if c.linear and not first_order:
                 raise ValueError("a token has a first-order weight, but the backbone reads none")
-        self.tables = nn.ParameterList(nn.Parameter(torch.empty(c.count, c.width)) for c in self.classes if c.width)
+        self.values = nn.Parameter(torch.empty(sum(c.count * c.width for c in self.classes)))
         self.projection = nn.Parameter(torch.empty(embedding_dim, embedding_dim))
         # Not a parameter's size: one number a class.
         ends = torch.tensor([c.count for c in self.classes]).cumsum(0)
@@ -114,8 +117,8 @@ class MultiSizeEmbedding(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draws the rows afresh; the projection starts as the identity."""
-        for c, table in zip(self.stored_classes, self.tables, strict=True):
-            nn.init.normal_(table, std=self.init_std)
+        nn.init.normal_(self.values, std=self.init_std)
+        for c, table in zip(self.classes, self.tables(), strict=True):
             if c.linear:
                 table[:, 0] = 0
         nn.init.eye_(self.projection)
@@ -132,13 +135,11 @@ class MultiSizeEmbedding(nn.Module):
         if basis is not None:
             self.projection.copy_(basis.T)
         position = 0
-        tables = iter(self.tables)
-        for c in self.classes:
+        for c, table in zip(self.classes, self.tables(), strict=True):
             tokens = order[position : position + c.count]
             position += c.count
             if not c.width:
                 continue
-            table = next(tables)
             rows = full.weight[tokens]
             if full.projection is not None:
                 rows = rows @ full.projection
@@ -148,15 +149,16 @@ class MultiSizeEmbedding(nn.Module):
             if c.linear and full.linear is not None:
                 table[:, 0] = full.linear[tokens, 0]
 
-    @property
-    def stored_classes(self) -> list[SizeClass]:
-        """The classes that own values: all but that of size 0 without a first-order weight."""
-        return [c for c in self.classes if c.width]
+    def tables(self, values: Tensor | None = None) -> list[Tensor]:
+        """Returns each class's table ``(count, width)``, a view of the values (or of other values laid out alike)."""
+        values = self.values.detach() if values is None else values
+        parts = values.split([c.count * c.width for c in self.classes])
+        return [part.view(c.count, c.width) for c, part in zip(self.classes, parts, strict=True)]
 
     @property
     def num_parameters(self) -> int:
         """All parameters of the layer: ``Σ sizes``, the first-order weights, and the shared projection."""
-        return sum(table.numel() for table in self.tables) + self.projection.numel()
+        return self.values.numel() + self.projection.numel()
 
     @property
     def index_bytes(self) -> int:
@@ -179,25 +181,50 @@ class MultiSizeEmbedding(nn.Module):
         positions = ids.reshape(-1)
         if self.index is not None:
             positions = self.index.index_select(0, positions)
-        group = torch.bucketize(positions, self.ends, right=True, out_int32=True)
-        order = torch.argsort(group)
-        # The rows of a batch, by class: (n_c, D) each, coordinates first and zeros behind.
-        chunks = positions.index_select(0, order).split(torch.bincount(group, minlength=len(self.classes)).tolist())
-        start, rows, linears = 0, [], []
-        tables = iter(self.tables)
-        for c, chunk in zip(self.classes, chunks, strict=True):
-            if c.width:
-                row = F.embedding(chunk - start, next(tables))
-            else:
-                row = self.projection.new_zeros(len(chunk), 0)
-            start += c.count
-            rows.append(F.pad(row[:, int(c.linear) :], (0, self.embedding_dim - c.size)))
-            if self.first_order:
-                linears.append(row[:, 0] if c.linear else row.new_zeros(len(chunk)))
-        back = torch.empty_like(order)
-        back[order] = torch.arange(len(order), device=order.device)
-        embeddings = torch.cat(rows).index_select(0, back) @ self.projection
-        embeddings = embeddings.view(*ids.shape, self.embedding_dim)
-        if not self.first_order:
-            return embeddings, None
-        return embeddings, torch.cat(linears).index_select(0, back).view(ids.shape)
+        # Each token of a batch is read once; sorted, the tokens of a class are next to one another.
+        tokens, inverse = torch.unique(positions, return_inverse=True)
+        rows = _Rows.apply(self.values, tokens.long(), self.ends, self)
+        inverse = inverse.view(ids.shape)
+        embeddings = F.embedding(inverse, rows[:, int(self.first_order) :] @ self.projection)
+        return embeddings, F.embedding(inverse, rows[:, :1]).squeeze(-1) if self.first_order else None
+
+
+class _Rows(torch.autograd.Function):
+    """Reads the rows of distinct tokens, padded with zeros to one width.
+
+    All values are one parameter: an optimizer step is one operation then, not one for each of some thirty tables. That
+    needs a gradient of our own, as autograd would fill a gradient of full length for each table that is cut out.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, tokens: Tensor, ends: Tensor, layout: MultiSizeEmbedding) -> Tensor:
+        """Returns rows ``(U, 1 + D)`` or ``(U, D)`` of sorted tokens ``(U,)``: first-order weight, if any, first."""
+        rows = values.new_zeros(len(tokens), layout.first_order + layout.embedding_dim)
+        ctx.layout, ctx.ends = layout, torch.searchsorted(tokens, ends).tolist()
+        ctx.save_for_backward(tokens)
+        for table, local, place in _parts(layout, layout.tables(values), tokens, ctx.ends, rows):
+            place.copy_(table.index_select(0, local))
+        return rows
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_rows: Tensor) -> tuple[Tensor, None, None, None]:
+        """Returns the gradient of the values: that of each token's row, at its place."""
+        (tokens,) = ctx.saved_tensors
+        grad = grad_rows.new_zeros(ctx.layout.values.shape)
+        for table, local, place in _parts(ctx.layout, ctx.layout.tables(grad), tokens, ctx.ends, grad_rows):
+            # Tokens are distinct: nothing has to be added up.
+            table.index_copy_(0, local, place)
+        return grad, None, None, None
+
+
+def _parts(
+    layout: MultiSizeEmbedding, tables: list[Tensor], tokens: Tensor, ends: list[int], rows: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yields, for each class that occurs: its table, the tokens' places in it, and their part of the padded rows."""
+    start = begin = 0
+    for c, table, end in zip(layout.classes, tables, ends, strict=True):
+        if c.width and end > begin:
+            column = int(layout.first_order and not c.linear)
+            yield table, tokens[begin:end] - start, rows[begin:end, column : column + c.width]
+        start, begin = start + c.count, end
