@@ -44,7 +44,7 @@ def _run(words: Sequence[str]) -> None:
     # Classes of the user's own are found in the folder where the command is given.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    composition = compose(line, base=_config_of_checkpoint(line))
+    composition = compose(line, base=_config_of_run(line))
 
     # Lightning takes seconds to import: only from here on is it needed.
     from pme_lightning.arguments import parse_config, print_config
@@ -62,15 +62,24 @@ def _run_command(composition: Composition, parser: object, config: object) -> No
     Runner(composition.command, parser, config).run()  # type: ignore[arg-type]
 
 
-def _config_of_checkpoint(line: CommandLine) -> dict[str, object] | None:
-    """A checkpoint is measured on the data of its run, unless the command line names other data."""
-    ckpt_path = dict(line.overrides).get("ckpt_path")
-    if line.command not in ("validate", "test", "predict") or not ckpt_path:
+def _config_of_run(line: CommandLine) -> dict[str, object] | None:
+    """A checkpoint or a file of sizes brings the configuration of its run along; the command line goes over it."""
+    keys = dict(line.overrides)
+    named = {"finetune": keys.get("sizes"), "validate": keys.get("ckpt_path")}
+    named |= {"test": named["validate"], "predict": named["validate"]}
+    file = named.get(line.command or "")
+    if not file:
         return None
     from pme_lightning.run_folder import find_run_folder
 
-    folder = find_run_folder(ckpt_path)
+    folder = find_run_folder(file)
     if folder is None:
         return None
     config = read_yaml(folder / "config.yaml")
-    return {key: config[key] for key in ("data", "model", "backbone", "optimizer", "seed") if key in config}
+    # The trainer and the logger are of this command, the rest is what the file was made with.
+    parts = ["data", "model", "backbone", "optimizer", "transfer", "seed"]
+    if line.command == "finetune":
+        parts += ["trainer", "early_stopping", "checkpoint"]
+    if os.environ.get("LOCAL_RANK", "0") == "0" and "--print_config" not in line.flags:
+        print(f"configuration: that of {folder.name}, and what the command line says")
+    return {key: config[key] for key in parts if key in config}

@@ -160,7 +160,8 @@ def test_search_then_finetune_equals_pme(run: Run, pme_run: Path) -> None:
     sizes = searched["folder"] / "sizes.safetensors"
     assert searched["test"] is None
     assert searched["embedding"] == read(pme_run)["embedding"]
-    tuned = run("finetune", *words, f"sizes={sizes}")
+    # The rest comes from the run that found them.
+    tuned = run("finetune", f"sizes={sizes}", small=False)
     assert tuned["search"] is None
     assert tuned["embedding"] == read(pme_run)["embedding"]
     assert tuned["test"] == pytest.approx(read(pme_run)["test"], abs=1e-6)
@@ -175,8 +176,8 @@ def test_finetune_starts_warm_from_the_searched_model(run: Run) -> None:
     ]
     # With a learning rate of nothing the fine-tune measures what it starts from.
     still = ["optimizer.lr=1e-12", "trainer.max_epochs=1"]
-    started = run("finetune", "backbone=fm", *warm, "transfer.init=warm", "data.rows=6000", *still)
-    fresh = run("finetune", "backbone=fm", warm[0], "transfer.init=scratch", *still)
+    started = run("finetune", *warm, "transfer.init=warm", *still, small=False)
+    fresh = run("finetune", warm[0], "transfer.init=scratch", *still, small=False)
     assert started["test"]["logloss"] < fresh["test"]["logloss"] - 0.005
 
 
