@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from pme_lightning.embedding import FullEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
-from pme_lightning.search import Allocator, Budget, Criterion, Schedule, SearchResult, parse_budget
+from pme_lightning.search import Allocation, Allocator, Budget, Criterion, Schedule, Scores, SearchResult, parse_budget
 
 
 class PruningCallback(Callback):
@@ -20,7 +20,7 @@ class PruningCallback(Callback):
 
     The schedule says in which steps gradients are gathered and when values are pruned, the criterion turns weights
     and gradients into scores, the allocator turns scores and the budget into sizes. The search stops the fit when it
-    is done and leaves its outcome in :attr:`result`.
+    is done and leaves its outcome in :attr:`result`; :meth:`result_for` gives the sizes for other budgets.
 
     Args:
         criterion: Scores the embedding values, for example ``Fisher()``.
@@ -49,6 +49,8 @@ class PruningCallback(Callback):
         self.frequencies = frequencies
         self.step = 0
         self.steps_per_epoch = 0
+        self.field_tokens: list[int] = []
+        self.scores: Scores | None = None
         self.result: SearchResult | None = None
 
     def num_steps(self, steps_per_epoch: int) -> int:
@@ -115,9 +117,35 @@ class PruningCallback(Callback):
         self.criterion.load_state(state_dict["criterion"])
         self.criterion.basis = state_dict["basis"]
 
+    def result_for(self, budget: float | int | str) -> SearchResult:
+        """Returns the sizes for another budget, from the same search.
+
+        Args:
+            budget: As in the class.
+
+        Raises:
+            BadInput: The budget cannot be read, or nothing fits into it.
+            RuntimeError: The search is not done yet.
+        """
+        if self.scores is None or self.frequencies is None:
+            raise RuntimeError("the search is not done yet: fit first")
+        parsed = parse_budget(budget)
+        V, D = self.scores.table.shape
+        total = V * (D + (self.scores.linear is not None))
+        allocation = self._allocate(self.scores, parsed.parameters(total, overhead=D * D))
+        return SearchResult(
+            sizes=allocation.sizes,
+            linear=allocation.linear,
+            embedding_dim=D,
+            basis=self.scores.basis,
+            budget=str(parsed),
+            criterion=type(self.criterion).__name__,
+        )
+
     @torch.no_grad()
     def _prune(self, pl_module: LightningModule, progress: float, optimizers: list[Optimizer] | None = None) -> None:
         embedding = self._embedding(pl_module)
+        self.field_tokens = cast(CTRModule, pl_module).field_tokens
         assert self.frequencies is not None
         weight, linear = embedding.weight.detach(), self._linear(embedding)
         # What was pruned before is worth nothing, whatever the optimizer's momentum has made of it.
@@ -126,15 +154,9 @@ class PruningCallback(Callback):
         if linear is not None and embedding.kept_linear is not None:
             linear = linear * embedding.kept_linear
         scores = self.criterion.scores(weight, linear, self.frequencies)
-        target, total = self._values(embedding), embedding.num_parameters
-        allocation = self.allocator.allocate(
-            scores.table,
-            total - round(progress * (total - target)),
-            linear_scores=scores.linear,
-            priority=self.frequencies,
-            field_tokens=cast(CTRModule, pl_module).field_tokens,
-        )
         if progress < 1:
+            target, total = self._values(embedding), embedding.num_parameters
+            allocation = self._allocate(scores, total - round(progress * (total - target)))
             if scores.basis is not None:
                 embedding.rotate_(scores.basis)
                 self._rotate_moments(embedding, scores.basis, optimizers or [])
@@ -143,13 +165,12 @@ class PruningCallback(Callback):
             embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
             return
         basis = scores.basis if embedding.projection is None else embedding.projection.T
-        self.result = SearchResult(
-            sizes=allocation.sizes.cpu(),
-            linear=None if allocation.linear is None else allocation.linear.cpu(),
-            embedding_dim=embedding.embedding_dim,
-            basis=None if basis is None else basis.cpu(),
-            budget=str(self.budget),
-            criterion=type(self.criterion).__name__,
+        self.scores = Scores(scores.table, scores.linear, basis)
+        self.result = self.result_for(str(self.budget))
+
+    def _allocate(self, scores: Scores, values: int) -> Allocation:
+        return self.allocator.allocate(
+            scores.table, values, scores.linear, priority=self.frequencies, field_tokens=self.field_tokens
         )
 
     @staticmethod

@@ -186,3 +186,18 @@ def test_frequencies_of_other_tokens_are_refused(tiny: LightningDataModule, make
     callback = PruningCallback(Fisher(), AfterWarmup(), Prefix(), budget=0.5, frequencies=torch.ones(3))
     with pytest.raises(BadInput, match="frequencies of 3 tokens, the model has 33"):
         search(tiny, make_trainer, callback)
+
+
+def test_one_search_serves_all_budgets(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(Fisher(), AfterWarmup(), Prefix(), budget=0.5)
+    with pytest.raises(RuntimeError, match="fit first"):
+        callback.result_for(0.5)
+    search(tiny, make_trainer, callback)
+    smaller, same, larger = (callback.result_for(budget) for budget in (0.3, 0.5, 0.8))
+    assert torch.equal(same.sizes, callback.result.sizes)
+    assert torch.equal(same.linear, callback.result.linear)
+    # Prefix allocations are nested: a larger budget never takes from any token.
+    assert (smaller.sizes <= same.sizes).all()
+    assert (same.sizes <= larger.sizes).all()
+    assert smaller.parameters < same.parameters < larger.parameters
+    assert torch.equal(smaller.basis, same.basis)
