@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
+
+
+def phase_progress(phase: str) -> Callback:
+    """Returns the display of a phase: a bar on a terminal, lines anywhere else."""
+    return PhaseBar(phase) if sys.stdout.isatty() else EpochLines(phase)
 
 
 class PhaseBar(RichProgressBar):

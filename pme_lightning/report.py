@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from lightning.pytorch import Callback
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -19,7 +18,6 @@ from pme_lightning.module import CTRModule
 
 if TYPE_CHECKING:
     from pme_lightning.data import EncodedDataModule
-    from pme_lightning.runner import Runner
 
 BYTES_PER_PARAMETER = 4
 
@@ -44,13 +42,6 @@ def print_data(data: EncodedDataModule) -> None:
         f"data: {data.name}, {rows['train']:,} / {rows['valid']:,} / {rows['test']:,} rows "
         f"(train / valid / test), {len(data.fields)} fields, {data.num_tokens:,} tokens"
     )
-
-
-def progress(phase: str) -> Callback:
-    """Returns the progress display of a phase: a bar on a terminal, a line an epoch anywhere else."""
-    from pme_lightning.progress import EpochLines, PhaseBar
-
-    return PhaseBar(phase) if sys.stdout.isatty() else EpochLines(phase)
 
 
 # The summary.
@@ -88,10 +79,14 @@ def block(
 
 
 def summary(
-    runner: Runner, search: dict[str, Any] | None, model: dict[str, Any], baseline: dict[str, Any] | None
+    command: str,
+    seed: int,
+    data: EncodedDataModule,
+    search: dict[str, Any] | None,
+    model: dict[str, Any],
+    baseline: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Returns the whole of ``summary.json``."""
-    data = runner.data
     facts: dict[str, Any] = {"name": data.name, "rows": data.rows, "fields": len(data.fields)}
     facts["tokens"] = data.num_tokens
     for name in ("best_auc", "best_logloss"):
@@ -100,8 +95,8 @@ def summary(
             facts[name] = float(getattr(data, name))
     return {
         "version": 1,
-        "command": runner.command,
-        "seed": runner.config.seed,
+        "command": command,
+        "seed": seed,
         "data": facts,
         "search": search,
         **{"embedding": None, "finetune": None, "test": None} | model,

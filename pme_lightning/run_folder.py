@@ -28,20 +28,16 @@ class RunFolder:
 
     def __init__(self, path: str | Path | None, label: str = "run") -> None:
         # The ranks of a run that spans processes write to one folder: the first to come names it.
-        path = path or os.environ.get("PME_RUN_DIR")
-        if path is None:
-            base = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{label}"
-            path, attempt = base, 1
-            while path.exists():
-                attempt += 1
-                path = base.with_name(f"{base.name}-{attempt}")
-        elif "PME_RUN_DIR" not in os.environ and (Path(path) / "config.yaml").exists():
+        agreed = os.environ.get("PME_RUN_DIR")
+        if path is not None and agreed is None and (Path(path) / "config.yaml").exists():
             raise BadInput(f"run_dir: '{path}' already holds a run; name another folder, or leave run_dir out")
+        self._new = path is None and agreed is None
+        path = agreed or path or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{label}"
         self.path = Path(path).expanduser().absolute()
         self._made: Path | None = None
 
     def create(self) -> None:
-        """Makes the folder.
+        """Makes the folder; one named by time gets a number if another run of this second has that name.
 
         Raises:
             BadInput: That is not possible here.
@@ -49,11 +45,19 @@ class RunFolder:
         made = self.path
         while not made.parent.exists():
             made = made.parent
-        existed = self.path.exists()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadInput(f"run_dir: cannot make the folder '{self.path}': {error.strerror}") from error
+        existed, name, attempt = self.path.exists(), self.path.name, 1
+        while True:
+            try:
+                self.path.mkdir(parents=True, exist_ok=not self._new)
+                break
+            except FileExistsError as error:
+                if not self._new:
+                    raise BadInput(f"run_dir: '{self.path}' is a file, not a folder") from error
+                attempt += 1
+                self.path = self.path.with_name(f"{name}-{attempt}")
+                existed, made = False, self.path
+            except OSError as error:
+                raise BadInput(f"run_dir: cannot make the folder '{self.path}': {error.strerror}") from error
         self._made = None if existed else made
         os.environ.setdefault("PME_RUN_DIR", str(self.path))
 

@@ -7,7 +7,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.loggers import finish_loggers, phase_logger
 from pme_lightning.module import CTRModule
+from pme_lightning.progress import phase_progress
 from pme_lightning.run_folder import RunFolder, find_run_folder
 from pme_lightning.search import SearchResult
+from pme_lightning.throughput import Throughput
 
 
 @dataclass
@@ -107,41 +110,49 @@ class Runner:
             self.data.renumber(None)
             full = self.fit("full", self.module())
             baseline = report.block(full.module, full.facts, self.test(full))
-        return report.summary(self, searched, report.block(multi_size.module, multi_size.facts, metrics), baseline)
+        return self._summary(searched, report.block(multi_size.module, multi_size.facts, metrics), baseline)
 
     def _search(self) -> dict[str, Any]:
         searched, result, module = self._searched()
         found = report.embedding_facts(module.full_parameters, result.parameters + result.embedding_dim**2)
-        return report.summary(self, searched, {"embedding": found}, None)
+        return self._summary(searched, {"embedding": found})
 
     def _finetune(self) -> dict[str, Any]:
         assert self.sizes is not None
         transfer = self._transfer(self.sizes)
+        if self._warm() and not self.config.ckpt_path:
+            self.config.ckpt_path = self._searched_model()
         module = self._load() if self.config.ckpt_path else self.module()
         self.sizes.save(self.folder.sizes)
         fitted = self.fit("finetune", module, transfer)
-        return report.summary(self, None, report.block(fitted.module, fitted.facts, self.test(fitted)), None)
+        return self._summary(None, report.block(fitted.module, fitted.facts, self.test(fitted)))
 
     def _fit(self) -> dict[str, Any]:
         fitted = self.fit("full", self.module())
-        return report.summary(self, None, report.block(fitted.module, fitted.facts, self.test(fitted)), None)
+        return self._summary(None, report.block(fitted.module, fitted.facts, self.test(fitted)))
 
     def _validate(self) -> dict[str, Any]:
         module = self._load()
-        found = self._trainer("validate", []).validate(module, datamodule=self.data, verbose=False)[0]
-        return report.summary(self, None, report.block(module, None, found, split="valid"), None)
+        trainer = self._trainer("validate", [])
+        with _interruptible(trainer):
+            found = trainer.validate(module, datamodule=self.data, verbose=False)[0]
+        return self._summary(None, report.block(module, None, found, split="valid"))
 
     def _test(self) -> dict[str, Any]:
         module = self._load()
-        found = self._trainer("test", []).test(module, datamodule=self.data, verbose=False)[0]
-        return report.summary(self, None, report.block(module, None, found), None)
+        trainer = self._trainer("test", [])
+        with _interruptible(trainer):
+            found = trainer.test(module, datamodule=self.data, verbose=False)[0]
+        return self._summary(None, report.block(module, None, found))
 
     def _predict(self) -> dict[str, Any]:
         module = self._load()
-        batches = self._trainer("predict", []).predict(module, datamodule=self.data)
+        trainer = self._trainer("predict", [])
+        with _interruptible(trainer):
+            batches = trainer.predict(module, datamodule=self.data)
         assert batches is not None
         report.write_predictions(torch.cat(batches), self.folder.path / "predictions.parquet")  # type: ignore[arg-type]
-        return report.summary(self, None, report.block(module, None, None), None)
+        return self._summary(None, report.block(module, None, None))
 
     # The phases.
 
@@ -159,13 +170,13 @@ class Runner:
         # The search looks at training rows alone: the validation split stays for choosing among models.
         trainer = self._trainer("search", callbacks, max_epochs=-1, max_steps=steps, limit_val_batches=0)
         started = time.perf_counter()
-        self._fit_with(trainer, module)
+        with _interruptible(trainer):
+            trainer.fit(module, datamodule=self.data)
         result: SearchResult | None = callback.result
         if result is None:
             raise BadInput("the search ended before it had pruned: do trainer.max_time or a callback stop it early?")
         seconds = time.perf_counter() - started
         result.save(self.folder.sizes)
-        warm = init_args(self.config.transfer).get("init") == "warm"
         if self.command == "search":
             trainer.save_checkpoint(self.folder.checkpoints("search") / "last.ckpt", weights_only=True)
         facts = {
@@ -175,7 +186,7 @@ class Runner:
             "budget": result.budget,
             "kept": result.parameters,
         }
-        return facts, result, module if warm or self.command == "search" else self.module()
+        return facts, result, module if self._warm() or self.command == "search" else self.module()
 
     def fit(self, phase: str, module: CTRModule, *callbacks: Callback) -> Fitted:
         """Trains a module until validation says enough, and keeps its best checkpoint.
@@ -185,8 +196,6 @@ class Runner:
             module: The module.
             callbacks: What else takes part, such as the transfer.
         """
-        from pme_lightning.throughput import Throughput
-
         seed_everything(self.config.seed, workers=True, verbose=False)
         checkpoint = ModelCheckpoint(self.folder.checkpoints(phase), **self.config.checkpoint.as_dict())
         throughput = Throughput()
@@ -194,7 +203,8 @@ class Runner:
         trainer = self._trainer(phase, [*callbacks, stopping, checkpoint, throughput])
         report.say(f"{'fine-tune' if callbacks else 'full-size model'}: at most {trainer.max_epochs} epochs")
         started = time.perf_counter()
-        self._fit_with(trainer, module)
+        with _interruptible(trainer):
+            trainer.fit(module, datamodule=self.data)
         seconds = time.perf_counter() - started
         if not checkpoint.best_model_path:
             raise BadInput(
@@ -212,20 +222,16 @@ class Runner:
 
     def test(self, fitted: Fitted) -> dict[str, float]:
         """Measures the best checkpoint on the test split, once."""
-        return dict(
-            fitted.trainer.test(
+        with _interruptible(fitted.trainer):
+            found = fitted.trainer.test(
                 fitted.module, datamodule=self.data, ckpt_path=str(fitted.best), verbose=False, weights_only=True
-            )[0]
-        )
+            )
+        return dict(found[0])
 
-    def _fit_with(self, trainer: Trainer, module: CTRModule) -> None:
-        try:
-            trainer.fit(module, datamodule=self.data)
-        except SystemExit as error:
-            # Lightning answers Ctrl-C by leaving the process once its checkpoint is written.
-            if trainer.state.status == TrainerStatus.INTERRUPTED:
-                raise KeyboardInterrupt from error
-            raise
+    def _summary(
+        self, search: dict[str, Any] | None, model: dict[str, Any], baseline: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        return report.summary(self.command, self.config.seed, self.data, search, model, baseline)
 
     # The parts.
 
@@ -285,6 +291,20 @@ class Runner:
     def _transfer(self, result: SearchResult) -> Callback:
         return instantiate(self.config.transfer.class_path, sizes=result, **init_args(self.config.transfer))
 
+    def _warm(self) -> bool:
+        return init_args(self.config.transfer).get("init") == "warm"
+
+    def _searched_model(self) -> str:
+        """Returns the checkpoint of the model that the sizes were searched with."""
+        folder = find_run_folder(self.config.sizes)
+        path = folder and folder / "checkpoints" / "search" / "last.ckpt"
+        if path is None or not path.is_file():
+            raise BadInput(
+                "transfer.init=warm needs the model that was searched: ckpt_path=PATH of its checkpoint "
+                "(the search command keeps one in checkpoints/search/last.ckpt)"
+            )
+        return str(path)
+
     def _trainer(self, phase: str, callbacks: Sequence[Callback], **arguments: Any) -> Trainer:
         """Builds the phase's own Trainer: a second fit on a spent one would do nothing."""
         options = build(self.config.trainer) | arguments
@@ -295,7 +315,7 @@ class Runner:
         options["enable_model_summary"] = bool(options.get("enable_model_summary"))
         options["num_sanity_val_steps"] = options.get("num_sanity_val_steps") or 0
         if options.get("enable_progress_bar") is not False:
-            options["callbacks"].append(report.progress(phase))
+            options["callbacks"].append(phase_progress(phase))
             options["enable_progress_bar"] = sys.stdout.isatty()
         try:
             return Trainer(**options)
@@ -318,6 +338,17 @@ class Runner:
 
     def _label(self) -> str:
         return f"{self.command}-{self.config.backbone.class_path.rpartition('.')[2].lower()}"
+
+
+@contextmanager
+def _interruptible(trainer: Trainer) -> Iterator[None]:
+    """Turns Lightning's answer to Ctrl-C, which is to leave the process, back into the interruption it was."""
+    try:
+        yield
+    except SystemExit as error:
+        if trainer.state.status == TrainerStatus.INTERRUPTED:
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _quiet_lightning() -> None:

@@ -167,18 +167,18 @@ def test_search_then_finetune_equals_pme(run: Run, pme_run: Path) -> None:
     assert tuned["test"] == pytest.approx(read(pme_run)["test"], abs=1e-6)
 
 
-def test_finetune_starts_warm_from_the_searched_model(run: Run) -> None:
-    words = ["backbone=fm", "search.budget=0.5", "optimizer.lr=0.02"]
-    searched = run("search", *words, "search.schedule.epochs=3")
-    warm = [
-        f"sizes={searched['folder']}/sizes.safetensors",
-        f"ckpt_path={searched['folder']}/checkpoints/search/last.ckpt",
-    ]
+def test_finetune_starts_warm_from_the_searched_model(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    searched = run("search", "backbone=fm", "search.budget=0.5", "optimizer.lr=0.02", "search.schedule.epochs=3")
+    sizes = f"sizes={searched['folder']}/sizes.safetensors"
     # With a learning rate of nothing the fine-tune measures what it starts from.
     still = ["optimizer.lr=1e-12", "trainer.max_epochs=1"]
-    started = run("finetune", *warm, "transfer.init=warm", *still, small=False)
-    fresh = run("finetune", warm[0], "transfer.init=scratch", *still, small=False)
+    started = run("finetune", sizes, "transfer.init=warm", *still, small=False)
+    fresh = run("finetune", sizes, "transfer.init=scratch", *still, small=False)
     assert started["test"]["logloss"] < fresh["test"]["logloss"] - 0.005
+    (searched["folder"] / "checkpoints" / "search" / "last.ckpt").unlink()
+    with pytest.raises(SystemExit):
+        run("finetune", sizes, "transfer.init=warm", *still, small=False)
+    assert "transfer.init=warm needs the model that was searched" in capsys.readouterr().err
 
 
 def test_fit_trains_the_full_size_model_alone(run: Run, pme_run: Path) -> None:
