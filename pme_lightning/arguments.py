@@ -6,6 +6,7 @@ import re
 import warnings
 from argparse import ArgumentError
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -33,8 +34,15 @@ _FROM_THE_RUN = {
     "logger": {"save_dir", "prefix", "experiment", "dir"},
     "transfer": {"sizes"},
     "search": {"frequencies"},
-    "checkpoint": {"dirpath"},
+    # Names and numbers of checkpoints are what the run folder promises; what is best is the user's to say.
+    "checkpoint": {"dirpath", "filename", "save_top_k", "save_last", "save_on_exception", "enable_version_counter"}
+    | {"auto_insert_metric_name", "every_n_train_steps", "train_time_interval", "every_n_epochs", "verbose"}
+    | {"save_on_train_epoch_end"},
 }
+
+
+# What a run measures, and which way is better.
+_METRICS = {"valid_auc": "max", "valid_logloss": "min", "train_loss": "min"}
 
 
 class Arguments(LightningCLI):
@@ -100,12 +108,13 @@ def parse_config(composition: Composition) -> tuple[LightningArgumentParser, Nam
     _check_classes(composition.config)
     base = ["--config", yaml.safe_dump(composition.config, sort_keys=False)]
     cli = _parse(base)
-    if not composition.overrides:
-        return cli.parser, cli.config
-    known = set(_keys(cli.config.as_dict()))
-    for key, value in composition.overrides:
-        _check_key(key, value, known)
-    cli = _parse([*base, *(f"--{key}={value}" for key, value in composition.overrides)])
+    if composition.overrides:
+        known = set(_keys(cli.config.as_dict()))
+        for key, value in composition.overrides:
+            _check_key(key, value, known)
+        cli = _parse([*base, *(f"--{key}={value}" for key, value in composition.overrides)])
+    _make_paths_absolute(cli.config)
+    _check_values(cli.config)
     return cli.parser, cli.config
 
 
@@ -151,6 +160,43 @@ def _parse(args: list[str]) -> Arguments:
         raise
     except (TypeError, ValueError, ImportError, AttributeError) as error:
         raise BadInput(_one_line(str(error))) from error
+
+
+def _make_paths_absolute(config: Namespace) -> None:
+    """Lets the written configuration name the same files from any folder."""
+    data = config.data.init_args if "init_args" in config.data else Namespace()
+    places = [(config, key) for key in ("sizes", "ckpt_path")]
+    places += [(data, key) for key in vars(data) if key == "path" or key.endswith("_path")]
+    for node, key in places:
+        value = node[key]
+        if isinstance(value, str) and Path(value).expanduser().exists():
+            node[key] = str(Path(value).expanduser().absolute())
+
+
+def _check_values(config: Namespace) -> None:
+    """Refuses settings with which a run could only end in a complaint, before any data is read."""
+    if not 0 <= config.seed < 2**32:
+        raise BadInput(f"seed: {config.seed} is outside 0 ... {2**32 - 1}")
+    for key in ("early_stopping", "checkpoint"):
+        monitor, mode = config[key].monitor, config[key].mode
+        if monitor not in _METRICS:
+            raise BadInput(f"{key}.monitor: '{monitor}' is not measured; {did_you_mean(str(monitor), _METRICS)}")
+        if mode != _METRICS[monitor]:
+            raise BadInput(f"{key}.mode: '{mode}' does not suit {monitor}; write {key}.mode={_METRICS[monitor]}")
+    trainer = config.trainer
+    for key in ("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches", "limit_test_batches"):
+        if trainer[key] == 0:
+            raise BadInput(f"trainer.{key}: with 0 there is nothing to train or to choose the best model by")
+    if trainer.fast_dev_run:
+        raise BadInput("trainer.fast_dev_run keeps no checkpoint to go on with; use trainer.limit_train_batches=10")
+    if trainer.accumulate_grad_batches < 1:
+        raise BadInput(f"trainer.accumulate_grad_batches: {trainer.accumulate_grad_batches} is below 1")
+    every = trainer.check_val_every_n_epoch
+    if every and (trainer.max_epochs or 0) > 0 and every > trainer.max_epochs:
+        raise BadInput(
+            f"trainer.check_val_every_n_epoch: {every} is above trainer.max_epochs={trainer.max_epochs}, "
+            "so no model could be chosen by validation"
+        )
 
 
 def _check_classes(node: Any) -> None:

@@ -23,6 +23,11 @@ def import_class(path: str) -> type:
         raise BadInput(
             f"class_path '{path}': there is no module '{error.name}' on Python's path (the current folder is on it)"
         ) from error
+    except Exception as error:
+        # The user's own module: whatever goes wrong while it is imported is for them to mend.
+        raise BadInput(
+            f"class_path '{path}': importing '{module_name}' fails: {type(error).__name__}: {error}"
+        ) from error
     found = getattr(module, name, None)
     if not isinstance(found, type):
         classes = [key for key, value in vars(module).items() if isinstance(value, type)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from pme_lightning.composition import CommandLine, Composition, GroupFiles, compose, parse_words, read_yaml
 from pme_lightning.errors import BadInput
@@ -20,15 +22,26 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         _run(sys.argv[1:] if args is None else args)
     except BadInput as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _complain(f"error: {error}")
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
-        print(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}", file=sys.stderr)
+        _complain(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}")
         sys.exit(130)
     except BrokenPipeError:
         # The reader (head, less) has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        _complain(f"error: {error.strerror}: {error.filename or 'while writing the run folder or the cache'}")
+        sys.exit(2)
+
+
+def _complain(text: str) -> None:
+    """Says one line on standard error, once however many processes run."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(" ".join(text.split()), file=sys.stderr)
 
 
 def _run(words: Sequence[str]) -> None:
@@ -72,6 +85,8 @@ def _config_of_run(line: CommandLine) -> dict[str, object] | None:
         return None
     from pme_lightning.run_folder import find_run_folder
 
+    if not Path(file).expanduser().is_file():
+        raise BadInput(f"{'sizes' if line.command == 'finetune' else 'ckpt_path'}: there is no file '{file}'")
     folder = find_run_folder(file)
     if folder is None:
         return None

@@ -250,14 +250,19 @@ def compose(line: CommandLine, base: Mapping[str, Any] | None = None) -> Composi
         if group not in line.choices:
             config = merge(config, files.load(group, choice))
     for layer in layers:
-        for group, choice in (layer.pop("groups", None) or {}).items():
+        groups = layer.pop("groups", None) or {}
+        if not isinstance(groups, Mapping):
+            raise BadInput(f"groups: write GROUP: CHOICE below it, not '{groups}'")
+        # "backbone: fm" in a file means what backbone=fm means on the command line.
+        named = {key: layer.pop(key) for key in GROUPS if isinstance(layer.get(key), str) and "." not in layer[key]}
+        for group, choice in {**groups, **named}.items():
             if group not in GROUPS:
                 raise BadInput(f"groups: '{group}' is no group; {did_you_mean(group, GROUPS)}")
             if group not in line.choices:
                 config = _choose(config, group, files.load(group, str(choice)))
         command = command or layer.get("command")
         layer.pop("command", None)
-        config = merge(config, layer)
+        config = {key: _with_init_args(value) for key, value in merge(config, layer).items()}
     for group, choice in line.choices.items():
         if group != "experiment":
             config = _choose(config, group, files.load(group, choice))
@@ -270,9 +275,18 @@ def compose(line: CommandLine, base: Mapping[str, Any] | None = None) -> Composi
         else:
             config = switched
     command = command or "pme"
-    if command not in COMMANDS:
-        raise BadInput(f"command '{command}' is unknown: {did_you_mean(command, COMMANDS)}")
+    if not isinstance(command, str) or command not in COMMANDS:
+        raise BadInput(f"command '{command}' is unknown: {did_you_mean(str(command), COMMANDS)}")
     return Composition(command, config, overrides)
+
+
+def _with_init_args(node: Any) -> Any:
+    """Lets a file name a class's arguments without ``init_args`` in between, as the command line does."""
+    if not isinstance(node, Mapping) or "class_path" not in node:
+        return node
+    loose = {key: value for key, value in node.items() if key not in ("class_path", "init_args", "dict_kwargs")}
+    tight = {key: value for key, value in node.items() if key not in loose}
+    return tight | {"init_args": {**(tight.get("init_args") or {}), **loose}} if loose else node
 
 
 def _choose(config: dict[str, Any], group: str, choice: dict[str, Any]) -> dict[str, Any]:

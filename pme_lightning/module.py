@@ -63,6 +63,10 @@ class CTRModule(LightningModule):
         super().__init__()
         if embedding_dim < 1:
             raise BadInput(f"model.embedding_dim is {embedding_dim}; it must be 1 or more")
+        if embedding_init_std < 0:
+            raise BadInput(f"model.embedding_init_std is {embedding_init_std}; it must be 0 or more")
+        if not field_tokens or min(field_tokens) < 1:
+            raise BadInput(f"field_tokens is {list(field_tokens)}; every field needs at least one token")
         field_tokens = [int(n) for n in field_tokens]
         backbone, optimizer = class_path(backbone), class_path(optimizer)
         # Plain types only: the checkpoint must load without running code from it.
@@ -115,6 +119,26 @@ class CTRModule(LightningModule):
             classes = [[c.size, int(c.linear), c.count] for c in embedding.classes]
             indexed = embedding.index is not None
         self.hparams.update(classes=classes, indexed=indexed, sizes_fingerprint=fingerprint)
+
+    def setup(self, stage: str) -> None:
+        """Refuses data whose tokens are not numbered as this table has them."""
+        renumbered = getattr(getattr(self.trainer, "datamodule", None), "is_renumbered", None)
+        numbered_by_size = isinstance(self.embedding, MultiSizeEmbedding) and self.embedding.index is None
+        if numbered_by_size and renumbered is False:
+            raise BadInput(
+                "this model numbers tokens by size, the data module by vocabulary: call "
+                "data.renumber(SearchResult.load('sizes.safetensors').order()) with the sizes of the model's run"
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        """Ends a training that has diverged."""
+        logloss = self.valid_metrics["logloss"]
+        assert isinstance(logloss, Metric)
+        if logloss.update_called and not torch.isfinite(logloss.compute()):
+            raise BadInput(
+                f"training diverged: the validation logloss of epoch {self.current_epoch + 1} is not a number; "
+                f"lower the learning rate (now {self.optimizer_args.get('lr', 'the default')})"
+            )
 
     def forward(self, ids: Tensor) -> Tensor:
         """Returns the logits ``(B,)`` of rows of token ids ``(B, F)``."""

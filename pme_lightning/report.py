@@ -38,10 +38,8 @@ def print_data(data: EncodedDataModule) -> None:
     """Prints what was read."""
     rows = data.rows
     say(data.describe())
-    say(
-        f"data: {data.name}, {rows['train']:,} / {rows['valid']:,} / {rows['test']:,} rows "
-        f"(train / valid / test), {len(data.fields)} fields, {data.num_tokens:,} tokens"
-    )
+    counts, names = " / ".join(f"{n:,}" for n in rows.values()), " / ".join(rows)
+    say(f"data: {data.name}, {counts} rows ({names}), {len(data.fields)} fields, {data.num_tokens:,} tokens")
 
 
 # The summary.
@@ -70,12 +68,16 @@ def block(
 ) -> dict[str, Any]:
     """Returns the blocks of ``summary.json`` that tell of one model: embedding, fine-tune and test."""
     embedding = module.embedding
-    measured = metrics and {name: float(metrics[f"{split}_{name}"]) for name in ("auc", "logloss")}
+    measured = metrics and {name: _number(metrics[f"{split}_{name}"]) for name in ("auc", "logloss")}
     return {
         "embedding": embedding_facts(module.full_parameters, embedding.num_parameters, embedding.index_bytes),
         "finetune": facts,
         split: measured,
     }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def summary(
@@ -135,14 +137,15 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     best = summary["data"].get("best_auc")
     if best is not None:
         say(f"best reachable on this planted data: AUC {best:.4f}, logloss {summary['data']['best_logloss']:.4f}")
-    if baseline and multi_size:
+    measured = [model["test"][name] for model in (summary, baseline) if baseline for name in ("auc", "logloss")]
+    if baseline and multi_size and None not in measured:
         say(_verdict(summary, baseline))
     say(f"run folder: {shown(folder)}")
 
 
 def _rows() -> list[tuple[str, Any]]:
     def metric(split: str, name: str) -> Any:
-        return lambda model: f"{model[split][name]:.4f}" if model.get(split) else ""
+        return lambda model: "" if (model.get(split) or {}).get(name) is None else f"{model[split][name]:.4f}"
 
     def finetune(name: str, pattern: str) -> Any:
         return lambda model: format(model["finetune"][name], pattern) if (model["finetune"] or {}).get(name) else ""

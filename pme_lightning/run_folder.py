@@ -23,18 +23,23 @@ class RunFolder:
         label: What the run is about, for the name of a new folder.
 
     Raises:
-        BadInput: The folder already holds a run, or its place cannot be written to.
+        BadInput: The folder is not empty, or is a file.
     """
 
     def __init__(self, path: str | Path | None, label: str = "run") -> None:
         # The ranks of a run that spans processes write to one folder: the first to come names it.
         agreed = os.environ.get("PME_RUN_DIR")
-        if path is not None and agreed is None and (Path(path) / "config.yaml").exists():
-            raise BadInput(f"run_dir: '{path}' already holds a run; name another folder, or leave run_dir out")
         self._new = path is None and agreed is None
         path = agreed or path or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{label}"
         self.path = Path(path).expanduser().absolute()
-        self._made: Path | None = None
+        self._made: list[Path] = []
+        try:
+            taken = agreed is None and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        except OSError as error:
+            raise BadInput(f"run_dir: '{self.path}' cannot be used: {error.strerror}") from error
+        if taken and not self._new:
+            what = "holds files already" if self.path.is_dir() else "is a file"
+            raise BadInput(f"run_dir: '{path}' {what}; name a new or empty folder, or leave run_dir out")
 
     def create(self) -> None:
         """Makes the folder; one named by time gets a number if another run of this second has that name.
@@ -42,29 +47,33 @@ class RunFolder:
         Raises:
             BadInput: That is not possible here.
         """
-        made = self.path
-        while not made.parent.exists():
-            made = made.parent
-        existed, name, attempt = self.path.exists(), self.path.name, 1
+        parents = [folder for folder in self.path.parents if not folder.exists()]
+        name, attempt = self.path.name, 1
+        existed = self.path.exists() and not self._new
         while True:
             try:
                 self.path.mkdir(parents=True, exist_ok=not self._new)
                 break
-            except FileExistsError as error:
-                if not self._new:
-                    raise BadInput(f"run_dir: '{self.path}' is a file, not a folder") from error
+            except FileExistsError:
                 attempt += 1
                 self.path = self.path.with_name(f"{name}-{attempt}")
-                existed, made = False, self.path
             except OSError as error:
                 raise BadInput(f"run_dir: cannot make the folder '{self.path}': {error.strerror}") from error
-        self._made = None if existed else made
+        self._made = parents if existed else [self.path, *parents]
         os.environ.setdefault("PME_RUN_DIR", str(self.path))
 
     def discard(self) -> None:
-        """Takes away what :meth:`create` made: the run came to nothing."""
-        if self._made is not None:
-            shutil.rmtree(self._made, ignore_errors=True)
+        """Takes away what this run wrote, and the folders made for it if nobody else uses them."""
+        for item in self.path.iterdir() if self.path.is_dir() else ():
+            if item.is_dir() and not item.is_symlink():
+                shutil.rmtree(item, ignore_errors=True)
+            else:
+                item.unlink(missing_ok=True)
+        for folder in self._made:
+            try:
+                folder.rmdir()
+            except OSError:
+                break  # somebody else's run is in it
         os.environ.pop("PME_RUN_DIR", None)
 
     def checkpoints(self, phase: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import time
@@ -32,6 +33,7 @@ from pme_lightning.errors import BadInput
 from pme_lightning.loggers import finish_loggers, phase_logger
 from pme_lightning.module import CTRModule
 from pme_lightning.progress import phase_progress
+from pme_lightning.run_checks import build_trainer, check_labels, check_parts, check_paths, check_same_model
 from pme_lightning.run_folder import RunFolder, find_run_folder
 from pme_lightning.search import SearchResult
 from pme_lightning.throughput import Throughput
@@ -78,7 +80,10 @@ class Runner:
             KeyboardInterrupt: The run was interrupted; the folder stays if it holds a checkpoint.
         """
         _quiet_lightning()
-        self._check_paths()
+        check_paths(self.command, self.config)
+        check_parts(self.config)
+        if self.config.sizes:
+            self.sizes = SearchResult.load(self.config.sizes)
         self.folder = RunFolder(self.config.run_dir, self._label())
         self.data = self._data()
         self.folder.create()
@@ -89,10 +94,14 @@ class Runner:
             self.folder.write_summary(summary)
             finish_loggers(self._logger, summary)
         except BaseException as error:
-            if isinstance(error, BadInput) or not self.folder.has_checkpoint():
+            if not self.folder.has_checkpoint():
                 self.folder.discard()
-            elif isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt(f"what was done so far is in {report.shown(self.folder.path)}") from None
+                raise
+            kept = f"what was done so far is in {report.shown(self.folder.path)}"
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(kept) from None
+            if isinstance(error, BadInput):
+                raise BadInput(f"{error} ({kept})") from error
             raise
         finally:
             os.environ.pop("PME_RUN_DIR", None)
@@ -147,7 +156,8 @@ class Runner:
 
     def _predict(self) -> dict[str, Any]:
         module = self._load()
-        trainer = self._trainer("predict", [])
+        # One process keeps the rows in order.
+        trainer = self._trainer("predict", [], devices=1, num_nodes=1, strategy="auto")
         with _interruptible(trainer):
             batches = trainer.predict(module, datamodule=self.data)
         assert batches is not None
@@ -160,13 +170,11 @@ class Runner:
         """Searches, and returns what it took, the sizes, and the module to go on with."""
         module = self.module()
         callback = build(self.config.search)
-        steps_per_epoch = max(1, len(self.data.train_dataloader()))
+        accumulated = self.config.trainer.accumulate_grad_batches
+        steps_per_epoch = max(1, math.ceil(len(self.data.train_dataloader()) / accumulated))
         steps = callback.num_steps(steps_per_epoch)
         report.say(f"search: {type(callback).__name__}, {steps} steps")
-        callbacks = [callback]
-        if steps:
-            path = self.folder.checkpoints("search")
-            callbacks.append(ModelCheckpoint(path, "last", save_top_k=0, save_on_exception=True))
+        callbacks = [callback, *([self._last("search", keep=0)] if steps else [])]
         # The search looks at training rows alone: the validation split stays for choosing among models.
         trainer = self._trainer("search", callbacks, max_epochs=-1, max_steps=steps, limit_val_batches=0)
         started = time.perf_counter()
@@ -197,10 +205,12 @@ class Runner:
             callbacks: What else takes part, such as the transfer.
         """
         seed_everything(self.config.seed, workers=True, verbose=False)
-        checkpoint = ModelCheckpoint(self.folder.checkpoints(phase), **self.config.checkpoint.as_dict())
+        checkpoint = ModelCheckpoint(
+            self.folder.checkpoints(phase), "best", enable_version_counter=False, **self.config.checkpoint.as_dict()
+        )
         throughput = Throughput()
         stopping = EarlyStopping(**self.config.early_stopping.as_dict())
-        trainer = self._trainer(phase, [*callbacks, stopping, checkpoint, throughput])
+        trainer = self._trainer(phase, [*callbacks, stopping, checkpoint, self._last(phase), throughput])
         report.say(f"{'fine-tune' if callbacks else 'full-size model'}: at most {trainer.max_epochs} epochs")
         started = time.perf_counter()
         with _interruptible(trainer):
@@ -208,8 +218,9 @@ class Runner:
         seconds = time.perf_counter() - started
         if not checkpoint.best_model_path:
             raise BadInput(
-                f"no checkpoint was kept: '{checkpoint.monitor}' was never measured; "
-                "check trainer.max_epochs, trainer.limit_val_batches and checkpoint.monitor"
+                f"no checkpoint was kept: {checkpoint.monitor} was not measured before the end; "
+                "let the training last longer (trainer.max_steps, trainer.max_time) or validate more often "
+                "(trainer.val_check_interval)"
             )
         best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True, mmap=True)
         facts = {
@@ -219,6 +230,16 @@ class Runner:
             "rows_per_second": throughput.rows_per_second,
         }
         return Fitted(module, trainer, Path(checkpoint.best_model_path), facts)
+
+    def _last(self, phase: str, keep: int = 1) -> ModelCheckpoint:
+        """Keeps the state after each validation (``keep=1``) and at an interruption, apart from the best model."""
+        return ModelCheckpoint(
+            self.folder.checkpoints(phase),
+            "last",
+            save_top_k=keep,
+            save_on_exception=True,
+            enable_version_counter=False,
+        )
 
     def test(self, fitted: Fitted) -> dict[str, float]:
         """Measures the best checkpoint on the test split, once."""
@@ -255,8 +276,15 @@ class Runner:
         except BadInput:
             raise
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BadInput(f"ckpt_path: '{path}' cannot be read as a checkpoint of ours ({reason})") from error
+            raise BadInput(
+                f"ckpt_path: '{path}' cannot be read as a checkpoint of ours: it is damaged, or something else "
+                f"({type(error).__name__})"
+            ) from error
+        check_same_model(path, module, self.config)
+        # How to train on is the command's to say.
+        module.optimizer_class = self.config.optimizer.class_path
+        module.optimizer_args = init_args(self.config.optimizer)
+        module.hparams.update(optimizer=module.optimizer_class, optimizer_args=module.optimizer_args)
         if module.field_tokens != self.data.field_tokens:
             raise BadInput(
                 f"ckpt_path: '{path}' was trained on {len(module.field_tokens)} fields and "
@@ -286,6 +314,8 @@ class Runner:
         data.prepare_data()
         data.setup(None)
         report.print_data(data)
+        if self.command not in ("test", "predict"):
+            check_labels(data)
         return data
 
     def _transfer(self, result: SearchResult) -> Callback:
@@ -317,24 +347,10 @@ class Runner:
         if options.get("enable_progress_bar") is not False:
             options["callbacks"].append(phase_progress(phase))
             options["enable_progress_bar"] = sys.stdout.isatty()
-        try:
-            return Trainer(**options)
-        except (MisconfigurationException, TypeError, ValueError) as error:
-            raise BadInput(f"trainer: {error}") from error
+        return build_trainer(options)
 
     def _resolved(self) -> dict[str, Any]:
         return yaml.safe_load(print_config(self.parser, self.config, self.command))
-
-    def _check_paths(self) -> None:
-        config = self.config
-        if self.command in ("validate", "test", "predict") and not config.ckpt_path:
-            raise BadInput(f"{self.command} needs a checkpoint: ckpt_path=PATH")
-        if self.command == "finetune" and not config.sizes:
-            raise BadInput("finetune needs sizes: sizes=PATH of a search's sizes.safetensors")
-        if config.ckpt_path and not Path(config.ckpt_path).expanduser().is_file():
-            raise BadInput(f"ckpt_path: there is no file '{config.ckpt_path}'")
-        if config.sizes:
-            self.sizes = SearchResult.load(config.sizes)
 
     def _label(self) -> str:
         return f"{self.command}-{self.config.backbone.class_path.rpartition('.')[2].lower()}"
@@ -342,13 +358,15 @@ class Runner:
 
 @contextmanager
 def _interruptible(trainer: Trainer) -> Iterator[None]:
-    """Turns Lightning's answer to Ctrl-C, which is to leave the process, back into the interruption it was."""
+    """Turns Lightning's answers into ours: leaving the process at Ctrl-C, and complaints about its settings."""
     try:
         yield
     except SystemExit as error:
         if trainer.state.status == TrainerStatus.INTERRUPTED:
             raise KeyboardInterrupt from error
         raise
+    except MisconfigurationException as error:
+        raise BadInput(f"trainer: {error}") from error
 
 
 def _quiet_lightning() -> None:

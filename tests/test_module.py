@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -138,3 +139,13 @@ def test_wrong_optimizer_arguments_are_named() -> None:
     module = CTRModule(FIELD_TOKENS, FM, optimizer_args={"learning_rate": 1})
     with pytest.raises(BadInput, match=r"Adam: .*learning_rate"):
         module.configure_optimizers()
+
+
+def test_ids_in_another_numbering_are_refused(tiny: LightningDataModule, make_trainer: Callable[..., Trainer]) -> None:
+    module = CTRModule(tiny.field_tokens, FM, embedding_dim=4)
+    sizes = torch.arange(tiny.num_tokens, 0, -1).clamp(max=4)
+    module.set_embedding(MultiSizeEmbedding.from_sizes(sizes, 4, sizes > 0))
+    with pytest.raises(BadInput, match="numbers tokens by size, the data module by vocabulary"):
+        make_trainer().test(module, datamodule=tiny, verbose=False)
+    tiny.renumber(torch.arange(tiny.num_tokens))
+    make_trainer().test(module, datamodule=tiny, verbose=False)

@@ -56,6 +56,25 @@ def test_discarding_takes_away_what_was_made_and_no_more(tmp_path: Path) -> None
     assert (tmp_path / "kept").is_dir()
 
 
+def test_discarding_leaves_the_runs_of_others(tmp_path: Path) -> None:
+    mine = created(None)
+    (tmp_path / "runs" / "theirs").mkdir()
+    mine.write_text("config.yaml", "")
+    mine.checkpoints("full").mkdir(parents=True)
+    mine.discard()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["theirs"]
+
+
+def test_an_empty_folder_that_was_there_is_emptied_again(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    folder = created("mine")
+    folder.write_text("config.yaml", "")
+    folder.vocabulary.mkdir()
+    folder.discard()
+    assert list((tmp_path / "mine").iterdir()) == []
+    RunFolder("mine")
+
+
 def test_files_appear_whole() -> None:
     folder = created("out")
     folder.write_summary({"a": 1})
@@ -73,8 +92,10 @@ def test_places_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
         created("file/below")
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "config.yaml").write_text("")
-    with pytest.raises(BadInput, match="already holds a run"):
+    with pytest.raises(BadInput, match="holds files already"):
         RunFolder("used")
+    with pytest.raises(BadInput, match="cannot be used"):
+        RunFolder("x" * 300)
 
 
 def test_the_folder_around_a_checkpoint_is_found(tmp_path: Path) -> None:

@@ -32,7 +32,16 @@ CASES = [
     ("model.embedding_dim=0", "embedding_dim is 0"),
     ("search.schedule.epochs=-1", "epochs is -1"),
     ("transfer.init=cold", "'scratch', 'warm'"),
-    ("trainer.max_epochs=0", "no checkpoint was kept"),
+    ("trainer.max_epochs=0", "there is nothing to train"),
+    ("trainer.fast_dev_run=true", "trainer.limit_train_batches=10"),
+    ("trainer.check_val_every_n_epoch=99", "is above trainer.max_epochs"),
+    ("trainer.accumulate_grad_batches=0", "accumulate_grad_batches: 0 is below 1"),
+    ("early_stopping.monitor=nonsense", "early_stopping.monitor: 'nonsense' is not measured"),
+    ("checkpoint.monitor=valid_logloss", "write checkpoint.mode=min"),
+    ("model.embedding_init_std=-1", "embedding_init_std is -1"),
+    ("seed=-1", "seed: -1 is outside"),
+    ("fit ckpt_path=x.ckpt", "fit starts from nothing"),
+    ("pme sizes=x.safetensors", "pme takes no sizes"),
     ("trainer.accelerator=gpu", "trainer: No supported gpu backend"),
     # classes
     ("backbone=nowhere.Net", "no module 'nowhere'"),
@@ -46,7 +55,7 @@ CASES = [
     ("test", "test needs a checkpoint: ckpt_path=PATH"),
     ("test ckpt_path=nowhere.ckpt", "there is no file 'nowhere.ckpt'"),
     ("finetune", "finetune needs sizes"),
-    ("finetune sizes=nowhere.safetensors", "there is no such file"),
+    ("finetune sizes=nowhere.safetensors", "sizes: there is no file 'nowhere.safetensors'"),
     ("--config=nowhere.yaml", "config file 'nowhere.yaml' does not exist"),
     ("config_dir=nowhere", "there is no folder 'nowhere'"),
 ]
@@ -132,7 +141,7 @@ def test_broken_files(
     Path("cut.safetensors").write_bytes((pme_run / "sizes.safetensors").read_bytes()[:100])
     Path("broken.yaml").write_text("a: [1")
     for name in ("cut", "text", "foreign"):
-        assert f"'{name}.ckpt' cannot be read as a checkpoint" in fails(
+        assert f"{name}.ckpt' cannot be read as a checkpoint" in fails(
             [*SMALL, "test", f"ckpt_path={name}.ckpt"], capsys
         )
     assert "not a whole safetensors file" in fails([*SMALL, "finetune", "sizes=cut.safetensors"], capsys)
@@ -152,7 +161,7 @@ def test_a_checkpoint_of_other_data(
 
 def test_a_folder_that_holds_a_run_already(pme_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in pme_run.rglob("*")}
-    assert "already holds a run" in fails([*SMALL, f"run_dir={pme_run}"], capsys)
+    assert "holds files already" in fails([*SMALL, f"run_dir={pme_run}"], capsys)
     assert {path: path.stat().st_mtime_ns for path in pme_run.rglob("*")} == before
 
 
@@ -161,3 +170,43 @@ def test_as_a_process(shell: Callable[..., subprocess.CompletedProcess[str]], tm
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: backbone=deepfn: no such choice; did you mean 'deepfm'?\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_split_with_one_label_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folds = ["train"] * 60 + ["valid"] * 20 + ["test"] * 20
+    clicks = [0, 1] * 30 + [1] * 20 + [0, 1] * 10
+    path = parquet(tmp_path, click=clicks, user=list(range(100)), fold=folds)
+    said = fails(["data=parquet", f"data.path={path}", "data.split_column=fold"], capsys)
+    assert "the valid split of 'clicks' has only rows with label 1" in said
+
+
+def test_a_training_that_diverges_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = fails([*SMALL, "fit", "backbone=fm", "optimizer=sgd", "optimizer.lr=1e30"], capsys)
+    assert "training diverged" in said
+    assert "what was done so far is in runs/" in said
+    assert not list(tmp_path.glob("runs/*/summary.json"))
+
+
+def test_a_module_that_cannot_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_backbone.py").write_text("class Net(")
+    assert "importing 'broken_backbone' fails: SyntaxError" in fails(["backbone=broken_backbone.Net"], capsys)
+
+
+def test_a_checkpoint_is_not_measured_as_another_model(
+    pme_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["test", f"ckpt_path={pme_run}/checkpoints/finetune/best.ckpt"]
+    assert "leave backbone and model out" in fails([*words, "backbone=fm"], capsys)
+    assert "embedding_dim 8, not 4" in fails([*words, "model.embedding_dim=4"], capsys)
+    assert "there is no file" in fails(["predict", "ckpt_path=typo.ckpt", "data.predict_path=x.csv"], capsys)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from pme_lightning.module import CTRModule
 
@@ -89,6 +90,11 @@ def test_ctrl_c_ends_cleanly_and_keeps_the_last_checkpoint(tmp_path: Path) -> No
     assert not (tmp_path / "out" / "summary.json").exists()
     model = CTRModule.load_from_checkpoint(tmp_path / "out/checkpoints/finetune/last.ckpt")
     assert model.embedding.num_parameters < 600 * 9
+    # The best model is one that was validated, not what the interruption found: whole epochs of 19 steps.
+    best = torch.load(tmp_path / "out/checkpoints/finetune/best.ckpt", weights_only=True)
+    last = torch.load(tmp_path / "out/checkpoints/finetune/last.ckpt", weights_only=True)
+    assert best["global_step"] % 19 == 0
+    assert best["global_step"] <= last["global_step"]
 
 
 def test_ctrl_c_before_anything_is_worth_keeping_leaves_nothing(tmp_path: Path) -> None:

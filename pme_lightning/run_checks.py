@@ -1,0 +1,76 @@
+"""What is checked of a run before it costs time: that its parts are there, can be built, and fit together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from pme_lightning.arguments import build, init_args
+from pme_lightning.class_path import instantiate
+from pme_lightning.data import EncodedDataModule
+from pme_lightning.errors import BadInput
+from pme_lightning.module import CTRModule
+from pme_lightning.run_folder import find_run_folder
+
+
+def check_paths(command: str, config: Namespace) -> None:
+    """Refuses a command without the files it needs, or with files that it would not look at."""
+    if command in ("validate", "test", "predict") and not config.ckpt_path:
+        raise BadInput(f"{command} needs a checkpoint: ckpt_path=PATH")
+    if command == "finetune" and not config.sizes:
+        raise BadInput("finetune needs sizes: sizes=PATH of a search's sizes.safetensors")
+    if command in ("pme", "search", "fit"):
+        if config.ckpt_path:
+            raise BadInput(f"{command} starts from nothing: leave ckpt_path out, or use finetune or test")
+        if config.sizes:
+            raise BadInput(f"{command} takes no sizes: use finetune sizes=PATH")
+    if config.ckpt_path and not Path(config.ckpt_path).expanduser().is_file():
+        raise BadInput(f"ckpt_path: there is no file '{config.ckpt_path}'")
+
+
+def check_parts(config: Namespace) -> None:
+    """Builds once, before any data is read, what does not need the data: bad values show at once."""
+    parameters = [torch.nn.Parameter(torch.zeros(1))]
+    instantiate(config.optimizer.class_path, parameters, **init_args(config.optimizer))
+    build(config.search)
+    EarlyStopping(**config.early_stopping.as_dict())
+    build_trainer(build(config.trainer) | {"logger": False, "enable_progress_bar": False})
+
+
+def check_labels(data: EncodedDataModule) -> None:
+    """Refuses splits that AUC cannot be measured on."""
+    for split, (_, labels) in data.data.splits.items():
+        if len(labels) and labels.min() == labels.max():
+            raise BadInput(
+                f"the {split} split of '{data.name}' has only rows with label {int(labels[0])}: "
+                "AUC needs both labels; split the rows in another way"
+            )
+
+
+def check_same_model(path: str, module: CTRModule, config: Namespace) -> None:
+    """Refuses a command line that asks for another model than the checkpoint of a run holds."""
+    if find_run_folder(path) is None:
+        return
+    asked = {"backbone": config.backbone.class_path, "backbone_args": init_args(config.backbone)}
+    asked["embedding_dim"] = config.model.embedding_dim
+    for key, value in asked.items():
+        if json.dumps(value, default=str) != json.dumps(module.hparams[key], default=str):
+            raise BadInput(
+                f"ckpt_path: '{path}' was trained with {key} {module.hparams[key]}, not {value}: "
+                "leave backbone and model out, they come with the checkpoint"
+            )
+
+
+def build_trainer(options: dict[str, Any]) -> Trainer:
+    """Builds a Trainer; what it objects to is the user's input."""
+    try:
+        return Trainer(**options)
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise BadInput(f"trainer: {error}") from error
