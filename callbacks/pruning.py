@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
@@ -31,7 +32,7 @@ class PruningCallback(Callback):
         frequencies: ``(V,)``, how often each token occurs in the training data; ``None`` asks the datamodule.
 
     Raises:
-        BadInput: The budget cannot be read, or nothing fits into it.
+        BadInput: The budget cannot be read, or the criterion needs gradients and the schedule has no steps.
     """
 
     def __init__(
@@ -42,6 +43,12 @@ class PruningCallback(Callback):
         budget: float | int | str = 0.2,
         frequencies: Tensor | None = None,
     ) -> None:
+        if criterion.needs_gradients and schedule.num_steps(1) == 0:
+            raise BadInput(
+                f"search.criterion {type(criterion).__name__} needs gradients and search.schedule "
+                f"{type(schedule).__name__} has no steps: choose AfterWarmup, Gradual or AtInit, "
+                "or a criterion without gradients such as Popularity"
+            )
         self.criterion = criterion
         self.schedule = schedule
         self.allocator = allocator
@@ -54,11 +61,17 @@ class PruningCallback(Callback):
         self.result: SearchResult | None = None
 
     def num_steps(self, steps_per_epoch: int) -> int:
-        """Returns the length of the search in optimizer steps."""
+        """Returns the length of the search in optimizer steps, given those of an epoch."""
         return self.schedule.num_steps(steps_per_epoch)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reads the token counts and checks the budget; rules that need no training are done here already."""
+        """Reads the token counts and checks the budget; a search of no steps is done here, and so is its fit.
+
+        Raises:
+            BadInput: The budget, the sizes or the frequencies do not fit the model, or the callback is spent.
+        """
+        if self.result is not None:
+            raise BadInput("one PruningCallback per fit: this one has its result already, make a new one")
         embedding = self._embedding(pl_module)
         if self.frequencies is None:
             self.frequencies = getattr(getattr(trainer, "datamodule", None), "frequencies", None)
@@ -68,18 +81,29 @@ class PruningCallback(Callback):
         if known != embedding.num_tokens:
             raise BadInput(f"PruningCallback got frequencies of {known} tokens, the model has {embedding.num_tokens}")
         self.frequencies = self.frequencies.to(embedding.weight.device)
-        self._values(embedding)
+        self.allocator.check_sizes(embedding.num_tokens, embedding.embedding_dim, self._values(embedding))
         if self.schedule.num_steps(1) == 0:
             self.criterion.start(embedding.weight.detach(), self._linear(embedding), self.frequencies)
             self._prune(pl_module, 1.0)
+            trainer.should_stop = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Learns how many optimizer steps an epoch has."""
-        batches = int(trainer.num_training_batches)
-        self.steps_per_epoch = max(1, batches // trainer.accumulate_grad_batches)
+        """Learns how many optimizer steps an epoch has.
+
+        Raises:
+            BadInput: The callback took part in another fit that did not finish.
+        """
+        if self.step > trainer.global_step:
+            raise BadInput(
+                f"one PruningCallback per fit: this one is {self.step} steps into another fit, make a new one"
+            )
+        # The last batches of an epoch make a step even where they are fewer than accumulate_grad_batches.
+        self.steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Gathers the gradients of this step; in a frozen step it also takes them away from the optimizer."""
+        if self.result is not None:
+            return  # trainer.min_epochs or min_steps keep the fit going
         action = self.schedule.action(self.step, self.steps_per_epoch)
         embedding = self._embedding(pl_module)
         assert self.frequencies is not None
@@ -98,14 +122,27 @@ class PruningCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Prunes after a step where the schedule says so; ends the fit after the last one."""
-        if trainer.global_step <= self.step:
-            return  # in the middle of accumulated gradients
+        if self.result is not None or trainer.global_step <= self.step:
+            return  # done, or in the middle of accumulated gradients
         action = self.schedule.action(self.step, self.steps_per_epoch)
         self.step += 1
         if action.prune is not None:
             self._prune(pl_module, action.prune, trainer.optimizers)
         if self.result is not None:
             trainer.should_stop = True
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses to end without a result; not called when the fit fails or is interrupted.
+
+        Raises:
+            BadInput: The fit was too short for the search.
+        """
+        if self.result is None:
+            steps = self.num_steps(self.steps_per_epoch) if self.steps_per_epoch else "some"
+            raise BadInput(
+                f"the search needs {steps} steps and the fit ended after {self.step}: "
+                "raise trainer.max_epochs (or max_steps, max_time), or shorten search.schedule"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """What a search that was interrupted goes on from."""

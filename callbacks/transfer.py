@@ -26,23 +26,36 @@ class TransferCallback(Callback):
             ``"warm"``: rows start as the leading coordinates of the module's trained full-size rows.
 
     Raises:
-        BadInput: The file cannot be read, or was made for other tokens.
+        BadInput: There are no sizes, or their file cannot be read.
     """
 
     def __init__(self, sizes: SearchResult | str | Path, init: Literal["scratch", "warm"] = "scratch") -> None:
         if init not in ("scratch", "warm"):
             raise BadInput(f"transfer.init is '{init}'; choose 'scratch' or 'warm'")
+        if sizes is None:  # the result of a PruningCallback that has not searched
+            raise BadInput("TransferCallback got no sizes: the search has no result; fit with PruningCallback first")
         self.result = sizes if isinstance(sizes, SearchResult) else SearchResult.load(sizes)
         self.init = init
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Renumbers the tokens and puts the multi-size table in; once, also when a checkpoint is resumed."""
-        order = self.result.order()
-        renumbers = hasattr(getattr(trainer, "datamodule", None), "renumber")
+        """Renumbers the tokens and puts the multi-size table in; once, also when a checkpoint is resumed.
+
+        Raises:
+            BadInput: The sizes do not fit the module or the data, or the module was built with others.
+        """
+        module, datamodule = cast(CTRModule, pl_module), getattr(trainer, "datamodule", None)
+        rebuilds = isinstance(module.embedding, FullEmbedding)
+        if rebuilds and stage != "fit":
+            return  # a full-size table knows the vocabulary's ids alone
+        self._check(module)
+        self._check_tokens(getattr(datamodule, "num_tokens", module.num_tokens))
+        renumbers = hasattr(datamodule, "renumber")
         if renumbers:
-            trainer.datamodule.renumber(order)  # type: ignore[attr-defined]
-        if stage == "fit" and isinstance(pl_module.embedding, FullEmbedding):
-            self.rebuild(cast(CTRModule, pl_module), renumbered=renumbers)
+            # A table with an index takes the vocabulary's ids.
+            indexed = isinstance(module.embedding, MultiSizeEmbedding) and module.embedding.index is not None
+            datamodule.renumber(None if indexed else self.result.order())  # type: ignore[union-attr]
+        if rebuilds:
+            self.rebuild(module, renumbered=renumbers)
 
     def rebuild(self, pl_module: CTRModule, renumbered: bool = False) -> None:
         """Replaces the module's full-size table.
@@ -50,25 +63,13 @@ class TransferCallback(Callback):
         Args:
             pl_module: The module, with its full-size table.
             renumbered: Whether its ids will come numbered by size; otherwise the table keeps an index.
+
+        Raises:
+            BadInput: The sizes do not fit the module.
         """
+        self._check(pl_module)
         full, result = pl_module.embedding, self.result
         assert isinstance(full, FullEmbedding)
-        if len(result.sizes) != full.num_tokens:
-            raise BadInput(
-                f"the sizes are of {len(result.sizes)} tokens, the data has {full.num_tokens}: "
-                "they were searched on other data or with another vocabulary"
-            )
-        if result.embedding_dim != full.embedding_dim:
-            raise BadInput(
-                f"the sizes were searched with model.embedding_dim={result.embedding_dim}, "
-                f"this model has {full.embedding_dim}"
-            )
-        if (result.linear is None) == full.first_order:
-            has = "has none" if result.linear is None else "has them"
-            raise BadInput(
-                f"the sizes do not fit backbone {type(pl_module.backbone).__name__}: "
-                f"first-order weights, and the search {has}; search with a backbone of the same kind"
-            )
         order = result.order()
         sizes, linear = result.sizes, result.linear
         if renumbered:
@@ -79,3 +80,32 @@ class TransferCallback(Callback):
         elif result.basis is not None:
             embedding.projection.data.copy_(result.basis.T)
         pl_module.set_embedding(embedding.to(full.weight.device), result.fingerprint())
+
+    def _check(self, module: CTRModule) -> None:
+        """Raises BadInput where the sizes are not for this module, or not those it was built with."""
+        embedding, result = module.embedding, self.result
+        self._check_tokens(module.num_tokens)
+        if result.embedding_dim != embedding.embedding_dim:
+            raise BadInput(
+                f"the sizes were searched with model.embedding_dim={result.embedding_dim}, "
+                f"this model has {embedding.embedding_dim}"
+            )
+        if (result.linear is None) == module.first_order:
+            searched, has = ("without", "has them") if module.first_order else ("with", "has none")
+            raise BadInput(
+                f"the sizes were searched {searched} first-order weights, and this model's backbone "
+                f"{type(module.backbone).__name__} {has}: search with a backbone of the same kind"
+            )
+        built_with = module.hparams.get("sizes_fingerprint")
+        if isinstance(embedding, MultiSizeEmbedding) and built_with != result.fingerprint():
+            raise BadInput(
+                f"this model was built with other sizes (fingerprint {built_with}) than those given "
+                f"({result.fingerprint()}): give the sizes.safetensors of the model's own search"
+            )
+
+    def _check_tokens(self, num_tokens: int) -> None:
+        if len(self.result.sizes) != num_tokens:
+            raise BadInput(
+                f"the sizes are of {len(self.result.sizes)} tokens, the data has {num_tokens}: "
+                "they were searched on other data or with another vocabulary"
+            )

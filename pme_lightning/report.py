@@ -68,7 +68,8 @@ def block(
 ) -> dict[str, Any]:
     """Returns the blocks of ``summary.json`` that tell of one model: embedding, fine-tune and test."""
     embedding = module.embedding
-    measured = metrics and {name: _number(metrics[f"{split}_{name}"]) for name in ("auc", "logloss")}
+    names = ("auc", "logloss")
+    measured = None if metrics is None else {name: _number(metrics[f"{split}_{name}"]) for name in names}
     return {
         "embedding": embedding_facts(module.full_parameters, embedding.num_parameters, embedding.index_bytes),
         "finetune": facts,

@@ -150,7 +150,31 @@ class Allocator(ABC):
                 continue
             # The extremes are NaN where anything is, and need no copy of the scores.
             if not all(math.isfinite(bound.item()) for bound in torch.aminmax(tensor)):
-                raise BadInput(f"{name}: {what} hold NaN or infinity: the search diverged; lower the learning rate")
+                raise BadInput(
+                    f"{name}: {what} hold NaN or infinity: training diverged (lower the learning rate), "
+                    "or the rule's numbers overflow (a smaller alpha keeps Popularity finite)"
+                )
+        self.check_sizes(num_tokens, embedding_dim, budget)
+        if self.scope == "field":
+            if field_tokens is None:
+                raise BadInput(f"{name}: scope 'field' needs field_tokens, the number of tokens of each field")
+            if sum(field_tokens) != num_tokens:
+                raise BadInput(
+                    f"{name}: field_tokens add up to {sum(field_tokens)}, the scores have {num_tokens} tokens"
+                )
+
+    def check_sizes(self, num_tokens: int, embedding_dim: int, budget: int) -> None:
+        """Checks, before there are scores, that the sizes asked for can be had.
+
+        Args:
+            num_tokens: ``V``.
+            embedding_dim: ``D``.
+            budget: as in :meth:`allocate`.
+
+        Raises:
+            BadInput: sizes lie outside [1, D], or not even ``min_size`` values of every token fit.
+        """
+        name = type(self).__name__
         if self.min_size > embedding_dim:
             raise BadInput(f"{name}: min_size {self.min_size} is above the embedding dimension {embedding_dim}")
         if self.allowed_sizes is not None and self.allowed_sizes[-1] > embedding_dim:
@@ -160,17 +184,9 @@ class Allocator(ABC):
         if budget < num_tokens * self.min_size:
             raise BadInput(
                 f"{name}: min_size {self.min_size} for each of {num_tokens} tokens takes "
-                f"{num_tokens * self.min_size} values but the budget is {budget}; a min_size of "
-                f"{self._largest_min_size(budget // max(1, num_tokens))} fits, or a budget of "
-                f"{num_tokens * self.min_size}"
+                f"{num_tokens * self.min_size} values, more than the budget leaves to tokens; "
+                f"the largest min_size that fits is {self._largest_min_size(budget // max(1, num_tokens))}"
             )
-        if self.scope == "field":
-            if field_tokens is None:
-                raise BadInput(f"{name}: scope 'field' needs field_tokens, the number of tokens of each field")
-            if sum(field_tokens) != num_tokens:
-                raise BadInput(
-                    f"{name}: field_tokens add up to {sum(field_tokens)}, the scores have {num_tokens} tokens"
-                )
 
     def _largest_min_size(self, share: int) -> int:
         return max((size for size in self._sizes(max(0, share)) if size <= share), default=0)

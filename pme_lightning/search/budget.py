@@ -53,7 +53,7 @@ class Budget:
         return _bytes_text(int(self.value))
 
     def parameters(self, full_parameters: int, overhead: int = 0, bytes_per_parameter: int = 4) -> int:
-        """Returns how many per-token values may be kept.
+        """Returns how many per-token values may be kept; with the overhead they never exceed the full-size embedding.
 
         Args:
             full_parameters: per-token values of the full-size embedding, ``V * D`` (and ``V`` more with a
@@ -64,13 +64,18 @@ class Budget:
         Raises:
             BadInput: not a single value would fit.
         """
+        if overhead >= full_parameters:
+            raise BadInput(
+                f"search.budget {self} is a budget that nothing fits, as is any other: the embedding layer itself "
+                f"takes {overhead} parameters, the full-size table {full_parameters}; lower model.embedding_dim"
+            )
         if self.kind == "fraction":
             limit = math.floor(self.value * full_parameters)
         elif self.kind == "parameters":
             limit = int(self.value)
         else:
             limit = int(self.value) // bytes_per_parameter
-        kept = min(limit - overhead, full_parameters)
+        kept = min(limit, full_parameters) - overhead
         if kept < 1:
             smallest = self._smallest(full_parameters, overhead, bytes_per_parameter)
             raise BadInput(
@@ -84,7 +89,7 @@ class Budget:
         least = overhead + 1
         if self.kind == "bytes":
             return _bytes_text(least * bytes_per_parameter)
-        if self.kind == "parameters" or least > full_parameters:
+        if self.kind == "parameters":
             return f"{least} parameters"
         digits = 2
         while True:

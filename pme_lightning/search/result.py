@@ -110,12 +110,12 @@ class SearchResult:
 
     @classmethod
     def load(cls, path: str | Path) -> SearchResult:
-        """Reads a file written by :meth:`save`.
+        """Reads a file written by :meth:`save`; ``~`` is the home folder.
 
         Raises:
             BadInput: there is no such file, or it is damaged, or something else.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         if not path.is_file():
             raise BadInput(f"sizes={path}: there is no such file; give the sizes.safetensors of a search")
         try:

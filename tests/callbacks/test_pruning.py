@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -123,12 +124,18 @@ def test_a_warm_up_trains(tiny: LightningDataModule, make_trainer: Build) -> Non
     assert not torch.equal(model.embedding.weight, module(tiny).embedding.weight)
 
 
-def test_accumulated_gradients_count_as_one_step(tiny: LightningDataModule, make_trainer: Build) -> None:
+@pytest.mark.parametrize(("accumulated", "steps"), [(2, 5), (3, 4), (10, 1), (20, 1)])
+def test_accumulated_gradients_count_as_one_step(
+    tiny: LightningDataModule, make_trainer: Build, accumulated: int, steps: int
+) -> None:
     callback = PruningCallback(Fisher(), AfterWarmup(epochs=1.0), Prefix(), budget=0.5)
-    model = module(tiny)
-    trainer = make_trainer(callbacks=[callback], max_epochs=1, accumulate_grad_batches=2)
-    trainer.fit(model, datamodule=tiny)
-    assert callback.step == trainer.global_step == len(tiny.train_dataloader()) // 2
+    trainer = make_trainer(callbacks=[callback], max_epochs=3, accumulate_grad_batches=accumulated)
+    trainer.fit(module(tiny), datamodule=tiny)
+    # The search ends with the last step of the first epoch, which is made of the batches that are left.
+    assert len(tiny.train_dataloader()) == 10
+    assert callback.step == trainer.global_step == steps
+    assert trainer.current_epoch == 1
+    assert trainer.fit_loop.epoch_loop.batch_idx == 9
     assert callback.result is not None
 
 
@@ -176,7 +183,7 @@ def test_a_budget_that_nothing_fits_is_refused_before_training(tiny: LightningDa
 
 def test_a_multi_size_model_is_not_searched_again(tiny: LightningDataModule, make_trainer: Build) -> None:
     model = module(tiny)
-    model.set_embedding(MultiSizeEmbedding.from_sizes(torch.full((tiny.num_tokens,), 2), D, torch.ones(33).bool()))
+    model.set_embedding(MultiSizeEmbedding.from_sizes(torch.arange(33) % 3, D, torch.ones(33).bool()))
     callback = PruningCallback(Fisher(), AfterWarmup(), Prefix(), budget=0.5)
     with pytest.raises(BadInput, match="multi-size already"):
         search(tiny, make_trainer, callback, model)
@@ -201,3 +208,87 @@ def test_one_search_serves_all_budgets(tiny: LightningDataModule, make_trainer: 
     assert (same.sizes <= larger.sizes).all()
     assert smaller.parameters < same.parameters < larger.parameters
     assert torch.equal(smaller.basis, same.basis)
+
+
+def test_gradients_need_steps() -> None:
+    with pytest.raises(BadInput, match=r"Fisher needs gradients and .* NoTraining has no steps: choose AfterWarmup"):
+        PruningCallback(Fisher(), NoTraining(), Prefix())
+    PruningCallback(Magnitude(), NoTraining(), Prefix())
+
+
+def test_sizes_that_cannot_be_had_are_refused_before_training(tiny: LightningDataModule, make_trainer: Build) -> None:
+    # Half of the 33 * (4 + 1) values are 82; the projection takes 16, and three a token are 99.
+    callback = PruningCallback(Fisher(), AfterWarmup(), Prefix(min_size=3), budget=0.5)
+    with pytest.raises(BadInput, match="the largest min_size that fits is 2"):
+        search(tiny, make_trainer, callback)
+    assert callback.step == 0
+
+
+def test_a_budget_of_everything_is_not_exceeded(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(Popularity(), NoTraining(), Prefix(), budget=1.0)
+    search(tiny, make_trainer, callback)
+    assert callback.result.parameters + D * D == tiny.num_tokens * (D + 1)
+    assert callback.result_for("1GB").parameters == callback.result.parameters
+
+
+@pytest.mark.parametrize("options", [{"max_epochs": 1}, {"max_epochs": 9, "max_steps": 10}])
+def test_a_fit_too_short_for_the_search_is_refused(
+    tiny: LightningDataModule, make_trainer: Build, options: dict[str, int]
+) -> None:
+    callback = PruningCallback(Fisher(), AfterWarmup(epochs=3), Prefix(), budget=0.5)
+    with pytest.raises(BadInput, match=r"needs 30 steps and the fit ended after 10: raise trainer.max_epochs"):
+        make_trainer(callbacks=[callback], **options).fit(module(tiny), datamodule=tiny)
+    with pytest.raises(BadInput, match="one PruningCallback per fit: this one is 10 steps into another fit"):
+        make_trainer(callbacks=[callback], max_epochs=3).fit(module(tiny), datamodule=tiny)
+
+
+def test_a_fit_of_no_steps_is_refused(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(Fisher(), AfterWarmup(), Prefix(), budget=0.5)
+    with pytest.raises(BadInput, match="the fit ended after 0"):
+        make_trainer(callbacks=[callback], max_epochs=0).fit(module(tiny), datamodule=tiny)
+
+
+@pytest.mark.parametrize("raised", [RuntimeError, KeyboardInterrupt])
+def test_what_broke_a_fit_is_what_is_raised(
+    tiny: LightningDataModule, make_trainer: Build, raised: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise raised("broken")
+
+    model = module(tiny)
+    monkeypatch.setattr(model, "on_train_batch_end", broken)
+    callback = PruningCallback(Fisher(), AfterWarmup(), Prefix(), budget=0.5)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        # Lightning turns an interrupt into leaving the process.
+        with pytest.raises(SystemExit if raised is KeyboardInterrupt else raised):
+            make_trainer(callbacks=[callback], max_epochs=1).fit(model, datamodule=tiny)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def test_a_callback_serves_one_fit(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(Fisher(), AfterWarmup(), Prefix(), budget=0.5)
+    search(tiny, make_trainer, callback)
+    with pytest.raises(BadInput, match="one PruningCallback per fit"):
+        search(tiny, make_trainer, callback)
+
+
+def test_a_rule_ends_a_fit_that_was_given_steps(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback, model = PruningCallback(Popularity(), NoTraining(), Prefix(), budget=0.5), module(tiny)
+    trainer = make_trainer(callbacks=[callback], max_epochs=2)
+    trainer.fit(model, datamodule=tiny)
+    assert callback.result is not None
+    assert trainer.global_step == 0
+    assert torch.equal(model.embedding.weight, module(tiny).embedding.weight)
+
+
+@pytest.mark.parametrize(("criterion", "schedule"), [(Popularity(), NoTraining()), (Saliency(), AtInit(batches=2))])
+def test_a_search_that_is_done_leaves_a_longer_fit_alone(
+    tiny: LightningDataModule, make_trainer: Build, criterion: Criterion, schedule: Schedule
+) -> None:
+    callback, model = PruningCallback(criterion, schedule, Prefix(), budget=0.5), module(tiny)
+    trainer = make_trainer(callbacks=[callback], min_epochs=1, max_epochs=2)
+    trainer.fit(model, datamodule=tiny)
+    assert trainer.global_step == len(tiny.train_dataloader())
+    assert not torch.equal(model.embedding.weight, module(tiny).embedding.weight)

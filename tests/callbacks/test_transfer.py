@@ -161,8 +161,12 @@ def test_sizes_come_from_a_file_too(tiny: LightningDataModule, tmp_path: Path) -
     ("backbone", "found", "said"),
     [
         (FM, result(7), "sizes are of 7 tokens, the data has 33"),
-        (DCN, result(33), "first-order weights, and the search has them"),
-        (FM, result(33, first_order=False), "first-order weights, and the search has none"),
+        (DCN, result(33), "searched with first-order weights, and this model's backbone DCN has none"),
+        (
+            FM,
+            result(33, first_order=False),
+            "searched without first-order weights, and this model's backbone FM has",
+        ),
         (FM, result(33, embedding_dim=9, basis=None), "searched with model.embedding_dim=9, this model has 8"),
     ],
 )
@@ -173,11 +177,58 @@ def test_sizes_that_do_not_fit_are_refused(
         TransferCallback(found).rebuild(module(tiny, backbone))
 
 
+@pytest.mark.parametrize("found", [result(7), result(33, first_order=False), result(33, embedding_dim=9, basis=None)])
+def test_sizes_that_do_not_fit_leave_the_data_alone(
+    tiny: LightningDataModule, make_trainer: Build, found: SearchResult
+) -> None:
+    before = next(iter(tiny.test_dataloader()))[0]
+    with pytest.raises(BadInput, match=r"the sizes (are|were)"):
+        fit(tiny, make_trainer, module(tiny), TransferCallback(found))
+    assert torch.equal(next(iter(tiny.test_dataloader()))[0], before)
+
+
+def test_sizes_of_the_model_but_not_of_the_data_are_refused(tiny: LightningDataModule, make_trainer: Build) -> None:
+    model = CTRModule([4, 3], FM, embedding_dim=D)
+    with pytest.raises(BadInput, match="sizes are of 7 tokens, the data has 33"):
+        fit(tiny, make_trainer, model, TransferCallback(result(7)))
+
+
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_a_multi_size_model_takes_no_other_sizes(tiny: LightningDataModule, make_trainer: Build, stage: str) -> None:
+    model, found = module(tiny), result(33)
+    fit(tiny, make_trainer, model, TransferCallback(found), limit_train_batches=0)
+    again = make_trainer(callbacks=[TransferCallback(found)], limit_train_batches=0, max_epochs=1)
+    getattr(again, stage)(model, datamodule=tiny)
+    other = make_trainer(callbacks=[TransferCallback(result(33, seed=1))], limit_train_batches=0, max_epochs=1)
+    with pytest.raises(BadInput, match="built with other sizes"):
+        getattr(other, stage)(model, datamodule=tiny)
+
+
+def test_a_table_with_an_index_is_given_the_ids_of_the_vocabulary(
+    tiny: LightningDataModule, make_trainer: Build
+) -> None:
+    model, transfer = module(tiny), TransferCallback(result(33))
+    before = next(iter(tiny.test_dataloader()))[0]
+    transfer.rebuild(model)
+    make_trainer(callbacks=[transfer]).test(model, datamodule=tiny, verbose=False)
+    assert torch.equal(next(iter(tiny.test_dataloader()))[0], before)
+
+
+def test_a_full_size_table_is_tested_with_the_ids_of_the_vocabulary(
+    tiny: LightningDataModule, make_trainer: Build
+) -> None:
+    before = next(iter(tiny.test_dataloader()))[0]
+    make_trainer(callbacks=[TransferCallback(result(33))]).test(module(tiny), datamodule=tiny, verbose=False)
+    assert torch.equal(next(iter(tiny.test_dataloader()))[0], before)
+
+
 def test_arguments_are_checked() -> None:
     with pytest.raises(BadInput, match="choose 'scratch' or 'warm'"):
         TransferCallback(result(3), init="cold")
     with pytest.raises(BadInput, match="no such file"):
         TransferCallback("nowhere.safetensors")
+    with pytest.raises(BadInput, match="the search has no result"):
+        TransferCallback(None)
 
 
 def test_the_fingerprint_tells_sizes_apart() -> None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from pme_lightning.errors import BadInput
-from pme_lightning.search import Allocation, Allocator, Prefix, TopK
+from pme_lightning.search import Allocation, Allocator, Popularity, Prefix, TopK
 
 ALLOCATORS = [Prefix, TopK]
 
@@ -239,8 +239,12 @@ def test_wrong_arguments(arguments: dict[str, object], says: str) -> None:
     [
         (Prefix(allowed_sizes=[2, 5]), {}, "1 ... 4"),
         (Prefix(min_size=5), {}, "above the embedding dimension 4"),
-        (Prefix(min_size=3), {}, r"takes 30 values but the budget is 25; a min_size of 2 fits"),
-        (TopK(min_size=4, allowed_sizes=[1, 4]), {}, "a min_size of 1 fits"),
+        (
+            Prefix(min_size=3),
+            {},
+            r"3 for each of 10 tokens takes 30 values.* the largest min_size that fits is 2$",
+        ),
+        (TopK(min_size=4, allowed_sizes=[1, 4]), {}, "the largest min_size that fits is 1"),
         (Prefix(scope="field"), {}, "needs field_tokens"),
         (Prefix(scope="field"), {"field_tokens": [4, 4]}, "add up to 8"),
         (Prefix(), {"linear_scores": torch.zeros(9)}, "linear_scores has shape"),
@@ -254,3 +258,24 @@ def test_wrong_input(allocator: Allocator, arguments: dict[str, object], says: s
     with pytest.raises(BadInput, match=says) as error:
         allocator.allocate(**{"scores": torch.zeros(10, 4), "budget": 25, **arguments})  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
+
+
+def test_overflow_of_a_rule_is_not_blamed_on_training_alone() -> None:
+    scores = Popularity(alpha=300.0).scores(torch.zeros(3, 4), None, torch.tensor([1, 20, 300]))
+    with pytest.raises(BadInput, match=r"training diverged .* or the rule's numbers overflow"):
+        Prefix().allocate(scores.table, 6)
+
+
+@given(st.integers(1, 8), st.integers(0, 99), st.booleans())
+def test_the_largest_min_size_named_fits_and_the_next_does_not(min_size: int, budget: int, some: bool) -> None:
+    allowed = [2, 5, 8] if some else None
+    assume(allowed is None or min_size in allowed)
+    try:
+        Prefix(min_size=min_size, allowed_sizes=allowed).check_sizes(10, 8, budget)
+    except BadInput as error:
+        largest = int(str(error).rsplit(" ", 1)[1])
+        Prefix(min_size=largest, allowed_sizes=allowed).check_sizes(10, 8, budget)
+        above = next(size for size in allowed or range(1, 9) if size > largest)
+        assert above * 10 > budget
+    else:
+        assert min_size * 10 <= budget

@@ -89,6 +89,25 @@ def test_parameters_of_each_kind() -> None:
 @pytest.mark.parametrize("written", [1.0, "2M", "1GB"])
 def test_never_more_than_there_is(written: float | str) -> None:
     assert parse_budget(written).parameters(1000) == 1000
+    assert parse_budget(written).parameters(1000, overhead=16) == 984
+
+
+@given(st.integers(2, 10**6), st.integers(0, 300), st.sampled_from([0.5, 1.0, "2", "400", "2M", "1kB", "1GB"]))
+def test_with_the_overhead_it_stays_within_the_budget_and_the_full_table(
+    full: int, overhead: int, written: float | str
+) -> None:
+    budget = parse_budget(written)
+    try:
+        total = budget.parameters(full, overhead) + overhead
+    except BadInput:
+        return
+    limit = {"fraction": budget.value * full, "parameters": budget.value, "bytes": budget.value / 4}[budget.kind]
+    assert min(limit, full) - 1 < total <= min(limit, full)
+
+
+def test_a_table_below_its_overhead_has_no_budget() -> None:
+    with pytest.raises(BadInput, match=r"nothing fits, as is any other.*256 parameters.*lower model.embedding_dim"):
+        parse_budget(1.0).parameters(160, overhead=256)
 
 
 @given(st.integers(1, 10**6), st.integers(0, 300), st.sampled_from(["0.000001", "2", "1B", "0.001", "64B"]))
@@ -101,5 +120,8 @@ def test_a_budget_that_nothing_fits_names_one_that_works(full: int, overhead: in
         assert str(budget) in message
         assert str(overhead) in message
         suggested = re.search(r"smallest budget that works is (\S+)", message)
+        if overhead >= full:
+            assert suggested is None
+            return
         assert suggested is not None
         assert Budget.parameters(parse_budget(suggested[1]), full, overhead) >= 1

@@ -42,6 +42,12 @@ def test_round_trip(tmp_path: Path, embedding_dim: int, stored: torch.dtype, lin
     assert (loaded.embedding_dim, loaded.budget, loaded.criterion) == (embedding_dim, "20%", "Fisher")
 
 
+def test_the_home_folder_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result().save(tmp_path / "sizes.safetensors")
+    assert SearchResult.load("~/sizes.safetensors").parameters == result().parameters
+
+
 def test_parameters_order_and_classes() -> None:
     found = result()
     assert found.parameters == 12 + 4
