@@ -38,6 +38,8 @@ from pme_lightning.run_folder import RunFolder, find_run_folder
 from pme_lightning.search import SearchResult
 from pme_lightning.throughput import Throughput
 
+_USES_CHECKPOINT = ("validate", "test", "predict")
+
 
 @dataclass
 class Fitted:
@@ -312,7 +314,9 @@ class Runner:
         if folder is not None:
             data.use_vocabulary(folder / "vocabulary")
         data.prepare_data()
-        data.setup(None)
+        # Commands that use a checkpoint need their own rows only: those it was trained on may be gone.
+        for stage in (self.command,) if self.command in _USES_CHECKPOINT else ("fit", "test"):
+            data.setup(stage)
         report.print_data(data)
         if self.command not in ("test", "predict"):
             check_labels(data)

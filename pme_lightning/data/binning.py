@@ -10,6 +10,8 @@ import polars as pl
 # Twice this many values are held at most: the quantiles are then off by about a thousandth of a rank.
 SAMPLE_SIZE = 1 << 20
 
+_LEAST_INTEGER = -(2.0**63)
+
 
 class QuantileSample:
     """A bounded systematic sample of a stream of values: every k-th, with k doubled whenever it gets too many.
@@ -46,7 +48,7 @@ class QuantileSample:
 def quantile_bins(values: pl.Series, edges: np.ndarray) -> pl.Series:
     """The bin of each value: the number of edges below it; a value on an edge belongs to the bin below.
 
-    Values outside the range seen in training fall in the first or last bin. Missing stays missing.
+    Values outside the range seen in training, infinities too, fall in the first or last bin. Missing stays missing.
     """
     bins = np.searchsorted(edges, values.fill_null(0.0).to_numpy(), side="left")
     missing = values.is_null()
@@ -57,8 +59,10 @@ def log2_bins(values: pl.Series) -> pl.Series:
     """The rule of the Criteo challenge's winners: ``floor(ln(x)^2)`` for x > 2, else x itself cut to an integer.
 
     The source is the winners' FFM features (Juan et al., 3 Idiots, 2014), as the open CTR benchmarks apply it; it is
-    the square of the natural logarithm, whatever its name suggests. Missing stays missing.
+    the square of the natural logarithm, whatever its name suggests. Missing stays missing, and an
+    infinity becomes missing: it has no such square.
     """
+    values = values.set(values.is_infinite().fill_null(False), None).clip(lower_bound=_LEAST_INTEGER)
     large = values > 2
     squared = values.clip(lower_bound=math.e).log().pow(2).floor()
     return squared.zip_with(large.fill_null(False), values).cast(pl.Int64)

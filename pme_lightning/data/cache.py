@@ -91,7 +91,7 @@ def write_encoded(
                 ):
                     for part in slices(frame, columns, where):
                         if label:
-                            labels.write(binary_labels(part.get_column(label[0]), labels.rows, where))
+                            labels.write(binary_labels(part.get_column(label[0]), where))
                         ids.write(vocabulary.encode_fields(part))
                         advance(len(part))
                 if ids.rows == 0:
@@ -106,6 +106,22 @@ def write_encoded(
         raise BadInput(
             f"the cache '{folder.parent}' cannot be written: {error} (data.cache_dir=FOLDER moves it)"
         ) from error
+
+
+def read_link(link: Path) -> str | None:
+    """The name of the cache folder that a link file names; None where there is no such file or it is damaged."""
+    try:
+        return str(json.loads(link.read_text(encoding="utf-8"))["encoded"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_link(link: Path, name: str) -> None:
+    """Writes a link file, whole or not at all."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    partial = link.with_suffix(f".{os.getpid()}.tmp")
+    partial.write_text(json.dumps({"encoded": name}), encoding="utf-8")
+    os.replace(partial, link)
 
 
 class EncodedFolder:

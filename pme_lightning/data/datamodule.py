@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +11,24 @@ import numpy as np
 import polars as pl
 import torch
 
-from pme_lightning.data.cache import EncodedFolder, cache_root, check_columns, key_of, slices, write_encoded
+from pme_lightning.data.batches import ClickDataset
+from pme_lightning.data.cache import (
+    EncodedFolder,
+    cache_root,
+    check_columns,
+    key_of,
+    read_link,
+    slices,
+    write_encoded,
+    write_link,
+)
+from pme_lightning.data.csv_files import CsvOptions
 from pme_lightning.data.encoded import SPLITS, EncodedData, EncodedDataModule
+from pme_lightning.data.faults import located
 from pme_lightning.data.progress import rows_progress
 from pme_lightning.data.schema import Binning, Schema, infer_schema
-from pme_lightning.data.sources import ALL, CsvOptions, Format, Part, find_part, find_parts, split_name
-from pme_lightning.data.splits import SplitBy, SplitOptions, divide
+from pme_lightning.data.sources import ALL, Format, Part, cheap_count, find_part, find_parts, name_of
+from pme_lightning.data.splits import SplitBy, SplitOptions, divide, split_by
 from pme_lightning.data.vocabulary import Vocabulary
 from pme_lightning.errors import BadInput
 
@@ -40,7 +50,8 @@ class ClickDataModule(EncodedDataModule):
         numeric: columns to bin.
         drop: columns to leave out.
         timestamps: ``{column: strftime format}`` of columns that become hour, weekday and weekend.
-        binning: how numeric columns are binned: ``quantile``, or ``log2``, the rule used for Criteo.
+        binning: how numeric columns are binned: ``quantile``, or ``log2``, the rule used for Criteo (NaN is missing in
+            both, an infinity falls in the outermost quantile bin and is missing for ``log2``).
         bins: number of quantile bins.
         min_count: fewest training rows of a token of its own; one number, or ``{field: number}`` (``"*"``: others).
         separator: of CSV columns; a tab for .tsv and .txt, otherwise a comma if not given.
@@ -55,7 +66,8 @@ class ClickDataModule(EncodedDataModule):
             those that ``path`` has.
         valid_path: validation rows.
         test_path: test rows.
-        predict_path: rows to predict (no label needed); the test rows if not given.
+        predict_path: rows to predict (no label needed); the test rows if not given. With a saved vocabulary only these
+            are read for prediction.
         batch_size: training rows per batch and process.
         eval_batch_size: rows per batch and process elsewhere.
         num_workers: loader processes.
@@ -113,12 +125,15 @@ class ClickDataModule(EncodedDataModule):
         }
         self.min_count = min_count
         self.csv = CsvOptions(separator, header, tuple(column_names) if column_names is not None else None)
-        by: SplitBy = "time" if time_column is not None else "column" if split_column is not None else "fraction"
-        self.split_options = SplitOptions(split or by, tuple(fractions), time_column, split_column, split_seed)
+        by = split or split_by(time_column, split_column)
+        self.split_options = SplitOptions(by, tuple(fractions or ()), time_column, split_column, split_seed)
+        named = {"split": split, "time_column": time_column, "split_column": split_column}
+        self._split_named = [f"data.{key}={value}" for key, value in named.items() if value is not None]
         self.cache = cache_root(cache_dir)
         self._given_name = name
         self._given_vocabulary: Vocabulary | None = None
         self._vocabulary: Vocabulary | None = None
+        self._only_predicts = False
         self._folder: EncodedFolder | None = None
         self._predict_folder: EncodedFolder | None = None
 
@@ -130,12 +145,28 @@ class ClickDataModule(EncodedDataModule):
         Raises:
             BadInput: no path, nothing there, a wrong column, a bad label, an empty split; each in one line.
         """
-        self._encoded_folder()
-        if self.predict_path is not None and self._predict_folder is None:
-            self._predict_folder = self._open_predict(self.predict_path)
+        if not self._only_predicts:
+            self._encoded_folder()
+        if self.predict_path is not None:
+            self.predict_rows()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Takes over the encoded rows; later calls do nothing.
+
+        With a saved vocabulary and a ``predict_path`` nothing else is read, unless ``stage`` is fit, validate or test
+        or a loader of a split is asked for: the files that the vocabulary was made of may be gone by then.
+        """
+        if self._only_predicts and stage in ("fit", "validate", "test"):
+            self._only_predicts, self._data = False, None
+        super().setup(stage)
 
     def encoded(self) -> EncodedData:
-        """The encoded splits, from the cache."""
+        """The encoded splits, from the cache; none where only prediction is asked for."""
+        if self._only_predicts:
+            vocabulary = self.vocabulary
+            return EncodedData(
+                self._name(), vocabulary.fields, vocabulary.field_tokens, vocabulary.frequencies, splits={}
+            )
         folder = self._encoded_folder()
         splits = {split: (ids, labels) for split, (ids, labels) in folder.splits.items() if labels is not None}
         return EncodedData(
@@ -145,6 +176,11 @@ class ClickDataModule(EncodedDataModule):
             frequencies=torch.from_numpy(folder.frequencies),
             splits=splits,
         )
+
+    def _dataset(self, split: str) -> ClickDataset:
+        if split != "predict" and self._only_predicts:
+            self.setup("test")
+        return super()._dataset(split)
 
     def predict_rows(self) -> tuple[np.ndarray, None]:
         """The rows of ``predict_path``, or else of the test split."""
@@ -157,6 +193,11 @@ class ClickDataModule(EncodedDataModule):
     # Facts.
 
     @property
+    def rows(self) -> dict[str, int]:
+        """Rows per split that is there; those to predict where nothing else is."""
+        return super().rows or {"predict": len(self.predict_rows()[0])}
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary, fitted or given; read from the cache when first asked for."""
         if self._vocabulary is None:
@@ -166,10 +207,14 @@ class ClickDataModule(EncodedDataModule):
     @property
     def schema(self) -> Schema:
         """The schema, given or inferred."""
+        if self._only_predicts:
+            return self.vocabulary.schema
         return Schema.from_json(self._encoded_folder().meta["schema"])
 
     def describe(self) -> str:
         """A table of the columns: type, what they are used as, and tokens."""
+        if self._only_predicts:
+            return self.schema.table(self.vocabulary.field_tokens)
         return self.schema.table(self._encoded_folder().meta["field_tokens"])
 
     def use_vocabulary(self, folder: str | Path) -> None:
@@ -179,9 +224,10 @@ class ClickDataModule(EncodedDataModule):
             BadInput: there is no vocabulary in the folder, or it is damaged.
             RuntimeError: the data are encoded already.
         """
-        if self._folder is not None:
+        if self._folder is not None or self._predict_folder is not None:
             raise RuntimeError("use_vocabulary() comes before prepare_data() and setup()")
         self._given_vocabulary = Vocabulary.load(folder)
+        self._only_predicts = self.predict_path is not None
 
     # Finding and encoding.
 
@@ -189,12 +235,7 @@ class ClickDataModule(EncodedDataModule):
         if self._given_name is not None:
             return self._given_name
         path = self.path or next(one for one in (*self.paths.values(), self.predict_path) if one is not None)
-        place = Path(path if isinstance(path, str) else path[0])
-        stem = place.name.split(".")[0]
-        # data/ads/train.parquet is "ads", and so is data/ads/*.parquet.
-        if (split_name(stem) or "*" in stem or not stem) and place.resolve().parent.name:
-            return place.resolve().parent.name
-        return stem
+        return name_of(path if isinstance(path, str) else path[0])
 
     def _parts(self) -> dict[str, Part]:
         own = {split: path for split, path in self.paths.items() if path is not None}
@@ -217,25 +258,32 @@ class ClickDataModule(EncodedDataModule):
         parts = self._parts()
         stamps = {split: part.stamp() for split, part in parts.items()}
         whole = all(split in parts for split in SPLITS)
+        if whole and self._split_named and self._given_vocabulary is None:
+            raise BadInput(
+                f"{' and '.join(self._split_named)} would divide the rows, but '{self._name()}' is split into train, "
+                "valid and test already: leave it out, or name one data.path with all rows"
+            )
         source = [stamps, vars(self.csv), None if whole else vars(self.split_options)]
         vocabulary = self._given_vocabulary
         link = self.cache / "fits" / f"{key_of(source, self.schema_options, self.min_count)}.json"
         if vocabulary is None:
-            known = _read_link(link)
+            known = read_link(link)
             found = EncodedFolder.open(self.cache / known) if known is not None else None
             if found is not None:
                 return found
-            vocabulary = self._fit(parts)
+            with located(parts, self.csv):
+                vocabulary = self._fit(parts)
         folder = self._cache_folder("", source, vocabulary.fingerprint)
         found = EncodedFolder.open(folder)
         if found is None:
-            frames = self._divided(parts, [vocabulary.schema.label, *vocabulary.schema.columns()])
-            self._encode(folder, frames, vocabulary, labelled=True, total=_cheap_count(parts))
+            with located(parts, self.csv):
+                frames = self._divided(parts, [vocabulary.schema.label, *vocabulary.schema.columns()])
+                self._encode(folder, frames, vocabulary, labelled=True, total=cheap_count(parts))
             if {split: part.stamp() for split, part in parts.items()} != stamps:
                 raise BadInput(f"the files of '{self._name()}' changed while they were read: run again")
             found = EncodedFolder(folder)
         if self._given_vocabulary is None:
-            _write_link(link, folder.name)
+            write_link(link, folder.name)
         return found
 
     def _open_predict(self, path: str) -> EncodedFolder:
@@ -244,8 +292,9 @@ class ClickDataModule(EncodedDataModule):
         folder = self._cache_folder("-predict", part.stamp(), vars(self.csv), vocabulary.fingerprint)
         found = EncodedFolder.open(folder)
         if found is None:
-            frames = {"predict": part.frame(self.csv)}
-            self._encode(folder, frames, vocabulary, labelled=False, total=_cheap_count({"predict": part}))
+            with located({"predict": part}, self.csv):
+                frames = {"predict": part.frame(self.csv)}
+                self._encode(folder, frames, vocabulary, labelled=False, total=cheap_count({"predict": part}))
             found = EncodedFolder(folder)
         return found
 
@@ -271,7 +320,7 @@ class ClickDataModule(EncodedDataModule):
         schema = infer_schema(training.types(self.csv), **self.schema_options, unused=self.split_options.columns())
         frame = self._divided(parts, [schema.label, *schema.columns()])["train"]
         passes = 2 if any(one.binning == "quantile" for one in schema.fields) else 1
-        total = _cheap_count({"train": training}) if "train" in parts else None
+        total = cheap_count({"train": training}) if "train" in parts else None
         with rows_progress(f"reading the tokens of '{self._name()}'", total) as advance:
 
             def train_slices() -> Iterator[pl.DataFrame]:
@@ -286,24 +335,3 @@ class ClickDataModule(EncodedDataModule):
     ) -> None:
         with rows_progress(f"encoding '{self._name()}'", total) as advance:
             write_encoded(folder, frames, vocabulary, labelled, advance)
-
-
-def _cheap_count(parts: dict[str, Part]) -> int | None:
-    """All rows, where the files say so themselves (those of CSV files would have to be counted)."""
-    if any(part.format != "parquet" for part in parts.values()):
-        return None
-    return sum(int(part.frame(CsvOptions()).select(pl.len()).collect().item()) for part in parts.values())
-
-
-def _read_link(link: Path) -> str | None:
-    try:
-        return str(json.loads(link.read_text(encoding="utf-8"))["encoded"])
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _write_link(link: Path, name: str) -> None:
-    link.parent.mkdir(parents=True, exist_ok=True)
-    partial = link.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_text(json.dumps({"encoded": name}), encoding="utf-8")
-    os.replace(partial, link)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pme_lightning.data.batches import ClickDataset, PermutationBatchSampler, keep
+from pme_lightning.data.options import check_whole_number
 from pme_lightning.errors import BadInput, did_you_mean
 
 if TYPE_CHECKING:
@@ -80,11 +81,9 @@ class EncodedDataModule(LightningDataModule, ABC):
         self, batch_size: int = 4096, eval_batch_size: int = 16384, num_workers: int = 0, seed: int = 42
     ) -> None:
         super().__init__()
-        for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if value < 1:
-                raise BadInput(f"data.{key} must be at least 1, not {value}")
-        if num_workers < 0:
-            raise BadInput(f"data.num_workers must be at least 0, not {num_workers}")
+        check_whole_number("batch_size", batch_size, 1)
+        check_whole_number("eval_batch_size", eval_batch_size, 1)
+        check_whole_number("num_workers", num_workers, 0)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
@@ -179,6 +178,11 @@ class EncodedDataModule(LightningDataModule, ABC):
         self._renumbering = renumbering
         for dataset in self._datasets.values():
             dataset.renumbering = renumbering
+
+    @property
+    def is_renumbered(self) -> bool:
+        """Whether batches come in another numbering than the vocabulary's."""
+        return self._renumbering is not None
 
     def save_vocabulary(self, folder: str | Path) -> None:
         """Writes what is needed to encode new rows the same way; nothing where ids are made, not looked up."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+from pme_lightning.errors import BadInput
 
 _PARTIAL = ".partial-"
 _ABANDONED_SECONDS = 24 * 3600
@@ -45,6 +48,24 @@ def whole_folder(final: Path, replace: bool = True) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_only_own(folder: Path, own: str, what: str) -> None:
+    """Raises BadInput where a folder that is to be replaced is a file or holds anything but files of our own.
+
+    Args:
+        folder: may be missing.
+        own: pattern of the whole names of our own files.
+        what: the folder is for, for the message.
+    """
+    if folder.is_dir():
+        foreign = next(
+            (one.name for one in folder.iterdir() if not (one.is_file() and re.fullmatch(own, one.name))), ""
+        )
+        if foreign:
+            raise BadInput(f"'{folder}' holds something other than {what} ('{foreign}'): name a folder of its own")
+    elif folder.exists() or folder.is_symlink():
+        raise BadInput(f"'{folder}' is not a folder: name a folder of its own for {what}")
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 
 from pme_lightning.errors import BadInput
 
 
-def binary_labels(column: pl.Series, first_row: int = 0, where: str = "the data") -> np.ndarray:
+class BadLabel(BadInput):
+    """A label that is missing or neither 0 nor 1.
+
+    Attributes:
+        column: the label column.
+        value: the label, None if missing.
+        fault: what is wrong, without the place.
+        remedy: what would be right.
+    """
+
+    def __init__(self, column: str, value: Any, where: str) -> None:
+        self.column = column
+        self.value = value
+        self.fault = f"label '{column}' is {'missing' if value is None else repr(value)}"
+        self.remedy = "labels are 0 and 1"
+        super().__init__(f"{self.fault} in {where}: {self.remedy}")
+
+
+def binary_labels(column: pl.Series, where: str = "the data") -> np.ndarray:
     """The labels as uint8 0/1 from integers, floats, booleans or their texts.
 
     Args:
         column: the label column, or a slice of it.
-        first_row: number of rows before the slice, for the message.
         where: what the rows belong to, for the message.
 
     Raises:
-        BadInput: a label is missing or neither 0 nor 1; names the first one and its row, counted from 1.
+        BadLabel: a label is missing or neither 0 nor 1; names the first one.
+        BadInput: the column's values are of another kind.
     """
     values = column
     if values.dtype == pl.String:
@@ -28,8 +48,5 @@ def binary_labels(column: pl.Series, first_row: int = 0, where: str = "the data"
     numeric = values.cast(pl.Float64)
     good = ((numeric == 0) | (numeric == 1)).fill_null(False)
     if not good.all():
-        row = int(good.not_().arg_true()[0])
-        value = column[row]
-        shown = "missing" if value is None else repr(value)
-        raise BadInput(f"label '{column.name}' is {shown} in row {first_row + row + 1} of {where}: labels are 0 and 1")
+        raise BadLabel(column.name, column.filter(good.not_())[0], where)
     return numeric.cast(pl.UInt8).to_numpy()

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import polars as pl
 
+from pme_lightning.data.options import check_whole_number
 from pme_lightning.errors import BadInput, did_you_mean
 
 Kind = Literal["categorical", "numeric", "hour", "weekday", "weekend"]
@@ -135,8 +136,7 @@ def infer_schema(
     """
     if binning not in get_args(Binning):
         raise BadInput(f"data.binning={binning} is unknown: {did_you_mean(str(binning), get_args(Binning))}")
-    if bins < 2:
-        raise BadInput(f"data.bins must be at least 2, not {bins}")
+    check_whole_number("bins", bins, 2)
     roles: dict[str, str] = {}
     for role, names in (
         ("label", [label] if label is not None else []),
@@ -161,11 +161,7 @@ def infer_schema(
         if role == "drop":
             left_out.append(name)
             continue
-        if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
-            raise BadInput(
-                f"column '{name}' holds values of type {dtype}: only single values make tokens; data.drop=[{name}] "
-                "leaves it out"
-            )
+        check_single_values(name, dtype)
         fields += _fields_of(name, dtype, role, columns, (timestamps or {}).get(name), binning, bins)
     if not fields:
         raise BadInput(f"no field is left beside the label '{label}': the columns are {', '.join(columns)}")
@@ -175,6 +171,15 @@ def infer_schema(
             raise BadInput(f"two fields would be called '{name}': rename the column '{name}'")
     dtypes = {name: str(dtype) for name, dtype in columns.items()}
     return Schema(label=label, fields=tuple(fields), drop=tuple(left_out), dtypes=dtypes)
+
+
+def check_single_values(name: str, dtype: pl.DataType) -> None:
+    """Raises BadInput where a column's values are nested or have no text, so that they cannot be tokens."""
+    if dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Duration):
+        raise BadInput(
+            f"column '{name}' holds values of type {dtype}: only single values (text, numbers, booleans, times) make "
+            f"tokens; data.drop=[{name}] leaves it out"
+        )
 
 
 def _find_label(columns: Mapping[str, pl.DataType], roles: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import polars as pl
 
 from pme_lightning.data import hub
+from pme_lightning.data.csv_files import CsvOptions, scan_csv
 from pme_lightning.errors import BadInput, did_you_mean
 
 Format = Literal["auto", "parquet", "csv", "hf"]
@@ -40,28 +41,11 @@ _SUFFIXES = {
     ".txt": "csv",
     ".txt.gz": "csv",
 }
-# Rows read to tell the types of a CSV file's columns.
-_INFERENCE_ROWS = 10_000
 
 
 def split_name(name: str) -> str | None:
     """The split (train, valid, test) that a common name for it means, or None."""
     return _SPLIT_NAMES.get(name.lower())
-
-
-@dataclass(frozen=True)
-class CsvOptions:
-    """How CSV files are written.
-
-    Attributes:
-        separator: one character; None means a tab for .tsv and .txt, a comma otherwise.
-        header: whether the first line holds the column names.
-        column_names: the names, where there is no header (or instead of it); column_1, column_2, ... if neither.
-    """
-
-    separator: str | None = None
-    header: bool = True
-    column_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,14 +76,14 @@ class Part:
                 lazy = pl.scan_parquet(list(self.files), glob=False)
                 lazy.collect_schema()
                 return lazy
-            return _scan_csv(self.files, csv, infer=False)
+            return scan_csv(self.files, csv, infer=False)
 
     def types(self, csv: CsvOptions) -> dict[str, pl.DataType]:
         """The columns with their types; those of CSV files as their first rows read."""
         if self.dataset is not None or self.format == "parquet":
             return dict(self.frame(csv).collect_schema())
         with reading(self.where()):
-            return dict(_scan_csv(self.files[:1], csv, infer=True).collect_schema())
+            return dict(scan_csv(self.files[:1], csv, infer=True).collect_schema())
 
     def where(self) -> str:
         """The rows' place, for messages."""
@@ -107,6 +91,22 @@ class Part:
             return f"'{self.dataset.name}'"
         more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
         return f"'{self.files[0]}'{more}"
+
+
+def cheap_count(parts: Mapping[str, Part]) -> int | None:
+    """All rows, where the files say so themselves (those of CSV files would have to be counted)."""
+    if any(part.format != "parquet" for part in parts.values()):
+        return None
+    return sum(int(part.frame(CsvOptions()).select(pl.len()).collect().item()) for part in parts.values())
+
+
+def name_of(path: str) -> str:
+    """The name of the data set that a path means: data/ads/train.parquet is "ads", and so is data/ads/*.parquet."""
+    place = Path(path)
+    stem = place.name.split(".")[0]
+    if (split_name(stem) or "*" in stem or not stem) and place.resolve().parent.name:
+        return place.resolve().parent.name
+    return stem
 
 
 @contextmanager
@@ -201,7 +201,8 @@ def _nearest(missing: Path) -> str:
         folder = folder.parent
     names = [one.name for one in folder.iterdir() if not one.name.startswith(".")] if folder.is_dir() else []
     if not names:
-        return f": '{folder}' is empty"
+        hidden = folder.is_dir() and any(folder.iterdir())
+        return f": '{folder}' {'holds only hidden files' if hidden else 'is empty'}"
     wanted = missing.relative_to(folder).parts[0]
     hint = did_you_mean(wanted, names)
     # A long folder's whole content is no help.
@@ -217,8 +218,16 @@ def _format_of(file: Path) -> str | None:
 
 def _files_part(files: Sequence[Path], format: str) -> Part:
     for file in files:
-        if not file.is_file():
+        if not file.exists():
             raise BadInput(f"'{file}' does not exist{_nearest(file)}")
+        if not file.is_file():
+            kind = "a folder" if file.is_dir() else "a device or a pipe"
+            raise BadInput(f"'{file}' is {kind}, not a file")
+    if format == "hf":
+        raise BadInput(
+            f"'{files[0]}' is a file: data.format=hf takes the id of a Hugging Face data set or a folder of "
+            "save_to_disk; files are read with data.format=auto"
+        )
     formats = {_format_of(file) if format == "auto" else format for file in files}
     if len(formats) > 1:
         raise BadInput(
@@ -271,30 +280,3 @@ def _only_entry(folder: Path, format: str, cache_dir: Path | None) -> dict[str, 
         return _folder_parts(inner, format, cache_dir)
     kind = "Parquet or CSV" if format in ("auto", "hf") else format
     raise BadInput(f"'{folder}' holds no {kind} file: looked for train, valid and test ({', '.join(_SUFFIXES)})")
-
-
-def _scan_csv(files: Sequence[Path], csv: CsvOptions, infer: bool) -> pl.LazyFrame:
-    separator = csv.separator
-    if separator is None:
-        separator = "\t" if re.search(r"\.(tsv|txt)(\.gz)?$", files[0].name.lower()) else ","
-    separator = {"\\t": "\t", "tab": "\t"}.get(separator, separator)
-    if len(separator.encode()) != 1:
-        raise BadInput(f"data.separator must be one character, not {separator!r}")
-    lazy = pl.scan_csv(
-        list(files),
-        has_header=csv.header,
-        separator=separator,
-        null_values=[""],
-        infer_schema=infer,
-        infer_schema_length=_INFERENCE_ROWS,
-        glob=False,
-    )
-    names = lazy.collect_schema().names()
-    wanted = csv.column_names
-    if wanted is None and not csv.header:
-        wanted = tuple(f"column_{i + 1}" for i in range(len(names)))
-    if wanted is None:
-        return lazy
-    if len(wanted) != len(names):
-        raise BadInput(f"data.column_names has {len(wanted)} names, but '{files[0]}' has {len(names)} columns")
-    return lazy.rename(dict(zip(names, wanted, strict=True)))

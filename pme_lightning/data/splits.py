@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from pme_lightning.data.encoded import SPLITS
+from pme_lightning.data.options import check_whole_number
 from pme_lightning.data.sources import ALL, reading, split_name
 from pme_lightning.errors import BadInput, did_you_mean
 
@@ -41,6 +42,7 @@ class SplitOptions:
         """Raises BadInput where the options do not fit together."""
         if self.by not in get_args(SplitBy):
             raise BadInput(f"data.split={self.by} is unknown: {did_you_mean(str(self.by), get_args(SplitBy))}")
+        check_whole_number("split_seed", self.seed, 0)
         if (
             len(self.fractions) != 3
             or min(self.fractions) <= 0
@@ -56,6 +58,20 @@ class SplitOptions:
     def columns(self) -> list[str]:
         """The columns that are there only to divide the rows."""
         return [column for column in (self.time_column, self.split_column) if column is not None]
+
+
+def split_by(time_column: str | None, split_column: str | None) -> SplitBy:
+    """How rows are divided where only the columns to split by are named.
+
+    Raises:
+        BadInput: both are named.
+    """
+    if time_column is not None and split_column is not None:
+        raise BadInput(
+            "data.time_column and data.split_column both say how to split: choose with data.split=time or "
+            "data.split=column"
+        )
+    return "time" if time_column is not None else "column" if split_column is not None else "fraction"
 
 
 def divide(frames: Mapping[str, pl.LazyFrame], options: SplitOptions) -> dict[str, pl.LazyFrame]:
@@ -76,7 +92,10 @@ def divide(frames: Mapping[str, pl.LazyFrame], options: SplitOptions) -> dict[st
     if "train" not in frames:
         raise BadInput(f"there is no train split, only {', '.join(frames)}: name one with data.train_path=FILE")
     if options.by == "column":
-        raise BadInput("data.split=column, but the data are split into files already")
+        raise BadInput(
+            "data.split_column is given, but the data are split into files already: leave it out, or name one "
+            "data.path with all rows"
+        )
     missing = [split for split in SPLITS if split not in frames]
     cut = _by_share(frames["train"], ["train", *missing], options) if missing else {}
     return {split: cut.get(split, frames.get(split)) for split in SPLITS}  # type: ignore[misc]
@@ -91,6 +110,11 @@ def _by_share(frame: pl.LazyFrame, names: Sequence[str], options: SplitOptions) 
             n = len(time)
         else:
             n = int(frame.select(pl.len()).collect().item())
+    if n == 0:
+        raise BadInput(
+            f"there are no rows to divide into {', '.join(names)}: the file holds a header alone, or a quote in it "
+            "is not closed"
+        )
     counts = np.rint(n * shares / shares.sum()).astype(np.int64)
     counts[0] = n - counts[1:].sum()
     if counts.min() < 1:

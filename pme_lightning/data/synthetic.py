@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pme_lightning.data.encoded import SPLITS, EncodedData, EncodedDataModule
-from pme_lightning.data.folders import whole_folder
+from pme_lightning.data.folders import check_only_own, whole_folder
 from pme_lightning.data.planted import ClickRows, Plan, best_metrics, check_range, draw_rows, plant
 from pme_lightning.errors import BadInput
 
@@ -84,6 +85,7 @@ class SyntheticDataModule(EncodedDataModule):
             planted_seed,
         )
         check_range("rows", rows, 100, 10**10)
+        fractions = fractions or ()
         if len(fractions) != len(SPLITS) or min(fractions) <= 0 or not abs(sum(fractions) - 1) <= 1e-6:
             raise BadInput(f"data.fractions must be three positive numbers that sum to 1, not {list(fractions)}")
         self.split_ends = np.rint(np.cumsum(fractions) * rows).astype(np.int64).tolist()
@@ -122,7 +124,12 @@ class SyntheticDataModule(EncodedDataModule):
         )
 
     def save_vocabulary(self, folder: str | Path) -> None:
-        """Writes a folder with the arguments that the log is made from: they are all of its vocabulary."""
+        """Writes a folder with the arguments that the log is made from: they are all of its vocabulary.
+
+        Raises:
+            BadInput: the folder exists and holds something else.
+        """
+        check_only_own(Path(folder), re.escape(VOCABULARY_FILE), "a vocabulary")
         with whole_folder(Path(folder)) as partial:
             (partial / VOCABULARY_FILE).write_text(json.dumps(self._arguments(), indent=1), encoding="utf-8")
 

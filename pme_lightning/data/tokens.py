@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from pme_lightning.data.binning import log2_bins, quantile_bins
-from pme_lightning.data.schema import Field
+from pme_lightning.data.schema import Field, check_single_values
 from pme_lightning.errors import BadInput, did_you_mean
 
 
@@ -29,6 +29,7 @@ def token_values(frame: pl.DataFrame, field: Field, edges: np.ndarray | None = N
         BadInput: the column is missing, or a value is no number or no time where one is needed.
     """
     column = column_of(frame, field.source)
+    check_single_values(column.name, column.dtype)
     if field.kind == "numeric":
         values = numbers(column)
         return log2_bins(values) if edges is None else quantile_bins(values, edges)

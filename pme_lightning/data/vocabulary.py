@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from pme_lightning.data.binning import QuantileSample
-from pme_lightning.data.folders import whole_folder
+from pme_lightning.data.folders import check_only_own, whole_folder
 from pme_lightning.data.labels import binary_labels
+from pme_lightning.data.options import check_whole_number
 from pme_lightning.data.schema import Schema
 from pme_lightning.data.tokens import align, column_of, numbers, token_values
 from pme_lightning.errors import BadInput, did_you_mean
@@ -195,12 +196,7 @@ class Vocabulary:
             BadInput: the folder exists and holds something else.
         """
         folder = Path(folder)
-        if (
-            folder.exists()
-            and not (folder / "vocabulary.json").exists()
-            and (folder.is_file() or any(folder.iterdir()))
-        ):
-            raise BadInput(f"'{folder}' holds something other than a vocabulary: name a folder of its own")
+        check_only_own(folder, r"vocabulary\.json|field_\d{3,}\.parquet", "a vocabulary")
         with whole_folder(folder) as partial:
             for f, table in enumerate(self._tables):
                 table.write_parquet(partial / _field_file(f))
@@ -279,13 +275,12 @@ def _quantile_edges(slices: Callable[[], Iterable[pl.DataFrame]], schema: Schema
 
 
 def _least_counts(min_count: int | Mapping[str, int], fields: list[str]) -> dict[str, int]:
-    if isinstance(min_count, int):
+    if not isinstance(min_count, Mapping):
         min_count = {ANY_FIELD: min_count}
     for name, least in min_count.items():
         if name != ANY_FIELD and name not in fields:
             raise BadInput(f"data.min_count: there is no field '{name}', {did_you_mean(name, [*fields, ANY_FIELD])}")
-        if least < 1:
-            raise BadInput(f"data.min_count must be at least 1, not {least}")
+        check_whole_number("min_count", least, 1)
     return {name: min_count.get(name, min_count.get(ANY_FIELD, 1)) for name in fields}
 
 

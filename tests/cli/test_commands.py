@@ -219,3 +219,21 @@ def test_switching_the_backbone_carries_nothing_over(pme_run: Path, capsys: pyte
         assert backbone["class_path"] == "pme_lightning.backbones.DCN"
         assert backbone["init_args"]["hidden_units"] == [400, 400, 400]
         assert backbone["init_args"]["dropout"] == 0.0
+
+
+def test_predict_needs_the_new_rows_only(run: Run, tmp_path: Path) -> None:
+    rows = range(3000)
+    log = pl.DataFrame(
+        {"click": [i % 3 % 2 for i in rows], "user": [i % 90 for i in rows], "item": [i % 40 for i in rows]}
+    )
+    log.write_parquet(tmp_path / "clicks.parquet")
+    words = ["backbone=fm", "data=parquet", "data.path=clicks.parquet", "model.embedding_dim=4", "search.budget=0.5"]
+    trained = run(*words, "trainer.max_epochs=1", "baseline=false", small=False)
+    (tmp_path / "clicks.parquet").unlink()
+    new = pl.DataFrame({"user": [1, 2, 123456], "item": [3, None, 5]})
+    new.write_parquet(tmp_path / "new.parquet")
+    checkpoint = f"ckpt_path={trained['folder']}/checkpoints/finetune/best.ckpt"
+    predicted = run("predict", checkpoint, "data.predict_path=new.parquet", small=False)
+    found = pl.read_parquet(predicted["folder"] / "predictions.parquet")["probability"]
+    assert len(found) == 3
+    assert found.is_between(0, 1, closed="none").all()

@@ -20,6 +20,11 @@ def test_log2_rule_by_hand() -> None:
     assert log2_bins(values).to_list() == expected
 
 
+def test_log2_rule_without_bounds() -> None:
+    bins = log2_bins(pl.Series([math.inf, -math.inf, None, -1e300, 1e300]))
+    assert bins.to_list() == [None, None, None, -(2**63), math.floor(math.log(1e300) ** 2)]
+
+
 def test_few_distinct_values_get_a_bin_each() -> None:
     sample = QuantileSample()
     values = np.array([0.0] * 50 + [1.0] * 30 + [7.0] * 20)

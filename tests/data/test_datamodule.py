@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import time as dt_time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -318,11 +321,11 @@ def test_cache_folder_is_taken_from_the_environment(
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 1, 2, 0], "label 'label' is 2 in row 3 of the train split: labels are 0 and 1"),
-        ([0, None, 1, 0], "label 'label' is missing in row 2 of the train split"),
-        ([0.0, 1.0, 0.5, 1.0], "label 'label' is 0.5 in row 3"),
-        (["1", "0", "yes", "1"], "label 'label' is 'yes' in row 3"),
-        ([0, 1, 0, -1], "label 'label' is -1 in row 4"),
+        ([0, 1, 2, 0], "label 'label' is 2, in row 3 of '{}/train.parquet': labels are 0 and 1"),
+        ([0, None, 1, 0], "label 'label' is missing, in row 2 of '{}/train.parquet'"),
+        ([0.0, 1.0, 0.5, 1.0], "label 'label' is 0.5, in row 3"),
+        (["1", "0", "yes", "1"], "label 'label' is 'yes', in row 3"),
+        ([0, 1, 0, -1], "label 'label' is -1, in row 4"),
     ],
 )
 def test_bad_labels(tmp_path: Path, labels: list, message: str) -> None:
@@ -332,7 +335,7 @@ def test_bad_labels(tmp_path: Path, labels: list, message: str) -> None:
     good.write_parquet(tmp_path / "test.parquet")
     with pytest.raises(BadInput) as error:
         ready(tmp_path, tmp_path / "cache")
-    assert message in str(error.value)
+    assert message.format(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -342,7 +345,7 @@ def test_bad_label_row_counts_over_slices(tmp_path: Path, monkeypatch: pytest.Mo
     frame = pl.DataFrame({"label": labels, "a": range(5101)})
     for split in N:
         frame.write_parquet(tmp_path / f"{split}.parquet")
-    with pytest.raises(BadInput, match="is 7 in row 5001 of the train split"):
+    with pytest.raises(BadInput, match=r"is 7, in row 5001 of '.*.parquet'"):
         ready(tmp_path, tmp_path / "cache")
 
 
@@ -366,7 +369,7 @@ def test_labels_of_any_kind(tmp_path: Path, labels: list) -> None:
         ({"train_path": "{}/ads/train.parquet", "path": "{}/ads/test.parquet"}, "both give training rows"),
         ({"test_path": "{}/ads"}, "holds several splits"),
         ({"predict_path": "{}/ads/tset.parquet"}, "did you mean 'test.parquet'?"),
-        ({"split": "column", "split_column": "page"}, "split into files already"),
+        ({"split": "column", "split_column": "page"}, "split into train, valid and test already"),
     ],
 )
 def test_bad_input_is_one_line(folder: Path, tmp_path: Path, options: dict, message: str) -> None:
@@ -375,6 +378,110 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path, options: dict, mess
         ready(options.pop("path", folder), tmp_path / "cache", **options)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"time_column": "row"}, "data.time_column=row would divide the rows, but 'ads' is split"),
+        ({"split_column": "page"}, "data.split_column=page would divide"),
+        ({"split": "fraction"}, "data.split=fraction would divide"),
+        ({"time_column": "row", "split_column": "page"}, "choose with data.split=time or data.split=column"),
+    ],
+)
+def test_options_that_split_what_is_split(folder: Path, tmp_path: Path, options: dict, message: str) -> None:
+    ready(folder, tmp_path / "cache")  # a cache of the same files does not hide it
+    with pytest.raises(BadInput, match=message):
+        ready(folder, tmp_path / "cache", **options)
+
+
+def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
+    lines = FRAMES["train"].write_csv().splitlines()
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "b.csv").write_text("\n".join([*lines[:50], "", *lines[50:], "", ""]) + "\n")
+    one, two = (ready(tmp_path / name, tmp_path / "cache") for name in ("a.csv", "b.csv"))
+    assert two.rows == {"train": 160, "valid": 20, "test": 20}
+    np.testing.assert_array_equal(one.data.splits["test"][0], two.data.splits["test"][0])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("5,x", "label 'label' is '5', in line 33 of '{}': labels are 0 and 1"),
+        (",x", "label 'label' is missing, in line 33 of '{}': labels are 0 and 1"),
+        ("1,a,b,c", "line 33 of '{}' has 4 columns, the first line has 2"),
+        ('1,"a', "line 33 of '{}' has a quote that is not closed or not doubled"),
+        ('1,a"b', "'{}' cannot be read: is there a quote within a cell that is not doubled?"),
+    ],
+)
+@pytest.mark.parametrize("split", [True, False], ids=["split", "whole"])
+def test_faults_of_csv_files_are_located(tmp_path: Path, wrong: str, message: str, split: bool) -> None:
+    body = [f"{k % 2},u{k}" for k in range(100)]
+    (tmp_path / "a.csv").write_text("\n".join(["label,u", *body[:30], "", wrong, *body[30:]]) + "\n")
+    (tmp_path / "b.csv").write_text("\n".join(["label,u", *body]) + "\n")
+    paths = {"train_path": "b.csv", "valid_path": "b.csv", "test_path": "a.csv"} if split else {}
+    with pytest.raises(BadInput) as error:
+        ready(
+            None if split else tmp_path / "a.csv",
+            tmp_path / "cache",
+            **{key: str(tmp_path / name) for key, name in paths.items()},
+        )
+    assert message.format(tmp_path / "a.csv") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_csv_file_without_rows(tmp_path: Path) -> None:
+    for text in ("label,u\n", 'label,"u\n1,a\n0,b\n'):
+        (tmp_path / "a.csv").write_text(text)
+        with pytest.raises(BadInput, match=r"there are no rows to divide .* a quote in it is not closed"):
+            ready(tmp_path / "a.csv", tmp_path / "cache")
+
+
+def test_bad_label_in_a_later_shard_and_in_a_saved_data_set(tmp_path: Path) -> None:
+    (tmp_path / "ads").mkdir()
+    FRAMES["train"].write_parquet(tmp_path / "ads" / "part-0.parquet")
+    bad = FRAMES["valid"].with_columns(label=pl.when(pl.col("row") == 1004).then(3).otherwise("label"))
+    bad.write_parquet(tmp_path / "ads" / "part-1.parquet")
+    with pytest.raises(BadInput, match=r"is 3, in row 5 of '.*part-1.parquet'"):
+        ready(tmp_path / "ads", tmp_path / "cache")
+    datasets.Dataset(bad.to_arrow()).save_to_disk(tmp_path / "hub")
+    with pytest.raises(BadInput, match=r"is 3, in row 5 of '.*hub'"):
+        ready(tmp_path / "hub", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([timedelta(seconds=1)], "Duration"), ([[1, 2]], "List"), ([{"a": 1}], "Struct"), ([b"x"], "Binary")],
+    ids=["duration", "list", "struct", "binary"],
+)
+def test_values_that_make_no_tokens(folder: Path, tmp_path: Path, values: list, dtype: str) -> None:
+    message = rf"column 'page' holds values of type {dtype}.*data.drop=\[page\]"
+    test = FRAMES["test"].with_columns(page=pl.Series(values * N["test"]))
+    test.write_parquet(folder / "test.parquet")  # only there: the schema was inferred without it
+    with pytest.raises(BadInput, match=message):
+        ready(folder, tmp_path / "cache")
+    test.write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(BadInput, match=message):
+        ready(tmp_path / "a.parquet", tmp_path / "cache")
+    assert "page" not in ready(tmp_path / "a.parquet", tmp_path / "cache", drop=["page"]).fields
+
+
+def test_time_of_day_is_a_token_like_text(tmp_path: Path) -> None:
+    times = pl.Series([dt_time(k % 3) for k in range(200)])
+    FRAMES["train"].with_columns(page=times).write_parquet(tmp_path / "a.parquet")
+    data = ready(tmp_path / "a.parquet", tmp_path / "cache")
+    assert sorted(data.vocabulary.tokens("page")) == [f"0{k}:00:00" for k in range(3)]
+
+
+@pytest.mark.parametrize("binning", ["log2", "quantile"])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, -1e300])
+def test_numbers_without_bounds(tmp_path: Path, binning: Any, value: float) -> None:
+    prices = pl.Series([value if k % 4 == 0 else float(k % 4) for k in range(200)])
+    FRAMES["train"].with_columns(price=prices).write_parquet(tmp_path / "a.parquet")
+    data = ready(tmp_path / "a.parquet", tmp_path / "cache", binning=binning, drop=["row"])
+    tokens = data.vocabulary.tokens("price")
+    missing = math.isnan(value) or (math.isinf(value) and binning == "log2")
+    assert tokens.null_count() == missing
 
 
 def test_empty_splits(folder: Path, tmp_path: Path) -> None:
@@ -393,7 +500,21 @@ def test_a_column_that_another_split_lacks_is_told_before_reading(folder: Path, 
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("options", [{"batch_size": 0}, {"eval_batch_size": 0}, {"num_workers": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 0},
+        {"batch_size": None},
+        {"batch_size": 2.5},
+        {"eval_batch_size": 0},
+        {"num_workers": -1},
+        {"num_workers": None},
+        {"split_seed": -1},
+        {"split_seed": None},
+        {"fractions": None},
+    ],
+    ids=str,
+)
 def test_bad_sizes(options: dict) -> None:
     with pytest.raises(BadInput, match=next(iter(options))):
         ClickDataModule("x", **options)
@@ -429,6 +550,60 @@ def test_rows_to_predict_need_no_label(folder: Path, tmp_path: Path) -> None:
     data = ready(folder, tmp_path / "cache", drop=["row"], predict_path=str(tmp_path / "new.csv"))
     (ids,) = next(iter(data.predict_dataloader()))
     np.testing.assert_array_equal(ids, data.vocabulary.encode_fields(rows))
+
+
+@pytest.fixture
+def saved(folder: Path, tmp_path: Path) -> Path:
+    """A saved vocabulary whose training files are gone."""
+    ready(folder, tmp_path / "cache", drop=["row"]).save_vocabulary(tmp_path / "saved")
+    shutil.rmtree(tmp_path / "cache")
+    shutil.rmtree(folder)
+    return tmp_path / "saved"
+
+
+def with_vocabulary(saved: Path, **options: Any) -> ClickDataModule:
+    data = ClickDataModule(cache_dir=str(saved.parent / "cache"), **options)
+    data.use_vocabulary(saved)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def test_prediction_needs_no_training_file(saved: Path, tmp_path: Path) -> None:
+    FRAMES["valid"].drop("label").write_csv(tmp_path / "new.csv")
+    gone = str(tmp_path / "ads" / "train.parquet")
+    data = with_vocabulary(saved, path=gone, predict_path=str(tmp_path / "new.csv"))
+    assert data.rows == {"predict": N["valid"]}
+    assert data.fields == ["user", "page", "price"]
+    assert data.num_tokens == len(data.frequencies) == data.vocabulary.num_tokens
+    assert "price" in data.describe()
+    (ids,) = next(iter(data.predict_dataloader()))
+    np.testing.assert_array_equal(ids, data.vocabulary.encode_fields(FRAMES["valid"]))
+    with pytest.raises(BadInput, match=r"ads/train.parquet' does not exist"):
+        data.test_dataloader()
+    with pytest.raises(RuntimeError):
+        data.use_vocabulary(saved)
+
+
+@pytest.mark.parametrize("stage", [None, "test"])
+def test_rows_to_predict_do_not_hide_the_splits(saved: Path, tmp_path: Path, stage: str | None) -> None:
+    FRAMES["valid"].write_csv(tmp_path / "new.csv")
+    FRAMES["test"].write_csv(tmp_path / "x.csv")
+    data = with_vocabulary(saved, test_path=str(tmp_path / "x.csv"), predict_path=str(tmp_path / "new.csv"))
+    data.setup(stage)
+    assert data.rows == ({"test": N["test"]} if stage else {"predict": N["valid"]})
+    ids, labels = batches(data.test_dataloader())
+    np.testing.assert_array_equal(ids, data.vocabulary.encode_fields(FRAMES["test"]))
+    np.testing.assert_array_equal(labels, FRAMES["test"]["label"])
+    assert len(next(iter(data.predict_dataloader()))[0]) == N["valid"]
+    assert data.rows == {"test": N["test"]}
+
+
+def test_test_rows_alone_with_a_split_option(saved: Path, tmp_path: Path) -> None:
+    FRAMES["test"].write_csv(tmp_path / "x.csv")
+    data = with_vocabulary(saved, test_path=str(tmp_path / "x.csv"), time_column="row")
+    assert data.rows == {"test": N["test"]}
+    assert len(batches(data.test_dataloader())[0]) == N["test"]
 
 
 def test_renumber(folder: Path, tmp_path: Path) -> None:

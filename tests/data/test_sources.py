@@ -8,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pme_lightning.data import hub
@@ -43,6 +45,48 @@ def test_csv_without_header(tmp_path: Path) -> None:
     assert rows(tmp_path / "a.csv", CsvOptions(header=False)).columns == ["column_1", "column_2", "column_3"]
     with pytest.raises(BadInput, match=r"data.column_names has 2 names, but '.*a.csv' has 3 columns"):
         rows(tmp_path / "a.csv", CsvOptions(header=False, column_names=("a", "b")))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_csv_column_names_are_there_once(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"a{suffix}"
+
+    def write(text: str) -> None:
+        file.write_bytes(gzip.compress(text.encode()) if suffix.endswith("gz") else text.encode())
+
+    write('\n"label",u,label\n1,a,0\n')
+    with pytest.raises(BadInput, match=r"column name 'label' is there 2 times in '.*a.csv"):
+        rows(file)
+    assert rows(file, CsvOptions(column_names=("label", "u", "copy"))).rows() == [("1", "a", "0")]
+    with pytest.raises(BadInput, match=r"column name 'u' is there 2 times in data.column_names"):
+        rows(file, CsvOptions(column_names=("label", "u", "u")))
+    # Names that only look like what the engine makes of a second column.
+    write("label,u,u_duplicated_0\n1,a,0\n")
+    assert rows(file).columns == ["label", "u", "u_duplicated_0"]
+
+
+def test_parquet_column_names_are_there_once(tmp_path: Path) -> None:
+    table = pa.table([pa.array([1]), pa.array([2]), pa.array([0])], names=["label", "u", "label"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(BadInput, match=r"a.parquet' cannot be read: .*'label' has more than one occurrence"):
+        rows(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_csv_blank_lines_are_no_rows(tmp_path: Path, newline: str) -> None:
+    lines = CSV.splitlines()
+    (tmp_path / "a.csv").write_bytes(newline.join(["", *lines[:2], "", "", *lines[2:], "", ""]).encode())
+    part = find_part(str(tmp_path / "a.csv"))
+    assert rows(tmp_path / "a.csv").equals(AS_TEXT)
+    assert part.frame(CsvOptions()).select(pl.len()).collect().item() == 3
+    assert part.frame(CsvOptions()).select("code").collect()["code"].to_list() == ["007", "7", None]
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_csv_with_carriage_returns_alone(tmp_path: Path, header: bool) -> None:
+    (tmp_path / "a.csv").write_bytes(CSV.replace("\n", "\r").encode())
+    with pytest.raises(BadInput, match=r"the lines of '.*a.csv' end in a carriage return alone"):
+        rows(tmp_path / "a.csv", CsvOptions(header=header, column_names=None if header else ("label", "code", "text")))
 
 
 def test_csv_compressed(tmp_path: Path) -> None:
@@ -141,6 +185,22 @@ def test_missing_files_name_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="holds no Parquet or CSV file"):
         find_parts(str(tmp_path / "empty"))
+
+
+def test_what_is_there_and_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="'/dev/null' is a device or a pipe, not a file"):
+        find_parts("/dev/null")
+    with pytest.raises(BadInput, match="is a folder, not a file"):
+        find_parts([str(tmp_path)])
+    (tmp_path / ".hidden").write_text("")
+    with pytest.raises(BadInput, match=r"does not exist: '.*' holds only hidden files"):
+        find_parts(str(tmp_path / "a.csv"))
+
+
+def test_a_file_is_no_hugging_face_data_set(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(CSV)
+    with pytest.raises(BadInput, match=r"x.csv' is a file: data.format=hf takes .* read with data.format=auto"):
+        find_parts(str(tmp_path / "x.csv"), "hf")
 
 
 @pytest.mark.parametrize(

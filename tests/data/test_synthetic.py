@@ -327,3 +327,17 @@ def test_a_missing_or_damaged_vocabulary_is_bad_input(tmp_path: Path) -> None:
         (tmp_path / "synthetic.json").write_text(content)
         with pytest.raises(BadInput, match="cannot be read"):
             data.use_vocabulary(tmp_path)
+
+
+def test_a_saved_vocabulary_replaces_only_its_like(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    ready().save_vocabulary(folder)
+    ready().save_vocabulary(folder)
+    ready().use_vocabulary(folder)
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(BadInput, match=r"mine' holds something other than a vocabulary \('thesis.txt'\)"):
+        ready().save_vocabulary(folder)
+    assert (folder / "thesis.txt").read_text() == "years of work"
+    with pytest.raises(BadInput, match=r"thesis.txt' is not a folder"):
+        ready().save_vocabulary(folder / "thesis.txt")

@@ -255,6 +255,14 @@ def test_saving_never_replaces_something_else(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds something other than a vocabulary"):
         fit(MIXED).save(tmp_path)
     assert (tmp_path / "config.yaml").read_text() == "x"
+    # Nor what somebody put beside a vocabulary.
+    folder = tmp_path / "vocabulary"
+    fit(MIXED).save(folder)
+    fit(MIXED).save(folder)
+    (folder / "notes.txt").write_text("x")
+    with pytest.raises(BadInput, match=r"other than a vocabulary \('notes.txt'\)"):
+        fit(MIXED).save(folder)
+    assert (folder / "notes.txt").read_text() == "x"
 
 
 @pytest.mark.parametrize("damage", ["nothing there", "no json", "cut parquet", "other tokens", "half json", "version"])

@@ -1,0 +1,54 @@
+"""Where in the files a fault is: looked up only after reading has failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import polars as pl
+
+from pme_lightning.data.csv_files import CsvOptions, faulty_line, line_of_value
+from pme_lightning.data.labels import BadLabel
+from pme_lightning.data.sources import Part, reading
+from pme_lightning.errors import BadInput
+
+
+@contextmanager
+def located(parts: Mapping[str, Part], csv: CsvOptions) -> Iterator[None]:
+    """Adds file and line or row to what is said of a bad label or of rows that the engine cannot read."""
+    try:
+        yield
+    except BadLabel as error:
+        for part in parts.values():
+            place = _place_of_label(part, csv, error)
+            if place is not None:
+                raise BadInput(f"{error.fault}, in {place}: {error.remedy}") from error
+        raise
+    except BadInput as error:
+        if not isinstance(error.__cause__, pl.exceptions.PolarsError):
+            raise
+        for part in parts.values():
+            fault = faulty_line(part.files, csv) if part.format == "csv" else None
+            if fault is not None:
+                raise BadInput(fault) from error
+        if "CSV malformed" in str(error):
+            places = ", ".join(part.where() for part in parts.values())
+            raise BadInput(f"{places} cannot be read: is there a quote within a cell that is not doubled?") from error
+        raise
+
+
+def _place_of_label(part: Part, csv: CsvOptions, error: BadLabel) -> str | None:
+    if part.format == "csv":
+        names = part.frame(csv).collect_schema().names()
+        return line_of_value(part.files, csv, names.index(error.column), error.value)
+    # Rows of a file count from 1; those of a data set's Arrow files have no file of their own to look into.
+    for one in [Part(part.format, (file,)) for file in part.files] if part.dataset is None else [part]:
+        with reading(one.where()):
+            frame = one.frame(csv)
+            if error.column not in frame.collect_schema().names():
+                continue
+            values = frame.select(error.column).with_row_index("row")
+            found = values.filter(pl.col(error.column).eq_missing(pl.lit(error.value))).head(1).collect()
+        if len(found):
+            return f"row {found['row'].item() + 1} of {one.where()}"
+    return None
