@@ -13,7 +13,17 @@ from torch.optim import Optimizer
 from pme_lightning.embedding import FullEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
-from pme_lightning.search import Allocation, Allocator, Budget, Criterion, Schedule, Scores, SearchResult, parse_budget
+from pme_lightning.search import (
+    Allocation,
+    Allocator,
+    Budget,
+    Criterion,
+    Schedule,
+    Scores,
+    SearchResult,
+    keep_fraction,
+    parse_budget,
+)
 
 
 class PruningCallback(Callback):
@@ -193,7 +203,7 @@ class PruningCallback(Callback):
         scores = self.criterion.scores(weight, linear, self.frequencies)
         if progress < 1:
             target, total = self._values(embedding), embedding.num_parameters
-            allocation = self._allocate(scores, total - round(progress * (total - target)))
+            allocation = self._allocate(scores, round(total * keep_fraction(progress, target / total)))
             if scores.basis is not None:
                 embedding.rotate_(scores.basis)
                 self._rotate_moments(embedding, scores.basis, optimizers or [])

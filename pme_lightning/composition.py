@@ -27,8 +27,6 @@ COMMANDS = {
     "predict": "write a checkpoint's probabilities to a file: ckpt_path=PATH",
 }
 GROUPS = ("backbone", "data", "search", "optimizer", "trainer", "logger", "experiment")
-# Keys that the commands read themselves, before any class is built.
-OWN_KEYS = ("config_dir",)
 
 
 class GroupFiles:
