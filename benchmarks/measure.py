@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from methods import with_seed
 from torch import Tensor
 
-from pme_lightning.arguments import build, init_args
+from pme_lightning.arguments import build, init_args, optimizer_arguments
 from pme_lightning.class_path import instantiate
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
@@ -152,8 +152,7 @@ class Measurement:
             self.data.field_tokens,
             backbone=config.backbone.class_path,
             backbone_args=init_args(config.backbone),
-            optimizer=config.optimizer.class_path,
-            optimizer_args=init_args(config.optimizer),
+            **optimizer_arguments(config),
             **config.model.as_dict(),
         )
 

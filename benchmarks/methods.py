@@ -36,9 +36,12 @@ METHODS: dict[str, Method] = {
     "popularity_.25": Method("popularity", {"criterion.alpha": 0.25}, rule=True),
     "popularity_.5": Method("popularity", {"criterion.alpha": 0.5}, rule=True),
     "popularity_.75": Method("popularity", {"criterion.alpha": 0.75}, rule=True),
+    "mde": Method("mde", rule=True),
     "random": Method("random", {"criterion.seed": RUN_SEED}, rule=True),
     "magnitude": Method("magnitude"),
     "at_init": Method("at_init"),
+    "sseds": Method("sseds"),
+    "pep": Method("pep"),
     "pme": Method("pme"),
     # The same search by its length in epochs; not run unless asked for.
     "pme@1/16": Method("pme", {"schedule.epochs": 1 / 16}),

@@ -18,6 +18,7 @@ from pme_lightning.search import (
     Allocator,
     Budget,
     Criterion,
+    KnowsFields,
     Schedule,
     Scores,
     SearchResult,
@@ -83,6 +84,9 @@ class PruningCallback(Callback):
         if self.result is not None:
             raise BadInput("one PruningCallback per fit: this one has its result already, make a new one")
         embedding = self._embedding(pl_module)
+        self.field_tokens = cast(CTRModule, pl_module).field_tokens
+        if isinstance(self.criterion, KnowsFields):
+            self.criterion.field_tokens = self.field_tokens
         if self.frequencies is None:
             self.frequencies = getattr(getattr(trainer, "datamodule", None), "frequencies", None)
         if self.frequencies is None:
@@ -192,7 +196,6 @@ class PruningCallback(Callback):
     @torch.no_grad()
     def _prune(self, pl_module: LightningModule, progress: float, optimizers: list[Optimizer] | None = None) -> None:
         embedding = self._embedding(pl_module)
-        self.field_tokens = cast(CTRModule, pl_module).field_tokens
         assert self.frequencies is not None
         weight, linear = embedding.weight.detach(), self._linear(embedding)
         # What was pruned before is worth nothing, whatever the optimizer's momentum has made of it.
@@ -222,13 +225,12 @@ class PruningCallback(Callback):
 
     @staticmethod
     def _rotate_moments(embedding: FullEmbedding, basis: Tensor, optimizers: list[Optimizer]) -> None:
-        """Turns Adam's moments with the rows: exactly for the first, for the second as far as a diagonal can."""
+        """Turns moments with the rows (Adam's, Adagrad's): the first exactly, the second as far as a diagonal can."""
         for optimizer in optimizers:
             state = optimizer.state.get(embedding.weight, {})
-            if "exp_avg" in state:
-                state["exp_avg"].copy_(state["exp_avg"] @ basis)
-            if "exp_avg_sq" in state:
-                state["exp_avg_sq"].copy_(state["exp_avg_sq"] @ basis.square())
+            for name, turn in (("exp_avg", basis), ("exp_avg_sq", basis.square()), ("sum", basis.square())):
+                if name in state:
+                    state[name].copy_(state[name] @ turn)
 
     def _values(self, embedding: FullEmbedding) -> int:
         """How many per-token values the budget leaves beside the shared projection."""

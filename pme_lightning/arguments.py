@@ -18,19 +18,21 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 from torch.optim import Optimizer
 
+from pme_lightning.budgets import DEFAULT_BUDGETS, read_budgets
 from pme_lightning.class_path import import_class, instantiate
-from pme_lightning.composition import GROUPS, Composition
+from pme_lightning.composition import GROUPS, NULLABLE, Composition
 from pme_lightning.errors import BadInput, did_you_mean
 from pme_lightning.module import CTRModule
 
 # What a class gets from the run itself, so that nobody sets it.
 _FROM_THE_RUN = {
     "model": {"field_tokens", "backbone", "backbone_args", "optimizer", "optimizer_args", "classes", "indexed"}
-    | {"sizes_fingerprint"},
+    | {"embedding_optimizer", "embedding_optimizer_args", "sizes_fingerprint"},
     "trainer": {"logger", "default_root_dir"},
     "data": {"seed"},
     "backbone": {"num_fields", "embedding_dim"},
     "optimizer": {"params"},
+    "embedding_optimizer": {"params"},
     "logger": {"save_dir", "prefix", "experiment", "dir"},
     "transfer": {"sizes"},
     "search": {"frequencies"},
@@ -69,6 +71,7 @@ class Arguments(LightningCLI):
         """Adds the keys that belong to the run as a whole."""
         parser.add_argument("--seed", type=int, default=42, help="Seed of everything random.")
         parser.add_argument("--baseline", type=bool, default=True, help="Also train the full-size model.")
+        parser.add_argument("--budgets", type=list[float | int | str] | None, default=None, help="Budgets of pareto.")
         parser.add_argument("--run_dir", type=str | None, default=None, help="Folder to write the run to.")
         parser.add_argument("--sizes", type=str | None, default=None, help="File of sizes, for finetune.")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to measure or start from.")
@@ -85,7 +88,8 @@ class Arguments(LightningCLI):
             (Optimizer, "optimizer"),
         ):
             parser.add_subclass_arguments(base, key, skip=_FROM_THE_RUN.get(key, set()), required=True)
-        parser.add_subclass_arguments(Logger, "logger", skip=_FROM_THE_RUN["logger"], required=False, default=None)
+        for optional, key in ((Optimizer, "embedding_optimizer"), (Logger, "logger")):
+            parser.add_subclass_arguments(optional, key, skip=_FROM_THE_RUN[key], required=False, default=None)
         parser.add_class_arguments(EarlyStopping, "early_stopping", instantiate=False)
         parser.add_class_arguments(ModelCheckpoint, "checkpoint", skip=_FROM_THE_RUN["checkpoint"], instantiate=False)
 
@@ -112,9 +116,11 @@ def parse_config(composition: Composition) -> tuple[LightningArgumentParser, Nam
         known = set(_keys(cli.config.as_dict()))
         for key, value in composition.overrides:
             _check_key(key, value, known)
+            _check_class_is_named(key, value, composition.overrides, cli.config)
         cli = _parse([*base, *(f"--{key}={value}" for key, value in composition.overrides)])
     _make_paths_absolute(cli.config)
     _check_values(cli.config)
+    _settle_budgets(composition, cli.config)
     return cli.parser, cli.config
 
 
@@ -137,6 +143,16 @@ def build(node: Any) -> Any:
 def init_args(node: Namespace) -> dict[str, Any]:
     """Returns the arguments of a class in the configuration: none, if it takes none."""
     return node.init_args.as_dict() if "init_args" in node else {}
+
+
+def optimizer_arguments(config: Namespace) -> dict[str, Any]:
+    """Returns the arguments of :class:`CTRModule` that say what trains it."""
+    arguments: dict[str, Any] = {}
+    for key in ("optimizer", "embedding_optimizer"):
+        node = config[key]
+        arguments[key] = None if node is None else node.class_path
+        arguments[f"{key}_args"] = None if node is None else init_args(node)
+    return arguments
 
 
 def print_config(parser: LightningArgumentParser, config: Namespace, command: str) -> str:
@@ -199,6 +215,25 @@ def _check_values(config: Namespace) -> None:
         )
 
 
+def _settle_budgets(composition: Composition, config: Namespace) -> None:
+    """Fills the budgets of ``pareto`` in, and refuses those that cannot be meant, before any data is read."""
+    command = composition.command
+    if command != "pareto":
+        if config.budgets is not None:
+            one = f"{command} takes one, search.budget=0.2" if command in ("pme", "search") else f"{command} takes none"
+            raise BadInput(f"budgets belongs to the pareto command: {one}; leave it out, or write budgets=null")
+        return
+    for key, value in composition.overrides:
+        if key.replace(".init_args", "") == "search.budget":
+            raise BadInput(f"search.budget={value}: pareto takes its budgets as one list; write budgets=[{value}]")
+    if config.budgets is None:
+        config.budgets = list(DEFAULT_BUDGETS)
+    read_budgets(config.budgets)
+    search = config.search.class_path
+    if not hasattr(import_class(search), "result_for") or "budget" not in init_args(config.search):
+        raise BadInput(f"pareto needs a search with a budget and result_for(budget), which {search} lacks")
+
+
 def _check_classes(node: Any) -> None:
     """Finds every class that the configuration names, so that a misspelt one is told by its nearest name."""
     if isinstance(node, dict):
@@ -239,6 +274,13 @@ def _check_key(key: str, value: str, known: set[str]) -> None:
     raise BadInput(f"unknown key '{key}' (={value}): {_suggest(short, [*known, *GROUPS])}")
 
 
+def _check_class_is_named(key: str, value: str, overrides: list[tuple[str, str]], config: Namespace) -> None:
+    """Refuses an argument of a class where there is none, unless another override names it."""
+    whole = key.partition(".")[0]
+    if whole in NULLABLE and whole != key and config[whole] is None and whole not in dict(overrides):
+        raise BadInput(f"{key}={value}: {whole} is null; name its class as well, {whole}=module.Class")
+
+
 def _suggest(key: str, names: list[str]) -> str:
     # The last word is the one that is usually misspelt: compare that first, among the keys beside it.
     head, _, last = key.rpartition(".")
@@ -270,6 +312,8 @@ def _one_line(message: str) -> str:
             r"Does not validate against any|NoneType|Expected a path|dot import path|Literal\[64, 32", line
         )
     ]
+    if not reasons and "dot import path" in message:
+        reasons = ["expected the import path of a class"]
     if not (where and reasons):
         return " ".join(message.split())
     said = "; ".join(dict.fromkeys(reasons))

@@ -92,7 +92,7 @@ def _config_of_run(line: CommandLine) -> dict[str, object] | None:
         return None
     config = read_yaml(folder / "config.yaml")
     # The trainer and the logger are of this command, the rest is what the file was made with.
-    parts = ["data", "model", "backbone", "optimizer", "transfer", "seed"]
+    parts = ["data", "model", "backbone", "optimizer", "embedding_optimizer", "transfer", "seed"]
     if line.command == "finetune":
         parts += ["trainer", "early_stopping", "checkpoint"]
     if os.environ.get("LOCAL_RANK", "0") == "0" and "--print_config" not in line.flags:

@@ -19,6 +19,7 @@ from pme_lightning.errors import BadInput, did_you_mean
 
 COMMANDS = {
     "pme": "search, transfer, fine-tune and test; the full-size model beside it (the default)",
+    "pareto": "search once, then train and test with the sizes of several budgets",
     "search": "find the sizes only",
     "finetune": "train with sizes found before: sizes=PATH",
     "fit": "train and test the full-size model, no search",
@@ -27,6 +28,10 @@ COMMANDS = {
     "predict": "write a checkpoint's probabilities to a file: ckpt_path=PATH",
 }
 GROUPS = ("backbone", "data", "search", "optimizer", "trainer", "logger", "experiment")
+# Keys that a choice of a group may set beside the group's own; another choice resets them.
+BESIDE = {"optimizer": ("embedding_optimizer",)}
+# Keys of a class that may be null.
+NULLABLE = ("logger", "embedding_optimizer")
 
 
 class GroupFiles:
@@ -291,7 +296,8 @@ def _choose(config: dict[str, Any], group: str, choice: dict[str, Any]) -> dict[
     """Lays a group's choice over the configuration; a choice of a class starts from nothing."""
     node = choice.get(group)
     if node is None or "class_path" in node:
-        config = {key: value for key, value in config.items() if key != group}
+        old = (group, *BESIDE.get(group, ()))
+        config = {key: value for key, value in config.items() if key not in old}
     return merge(config, choice)
 
 
@@ -308,7 +314,9 @@ def _switch_class(config: dict[str, Any], key: str, value: str) -> dict[str, Any
             spelled.append("init_args")
         node = node.get(part) if isinstance(node, Mapping) else None
         spelled.append(part)
-    if not (isinstance(node, Mapping) and "class_path" in node) or not re.fullmatch(r"[A-Za-z_][\w.]*", value):
+    holds_class = isinstance(node, Mapping) and "class_path" in node
+    may_hold_one = node is None and spelled in ([key] for key in NULLABLE)
+    if not (holds_class or may_hold_one) or not re.fullmatch(r"[A-Za-z_][\w.]*", value):
         return None
     if "." not in value:
         return None

@@ -9,6 +9,7 @@ from pme_lightning.composition import COMMANDS, GROUPS, GroupFiles
 
 _KEYS = {
     "search.budget": "what to keep: a fraction (0.2), a parameter count (2000000), or bytes (20MB)",
+    "budgets": "the budgets of pareto, [0.5,0.2,0.1,0.05,0.02]",
     "data.path": "file, folder or Hugging Face id to train on",
     "data.label": "the column of clicks, 0 or 1",
     "optimizer.lr": "learning rate",

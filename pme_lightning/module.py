@@ -16,6 +16,7 @@ from torchmetrics.classification import BinaryAUROC
 from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, SizeClass
 from pme_lightning.errors import BadInput
+from pme_lightning.optim import build_optimizer
 
 
 class CTRModule(LightningModule):
@@ -36,6 +37,9 @@ class CTRModule(LightningModule):
         embedding_init_std: Standard deviation of the normal distribution that embedding rows start from.
         optimizer: The optimizer, a class or its import path, built as ``optimizer(parameters, **optimizer_args)``.
         optimizer_args: Further arguments of the optimizer, such as ``{"lr": 1e-3}``.
+        embedding_optimizer: The optimizer of the tokens' own values (:attr:`table_parameters`), in the same way;
+            ``None``: the one of everything else.
+        embedding_optimizer_args: Further arguments of it.
         classes: The size classes ``(size, linear, count)`` of a multi-size table; ``None`` for a full-size one. It
             is set by :meth:`set_embedding`, seldom by hand.
         indexed: Whether the multi-size table keeps an index (its ids are not numbered by size).
@@ -56,6 +60,8 @@ class CTRModule(LightningModule):
         embedding_init_std: float = 0.01,
         optimizer: str | type = "torch.optim.Adam",
         optimizer_args: dict[str, Any] | None = None,
+        embedding_optimizer: str | type | None = None,
+        embedding_optimizer_args: dict[str, Any] | None = None,
         classes: Sequence[Sequence[int]] | None = None,
         indexed: bool = False,
         sizes_fingerprint: str | None = None,
@@ -68,11 +74,11 @@ class CTRModule(LightningModule):
         if not field_tokens or min(field_tokens) < 1:
             raise BadInput(f"field_tokens is {list(field_tokens)}; every field needs at least one token")
         field_tokens = [int(n) for n in field_tokens]
-        backbone, optimizer = class_path(backbone), class_path(optimizer)
+        backbone = class_path(backbone)
         # Plain types only: the checkpoint must load without running code from it.
         self.save_hyperparameters(logger=False)
         self.field_tokens = field_tokens
-        self.optimizer_class, self.optimizer_args = optimizer, dict(optimizer_args or {})
+        self.set_optimizers(optimizer, optimizer_args, embedding_optimizer, embedding_optimizer_args)
         self.backbone: nn.Module = instantiate(backbone, len(field_tokens), embedding_dim, **(backbone_args or {}))
         self.first_order = "linear" in inspect.signature(self.backbone.forward).parameters
         num_tokens = sum(field_tokens)
@@ -106,6 +112,16 @@ class CTRModule(LightningModule):
         """Per-token parameters of the full-size table: ``V * D``, and ``V`` more with first-order weights."""
         return self.num_tokens * (self.embedding.embedding_dim + self.first_order)
 
+    @property
+    def table_parameters(self) -> list[nn.Parameter]:
+        """The parameters that belong to tokens, and to the embedding optimizer: rows and first-order weights.
+
+        What all tokens share in the embedding layer is trained by every row of every batch, like the backbone, and
+        belongs to the optimizer of the backbone: the projection of a multi-size table, and thresholds while a search
+        learns some.
+        """
+        return [p for name, p in self.embedding.named_parameters(recurse=False) if name != "projection"]
+
     def set_embedding(self, embedding: FullEmbedding | MultiSizeEmbedding, fingerprint: str | None = None) -> None:
         """Puts another table in, and into the description that checkpoints carry.
 
@@ -119,6 +135,31 @@ class CTRModule(LightningModule):
             classes = [[c.size, int(c.linear), c.count] for c in embedding.classes]
             indexed = embedding.index is not None
         self.hparams.update(classes=classes, indexed=indexed, sizes_fingerprint=fingerprint)
+
+    def set_optimizers(
+        self,
+        optimizer: str | type,
+        optimizer_args: dict[str, Any] | None = None,
+        embedding_optimizer: str | type | None = None,
+        embedding_optimizer_args: dict[str, Any] | None = None,
+    ) -> None:
+        """Says what trains the module from now on, also in the description that checkpoints carry.
+
+        Args:
+            optimizer: As in the class, and so are the others.
+            optimizer_args: See there.
+            embedding_optimizer: See there.
+            embedding_optimizer_args: See there.
+        """
+        self.optimizer_class, self.optimizer_args = class_path(optimizer), dict(optimizer_args or {})
+        self.embedding_optimizer_class = None if embedding_optimizer is None else class_path(embedding_optimizer)
+        self.embedding_optimizer_args = dict(embedding_optimizer_args or {})
+        self.hparams.update(
+            optimizer=self.optimizer_class,
+            optimizer_args=self.optimizer_args,
+            embedding_optimizer=self.embedding_optimizer_class,
+            embedding_optimizer_args=self.embedding_optimizer_args,
+        )
 
     def setup(self, stage: str) -> None:
         """Refuses data whose tokens are not numbered as this table has them."""
@@ -135,9 +176,12 @@ class CTRModule(LightningModule):
         logloss = self.valid_metrics["logloss"]
         assert isinstance(logloss, Metric)
         if logloss.update_called and not torch.isfinite(logloss.compute()):
+            now = str(self.optimizer_args.get("lr", "the default"))
+            if self.embedding_optimizer_class is not None:
+                now += f", of the embedding {self.embedding_optimizer_args.get('lr', 'the default')}"
             raise BadInput(
                 f"training diverged: the validation logloss of epoch {self.current_epoch + 1} is not a number; "
-                f"lower the learning rate (now {self.optimizer_args.get('lr', 'the default')})"
+                f"lower the learning rate (now {now})"
             )
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -187,5 +231,12 @@ class CTRModule(LightningModule):
             )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Builds the optimizer over all parameters."""
-        return instantiate(self.optimizer_class, self.parameters(), **self.optimizer_args)
+        """Builds the optimizer over all parameters, within which the table may have one of its own."""
+        return build_optimizer(
+            self.parameters(),
+            self.table_parameters,
+            self.optimizer_class,
+            self.optimizer_args,
+            self.embedding_optimizer_class,
+            self.embedding_optimizer_args,
+        )

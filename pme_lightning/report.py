@@ -134,13 +134,24 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         cells = [values(model) for _, model in columns]
         if any(cells):
             table.add_row(label, *(cell or "-" for cell in cells))
+    print_table(table)
+    measured = [model["test"][name] for model in (summary, baseline) if baseline for name in ("auc", "logloss")]
+    told = baseline and multi_size and None not in measured
+    print_ending(summary, folder, _verdict(summary, baseline) if told else None)
+
+
+def print_table(table: Table) -> None:
+    """Prints a table, within 80 columns where nobody's terminal says otherwise."""
     Console(width=None if sys.stdout.isatty() else 80, highlight=False).print(table)
+
+
+def print_ending(summary: dict[str, Any], folder: Path, verdict: str | None) -> None:
+    """Prints what comes below the table: what could be reached at best, what the run says, and where it is."""
     best = summary["data"].get("best_auc")
     if best is not None:
         say(f"best reachable on this planted data: AUC {best:.4f}, logloss {summary['data']['best_logloss']:.4f}")
-    measured = [model["test"][name] for model in (summary, baseline) if baseline for name in ("auc", "logloss")]
-    if baseline and multi_size and None not in measured:
-        say(_verdict(summary, baseline))
+    if verdict is not None:
+        say(verdict)
     say(f"run folder: {shown(folder)}")
 
 

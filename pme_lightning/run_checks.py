@@ -12,11 +12,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from pme_lightning.arguments import build, init_args
-from pme_lightning.class_path import instantiate
+from pme_lightning.arguments import build, init_args, optimizer_arguments
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
+from pme_lightning.optim import build_optimizer
 from pme_lightning.run_folder import find_run_folder
 
 
@@ -26,7 +26,7 @@ def check_paths(command: str, config: Namespace) -> None:
         raise BadInput(f"{command} needs a checkpoint: ckpt_path=PATH")
     if command == "finetune" and not config.sizes:
         raise BadInput("finetune needs sizes: sizes=PATH of a search's sizes.safetensors")
-    if command in ("pme", "search", "fit"):
+    if command in ("pme", "pareto", "search", "fit"):
         if config.ckpt_path:
             raise BadInput(f"{command} starts from nothing: leave ckpt_path out, or use finetune or test")
         if config.sizes:
@@ -37,8 +37,8 @@ def check_paths(command: str, config: Namespace) -> None:
 
 def check_parts(config: Namespace) -> None:
     """Builds once, before any data is read, what does not need the data: bad values show at once."""
-    parameters = [torch.nn.Parameter(torch.zeros(1))]
-    instantiate(config.optimizer.class_path, parameters, **init_args(config.optimizer))
+    weight, row = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+    build_optimizer([weight, row], [row], **optimizer_arguments(config))
     build(config.search)
     EarlyStopping(**config.early_stopping.as_dict())
     build_trainer(build(config.trainer) | {"logger": False, "enable_progress_bar": False})

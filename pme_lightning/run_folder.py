@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from pme_lightning.errors import BadInput
+from pme_lightning.search import SearchResult
 
 
 class RunFolder:
     """The folder of one run.
 
-    It holds ``config.yaml``, ``vocabulary/``, ``sizes.safetensors``, ``checkpoints/PHASE/{best,last}.ckpt``,
-    ``logs/`` and, when the run is done, ``summary.json``. Files appear under their name only when they are whole.
+    It holds ``config.yaml``, ``vocabulary/``, ``sizes.safetensors`` (of several budgets ``sizes/BUDGET.safetensors``),
+    ``checkpoints/PHASE/{best,last}.ckpt``, ``logs/`` and, when the run is done, ``summary.json``. Files appear under
+    their name only when they are whole.
 
     Args:
         path: Where to; ``None`` takes a new folder under ``runs/`` in the current folder, named by time and ``label``.
@@ -82,12 +84,16 @@ class RunFolder:
 
     def has_checkpoint(self) -> bool:
         """Whether anything in the folder is worth keeping after an interruption."""
-        return any(self.path.glob("checkpoints/*/*.ckpt")) or self.sizes.exists()
+        return any(self.path.glob("checkpoints/*/*.ckpt")) or bool(sizes_files(self.path))
 
     @property
     def sizes(self) -> Path:
         """The file of the searched sizes."""
         return self.path / "sizes.safetensors"
+
+    def sizes_of(self, budget: str) -> Path:
+        """Returns the file of the sizes of one of several budgets, by the budget's name."""
+        return self.path / "sizes" / f"{budget}.safetensors"
 
     @property
     def vocabulary(self) -> Path:
@@ -113,3 +119,34 @@ def find_run_folder(file: str | Path) -> Path | None:
         if (folder / "config.yaml").is_file() and (folder / "vocabulary").is_dir():
             return folder
     return None
+
+
+def sizes_files(folder: Path) -> list[Path]:
+    """Returns the files of sizes in a run folder: one, or of a run with several budgets one a budget."""
+    return [*folder.glob("sizes.safetensors"), *sorted(folder.glob("sizes/*.safetensors"))]
+
+
+def find_sizes(checkpoint: str, fingerprint: str, sizes: str | None = None) -> SearchResult:
+    """Returns the sizes that a checkpoint numbers tokens by.
+
+    Args:
+        checkpoint: The checkpoint.
+        fingerprint: What the checkpoint holds of its sizes, :meth:`SearchResult.fingerprint`.
+        sizes: The file; ``None`` looks for it in the run folder around the checkpoint.
+
+    Raises:
+        BadInput: There is no such file, or none of these sizes.
+    """
+    folder = find_run_folder(checkpoint)
+    files = [Path(sizes)] if sizes else sizes_files(folder) if folder else []
+    if not files:
+        raise BadInput(
+            f"ckpt_path: '{checkpoint}' numbers tokens by size, and no sizes.safetensors is in a run folder "
+            "around it: name it with sizes=PATH"
+        )
+    for file in files:
+        result = SearchResult.load(file)
+        if result.fingerprint() == fingerprint:
+            return result
+    where = f"'{files[0]}'" if len(files) == 1 else f"any file of '{files[-1].parent}'"
+    raise BadInput(f"ckpt_path: '{checkpoint}' was not trained with the sizes in {where}")

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from pme_lightning import report
-from pme_lightning.arguments import build, init_args, print_config
+from pme_lightning import pareto, report
+from pme_lightning.arguments import build, init_args, optimizer_arguments, print_config
 from pme_lightning.class_path import instantiate
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import MultiSizeEmbedding
@@ -34,7 +34,7 @@ from pme_lightning.loggers import finish_loggers, phase_logger
 from pme_lightning.module import CTRModule
 from pme_lightning.progress import phase_progress
 from pme_lightning.run_checks import build_trainer, check_labels, check_parts, check_paths, check_same_model
-from pme_lightning.run_folder import RunFolder, find_run_folder
+from pme_lightning.run_folder import RunFolder, find_run_folder, find_sizes
 from pme_lightning.search import SearchResult
 from pme_lightning.throughput import Throughput
 
@@ -88,6 +88,8 @@ class Runner:
             self.sizes = SearchResult.load(self.config.sizes)
         self.folder = RunFolder(self.config.run_dir, self._label())
         self.data = self._data()
+        if self.command == "pareto":
+            pareto.settle_budgets(self.config, self.module())
         self.folder.create()
         try:
             self.folder.write_text("config.yaml", print_config(self.parser, self.config, self.command))
@@ -107,54 +109,49 @@ class Runner:
             raise
         finally:
             os.environ.pop("PME_RUN_DIR", None)
-        report.print_summary(summary, self.folder.path)
+        (pareto.print_curve if self.command == "pareto" else report.print_summary)(summary, self.folder.path)
         return summary
 
     # The commands.
 
     def _pme(self) -> dict[str, Any]:
-        searched, result, module = self._searched()
-        multi_size = self.fit("finetune", module, self._transfer(result))
-        metrics = self.test(multi_size)
-        baseline = None
-        if self.config.baseline:
-            self.data.renumber(None)
-            full = self.fit("full", self.module())
-            baseline = report.block(full.module, full.facts, self.test(full))
-        return self._summary(searched, report.block(multi_size.module, multi_size.facts, metrics), baseline)
+        searched, result, module = self.searched()
+        multi_size = self.trained("finetune", module, self.transfer(result))
+        return self.summary(searched, multi_size, self.baseline())
+
+    def _pareto(self) -> dict[str, Any]:
+        return pareto.run_pareto(self)
 
     def _search(self) -> dict[str, Any]:
-        searched, result, module = self._searched()
+        searched, result, module = self.searched()
         found = report.embedding_facts(module.full_parameters, result.parameters + result.embedding_dim**2)
-        return self._summary(searched, {"embedding": found})
+        return self.summary(searched, {"embedding": found})
 
     def _finetune(self) -> dict[str, Any]:
         assert self.sizes is not None
-        transfer = self._transfer(self.sizes)
-        if self._warm() and not self.config.ckpt_path:
+        transfer = self.transfer(self.sizes)
+        if self.warm and not self.config.ckpt_path:
             self.config.ckpt_path = self._searched_model()
         module = self._load() if self.config.ckpt_path else self.module()
         self.sizes.save(self.folder.sizes)
-        fitted = self.fit("finetune", module, transfer)
-        return self._summary(None, report.block(fitted.module, fitted.facts, self.test(fitted)))
+        return self.summary(None, self.trained("finetune", module, transfer))
 
     def _fit(self) -> dict[str, Any]:
-        fitted = self.fit("full", self.module())
-        return self._summary(None, report.block(fitted.module, fitted.facts, self.test(fitted)))
+        return self.summary(None, self.trained("full", self.module()))
 
     def _validate(self) -> dict[str, Any]:
         module = self._load()
         trainer = self._trainer("validate", [])
         with _interruptible(trainer):
             found = trainer.validate(module, datamodule=self.data, verbose=False)[0]
-        return self._summary(None, report.block(module, None, found, split="valid"))
+        return self.summary(None, report.block(module, None, found, split="valid"))
 
     def _test(self) -> dict[str, Any]:
         module = self._load()
         trainer = self._trainer("test", [])
         with _interruptible(trainer):
             found = trainer.test(module, datamodule=self.data, verbose=False)[0]
-        return self._summary(None, report.block(module, None, found))
+        return self.summary(None, report.block(module, None, found))
 
     def _predict(self) -> dict[str, Any]:
         module = self._load()
@@ -164,12 +161,16 @@ class Runner:
             batches = trainer.predict(module, datamodule=self.data)
         assert batches is not None
         report.write_predictions(torch.cat(batches), self.folder.path / "predictions.parquet")  # type: ignore[arg-type]
-        return self._summary(None, report.block(module, None, None))
+        return self.summary(None, report.block(module, None, None))
 
     # The phases.
 
-    def _searched(self) -> tuple[dict[str, Any], SearchResult, CTRModule]:
-        """Searches, and returns what it took, the sizes, and the module to go on with."""
+    def searched(self, save: Callable[[Any], None] | None = None) -> tuple[dict[str, Any], SearchResult, CTRModule]:
+        """Searches, and returns what it took, the sizes, and the module to go on with.
+
+        Args:
+            save: Gets the callback of the search, to save the sizes it found; ``None`` saves those of its own budget.
+        """
         module = self.module()
         callback = build(self.config.search)
         accumulated = self.config.trainer.accumulate_grad_batches
@@ -186,8 +187,11 @@ class Runner:
         if result is None:
             raise BadInput("the search ended before it had pruned: do trainer.max_time or a callback stop it early?")
         seconds = time.perf_counter() - started
-        result.save(self.folder.sizes)
-        if self.command == "search":
+        if save is None:
+            result.save(self.folder.sizes)
+        else:
+            save(callback)
+        if self.command != "pme":
             trainer.save_checkpoint(self.folder.checkpoints("search") / "last.ckpt", weights_only=True)
         facts = {
             "seconds": seconds,
@@ -196,7 +200,7 @@ class Runner:
             "budget": result.budget,
             "kept": result.parameters,
         }
-        return facts, result, module if self._warm() or self.command == "search" else self.module()
+        return facts, result, module if self.warm or self.command != "pme" else self.module()
 
     def fit(self, phase: str, module: CTRModule, *callbacks: Callback) -> Fitted:
         """Trains a module until validation says enough, and keeps its best checkpoint.
@@ -251,9 +255,22 @@ class Runner:
             )
         return dict(found[0])
 
-    def _summary(
+    def trained(self, phase: str, module: CTRModule, *callbacks: Callback) -> dict[str, Any]:
+        """Trains and tests a module, as :meth:`fit` says; returns its blocks of ``summary.json``."""
+        fitted = self.fit(phase, module, *callbacks)
+        return report.block(fitted.module, fitted.facts, self.test(fitted))
+
+    def baseline(self) -> dict[str, Any] | None:
+        """Trains and tests the full-size model; returns its blocks, or ``None`` if it is not asked for."""
+        if not self.config.baseline:
+            return None
+        self.data.renumber(None)
+        return self.trained("full", self.module())
+
+    def summary(
         self, search: dict[str, Any] | None, model: dict[str, Any], baseline: dict[str, Any] | None = None
     ) -> dict[str, Any]:
+        """Returns the whole of ``summary.json``."""
         return report.summary(self.command, self.config.seed, self.data, search, model, baseline)
 
     # The parts.
@@ -265,8 +282,7 @@ class Runner:
             self.data.field_tokens,
             backbone=self.config.backbone.class_path,
             backbone_args=init_args(self.config.backbone),
-            optimizer=self.config.optimizer.class_path,
-            optimizer_args=init_args(self.config.optimizer),
+            **optimizer_arguments(self.config),
             **self.config.model.as_dict(),
         )
 
@@ -284,9 +300,7 @@ class Runner:
             ) from error
         check_same_model(path, module, self.config)
         # How to train on is the command's to say.
-        module.optimizer_class = self.config.optimizer.class_path
-        module.optimizer_args = init_args(self.config.optimizer)
-        module.hparams.update(optimizer=module.optimizer_class, optimizer_args=module.optimizer_args)
+        module.set_optimizers(**optimizer_arguments(self.config))
         if module.field_tokens != self.data.field_tokens:
             raise BadInput(
                 f"ckpt_path: '{path}' was trained on {len(module.field_tokens)} fields and "
@@ -294,17 +308,8 @@ class Runner:
                 f"{self.data.num_tokens}: is it the data of that run?"
             )
         if isinstance(module.embedding, MultiSizeEmbedding) and module.embedding.index is None:
-            folder = find_run_folder(path)
-            sizes = self.config.sizes or (folder / "sizes.safetensors" if folder else None)
-            if sizes is None:
-                raise BadInput(
-                    f"ckpt_path: '{path}' numbers tokens by size, and no sizes.safetensors is in a run folder "
-                    "around it: name it with sizes=PATH"
-                )
-            result = SearchResult.load(sizes)
-            if result.fingerprint() != module.hparams["sizes_fingerprint"]:
-                raise BadInput(f"ckpt_path: '{path}' was not trained with the sizes in '{sizes}'")
-            self.data.renumber(result.order())
+            sizes = find_sizes(path, module.hparams["sizes_fingerprint"], self.config.sizes)
+            self.data.renumber(sizes.order())
         return module
 
     def _data(self) -> EncodedDataModule:
@@ -322,10 +327,13 @@ class Runner:
             check_labels(data)
         return data
 
-    def _transfer(self, result: SearchResult) -> Callback:
+    def transfer(self, result: SearchResult) -> Callback:
+        """Builds what gives a module these sizes."""
         return instantiate(self.config.transfer.class_path, sizes=result, **init_args(self.config.transfer))
 
-    def _warm(self) -> bool:
+    @property
+    def warm(self) -> bool:
+        """Whether fine-tunes start from the searched rows."""
         return init_args(self.config.transfer).get("init") == "warm"
 
     def _searched_model(self) -> str:
@@ -342,7 +350,8 @@ class Runner:
     def _trainer(self, phase: str, callbacks: Sequence[Callback], **arguments: Any) -> Trainer:
         """Builds the phase's own Trainer: a second fit on a spent one would do nothing."""
         options = build(self.config.trainer) | arguments
-        self._logger = phase_logger(self.config.logger, self.folder.path, phase, self._resolved())
+        resolved = yaml.safe_load(print_config(self.parser, self.config, self.command))
+        self._logger = phase_logger(self.config.logger, self.folder.path, phase, resolved)
         options["callbacks"] = [*(options.get("callbacks") or []), *callbacks]
         options["logger"] = self._logger or False
         options["default_root_dir"] = str(self.folder.path)
@@ -352,9 +361,6 @@ class Runner:
             options["callbacks"].append(phase_progress(phase))
             options["enable_progress_bar"] = sys.stdout.isatty()
         return build_trainer(options)
-
-    def _resolved(self) -> dict[str, Any]:
-        return yaml.safe_load(print_config(self.parser, self.config, self.command))
 
     def _label(self) -> str:
         return f"{self.command}-{self.config.backbone.class_path.rpartition('.')[2].lower()}"

@@ -2,5 +2,6 @@
 
 from pme_lightning.embedding.full import FullEmbedding
 from pme_lightning.embedding.multi_size import MultiSizeEmbedding, SizeClass
+from pme_lightning.embedding.soft_threshold import SoftThreshold
 
-__all__ = ["FullEmbedding", "MultiSizeEmbedding", "SizeClass"]
+__all__ = ["FullEmbedding", "MultiSizeEmbedding", "SizeClass", "SoftThreshold"]

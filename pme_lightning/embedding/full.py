@@ -8,12 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pme_lightning.embedding.soft_threshold import SoftThreshold
+
+# Rows worked on at a time, so that no intermediate result is as large as the table.
+_CHUNK_ROWS = 1 << 15
+
 
 class FullEmbedding(nn.Module):
     """A table of ``D`` values a token and, for backbones that ask for it, one first-order weight a token.
 
     While a gradual search runs, values that are already pruned read as zero (:meth:`prune_`) and the table may
     stand in rotated axes (:meth:`rotate_`): rows then hold coordinates, and a shared projection brings them back.
+    A search that learns thresholds puts them in as :attr:`threshold`, and takes them out by :meth:`fold_threshold_`.
 
     Args:
         num_tokens: ``V``, the number of tokens of all fields together.
@@ -29,6 +35,7 @@ class FullEmbedding(nn.Module):
     kept: Tensor | None
     kept_linear: Tensor | None
     projection: Tensor | None
+    threshold: SoftThreshold | None
 
     def __init__(self, num_tokens: int, embedding_dim: int, first_order: bool = False, init_std: float = 0.01) -> None:
         super().__init__()
@@ -40,6 +47,7 @@ class FullEmbedding(nn.Module):
         self.register_buffer("kept", None)
         self.register_buffer("kept_linear", None)
         self.register_buffer("projection", None)
+        self.register_module("threshold", None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -49,10 +57,14 @@ class FullEmbedding(nn.Module):
             nn.init.zeros_(self.linear)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # A checkpoint from within a gradual search holds buffers that a fresh table has not got yet.
+        # A checkpoint from within a search holds buffers and thresholds that a fresh table has not got yet.
         for name in ("kept", "kept_linear", "projection"):
             if prefix + name in state_dict and getattr(self, name) is None:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.weight.device))
+        start = f"{prefix}threshold."
+        thresholds = {name.removeprefix(start): state_dict[name] for name in state_dict if name.startswith(start)}
+        if thresholds and self.threshold is None:
+            self.threshold = SoftThreshold.like(thresholds).to(self.weight.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
@@ -77,6 +89,8 @@ class FullEmbedding(nn.Module):
     def lookup(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the embeddings ``(B, F, D)`` and the first-order weights ``(B, F)`` (``None`` if there are none)."""
         embeddings = F.embedding(ids, self.weight)
+        if self.threshold is not None:
+            embeddings = self.threshold(ids, embeddings)
         if self.kept is not None:
             # After the gather, never over the whole table.
             embeddings = embeddings * F.embedding(ids, self.kept)
@@ -85,6 +99,8 @@ class FullEmbedding(nn.Module):
         if self.linear is None:
             return embeddings, None
         linear = F.embedding(ids, self.linear).squeeze(-1)
+        if self.threshold is not None:
+            linear = self.threshold.forward_linear(ids, linear)
         if self.kept_linear is not None:
             linear = linear * F.embedding(ids, self.kept_linear).squeeze(-1)
         return embeddings, linear
@@ -109,3 +125,14 @@ class FullEmbedding(nn.Module):
         """
         self.kept = kept
         self.kept_linear = None if kept_linear is None else kept_linear[:, None]
+
+    @torch.no_grad()
+    def fold_threshold_(self) -> None:
+        """Takes the thresholds out and leaves the values as they were read with them; the output stays the same."""
+        if self.threshold is None:
+            return
+        for ids in torch.arange(self.num_tokens, device=self.weight.device).split(_CHUNK_ROWS):
+            self.weight[ids] = self.threshold(ids, self.weight[ids])
+            if self.linear is not None:
+                self.linear[ids, 0] = self.threshold.forward_linear(ids, self.linear[ids, 0])
+        self.threshold = None

@@ -3,8 +3,9 @@
 from pme_lightning.search.allocators import Allocation, Allocator, Prefix, TopK
 from pme_lightning.search.budget import Budget, parse_budget
 from pme_lightning.search.concave import concave_slopes
-from pme_lightning.search.controls import Control, Popularity, Random, Uniform
+from pme_lightning.search.controls import Control, FieldPopularity, Popularity, Random, Uniform
 from pme_lightning.search.criteria import Criterion, Fisher, Magnitude, Saliency, Scores, principal_axes
+from pme_lightning.search.field_level import FieldSaliency, FieldSizes, KnowsFields, SingleShot
 from pme_lightning.search.result import SearchResult
 from pme_lightning.search.schedules import (
     Action,
@@ -15,6 +16,7 @@ from pme_lightning.search.schedules import (
     Schedule,
     keep_fraction,
 )
+from pme_lightning.search.survival import Survival
 
 __all__ = [
     "Action",
@@ -25,8 +27,12 @@ __all__ = [
     "Budget",
     "Control",
     "Criterion",
+    "FieldPopularity",
+    "FieldSaliency",
+    "FieldSizes",
     "Fisher",
     "Gradual",
+    "KnowsFields",
     "Magnitude",
     "NoTraining",
     "Popularity",
@@ -36,6 +42,8 @@ __all__ = [
     "Schedule",
     "Scores",
     "SearchResult",
+    "SingleShot",
+    "Survival",
     "TopK",
     "Uniform",
     "concave_slopes",

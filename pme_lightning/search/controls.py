@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pme_lightning.errors import BadInput
 from pme_lightning.search.criteria import Criterion, Scores
+from pme_lightning.search.field_level import KnowsFields
 
 
 class Control(Criterion):
@@ -53,13 +54,51 @@ class Popularity(Control):
     """
 
     def __init__(self, alpha: float = 0.5) -> None:
-        if not math.isfinite(alpha) or alpha < 0:
-            raise BadInput(f"Popularity: alpha is {alpha}; it must be 0 or more")
-        self.alpha = alpha
+        self.alpha = _checked_alpha("Popularity", alpha)
 
     def value(self, frequencies: Tensor) -> Tensor:
         """Returns ``frequencies ** alpha``."""
         return frequencies.double() ** self.alpha
+
+
+class FieldPopularity(KnowsFields, Control):
+    """A size for each field, proportional to ``p ** alpha`` of its tokens' average probability ``p``.
+
+    The rule of mixed dimension embeddings with fields as blocks (MDE: Ginart et al. 2021, arXiv:1909.11810). Every
+    row has one token of each field, so ``p`` is 1 over the field's number of tokens. With
+    :class:`~pme_lightning.search.FieldSizes`, the factor of proportionality is the one that meets the budget.
+
+    The paper rounds sizes to the nearest whole number, at least 1, and lets that overrun its budget. Here first each
+    field gets one value a token, those of highest ``p`` first; where a field is too large for that, it stays at 0.
+    The j-th value (j = 2, 3, ...) then scores ``p ** alpha / (j - 1/2)``, Sainte-Laguë's rule: sizes are the
+    proportional ones rounded to the nearest, up to D and as far as whole fields fit into the budget. With
+    first-order weights, which the paper has none of, a field's first value is its tokens' first-order weight.
+
+    Args:
+        alpha: 0 is uniform; the paper's best are about 0.3.
+
+    Raises:
+        BadInput: alpha is negative or not finite.
+    """
+
+    def __init__(self, alpha: float = 0.3) -> None:
+        self.alpha = _checked_alpha("FieldPopularity", alpha)
+
+    def value(self, frequencies: Tensor) -> Tensor:
+        """Returns ``(p_f / max p) ** alpha`` of each token's field, in (0, 1]."""
+        fields = torch.tensor(self._fields(len(frequencies)), device=frequencies.device)
+        return ((fields.min() / fields).double() ** self.alpha).repeat_interleave(fields)
+
+    @torch.no_grad()
+    def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
+        value = self.value(frequencies).to(weight)
+        first = 1 if linear is None else 2
+        ranks = torch.arange(first, first + weight.shape[1], dtype=weight.dtype, device=weight.device)
+        table = value.unsqueeze(1) / (ranks - 0.5)
+        # Above every score of a second value, which is at most 1 / 1.5.
+        if linear is None:
+            table[:, 0] = 1 + value
+        return Scores(table=table, linear=None if linear is None else 1 + value)
 
 
 class Random(Control):
@@ -76,3 +115,9 @@ class Random(Control):
         """Returns uniform random numbers in [0, 1)."""
         generator = torch.Generator().manual_seed(self.seed)
         return torch.rand(len(frequencies), generator=generator, dtype=torch.float64)
+
+
+def _checked_alpha(owner: str, alpha: float) -> float:
+    if not math.isfinite(alpha) or alpha < 0:
+        raise BadInput(f"{owner}: alpha is {alpha}; it must be 0 or more")
+    return alpha

@@ -190,16 +190,16 @@ def test_fit_trains_the_full_size_model_alone(run: Run, pme_run: Path) -> None:
     assert not (summary["folder"] / "sizes.safetensors").exists()
 
 
-@pytest.mark.parametrize("search", ["at_init", "uniform", "popularity", "random", "magnitude"])
+@pytest.mark.parametrize("search", ["at_init", "uniform", "popularity", "random", "magnitude", "mde", "sseds", "pep"])
 def test_every_other_search_runs(run: Run, search: str) -> None:
-    words = ["search.schedule.batches=5"] if search == "at_init" else []
+    words = ["search.schedule.batches=5"] if search in ("at_init", "sseds") else []
     summary = run("backbone=fm", f"search={search}", *words, "search.budget=0.3", "baseline=false")
     assert summary["embedding"]["fraction"] <= 0.3
     assert summary["baseline"] is None
     sizes = SearchResult.load(summary["folder"] / "sizes.safetensors").sizes
     if search == "uniform":
         assert sizes.max() - sizes.min() <= 1
-    if search in ("uniform", "popularity", "random"):
+    if search in ("uniform", "popularity", "random", "mde"):
         assert summary["search"]["epochs"] == 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pme_lightning.composition import COMMANDS, GROUPS, GroupFiles, compose, merge, parse_words, read_yaml
+from pme_lightning.composition import BESIDE, COMMANDS, GROUPS, GroupFiles, compose, merge, parse_words, read_yaml
 from pme_lightning.errors import BadInput
 
 
@@ -45,7 +45,8 @@ def test_words_that_mean_nothing_are_named(words: list[str], said: str) -> None:
 def test_every_group_offers_what_is_documented() -> None:
     files = GroupFiles()
     assert set(files.choices("backbone")) == {"fm", "deepfm", "dcn", "dcnv2", "autoint", "autoint_plus"}
-    assert set(files.choices("search")) == {"pme", "at_init", "uniform", "popularity", "random", "magnitude"}
+    rules, learned = {"uniform", "popularity", "mde", "random"}, {"pme", "at_init", "magnitude", "sseds", "pep"}
+    assert set(files.choices("search")) == rules | learned
     assert {"synthetic", "parquet", "csv", "hf", "frappe", "movielenslatest"} <= set(files.choices("data"))
     assert {"criteo_x1", "criteo_x4", "avazu_x1", "avazu_x4"} <= set(files.choices("data"))
     assert set(files.choices("trainer")) == {"cpu", "gpu", "ddp"}
@@ -65,7 +66,9 @@ def test_every_choice_says_what_it_is(group: str) -> None:
 def test_every_choice_sets_its_own_group_only(group: str) -> None:
     files = GroupFiles()
     for choice in files.choices(group):
-        assert list(files.load(group, choice)) == [group]
+        found = list(files.load(group, choice))
+        assert found[0] == group
+        assert set(found[1:]) <= set(BESIDE.get(group, ()))
 
 
 def test_another_class_takes_nothing_over() -> None:

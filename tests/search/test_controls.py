@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from pme_lightning.errors import BadInput
-from pme_lightning.search import Allocation, Control, Popularity, Prefix, Random, Uniform
+from pme_lightning.search import Allocation, Control, FieldPopularity, FieldSizes, Popularity, Prefix, Random, Uniform
 
 D = 8
 WEIGHT = torch.zeros(6, D)
@@ -67,7 +69,48 @@ def test_random_follows_its_numbers_not_the_frequencies() -> None:
     assert torch.corrcoef(torch.stack([sizes, frequencies.double()]))[0, 1].abs() < 0.1
 
 
+def by_field(fields: list[int], budget: int, alpha: float, dim: int = D, linear: bool = False) -> list[int]:
+    """What the rule gives the tokens of each field, first-order weights included."""
+    control, tokens = FieldPopularity(alpha), sum(fields)
+    control.field_tokens = fields
+    column = torch.zeros(tokens, 1) if linear else None
+    scores = control.scores(torch.zeros(tokens, dim), column, torch.ones(tokens))
+    found = FieldSizes().allocate(scores.table, budget, scores.linear, field_tokens=fields)
+    owned = found.sizes if found.linear is None else found.sizes + found.linear
+    assert all((part == part[0]).all() for part in owned.split(fields))
+    assert int(owned.sum()) <= budget
+    assert found.linear is None or (found.linear | (found.sizes == 0)).all()
+    return [int(part[0]) for part in owned.split(fields)]
+
+
+def test_field_popularity_by_hand() -> None:
+    # Probabilities 1/4, 1/16, 1/64: roots 1/2, 1/4, 1/8. Sizes 4, 2, 1 take 16 + 32 + 64 values.
+    assert by_field([4, 16, 64], 112, alpha=0.5) == [4, 2, 1]
+    assert by_field([4, 16, 64], 112, alpha=0.5, linear=True) == [4, 2, 1]
+    # One a token first, the most probable field first; the largest is left out where it does not fit.
+    assert by_field([4, 16, 64], 84, alpha=0.5) == [1, 1, 1]
+    assert by_field([4, 16, 64], 20, alpha=0.5) == [1, 1, 0]
+    assert by_field([4, 16, 64], 4, alpha=0.5) == [1, 0, 0]
+    # alpha 0 is uniform.
+    assert by_field([4, 16, 64], 3 * 84, alpha=0.0) == [3, 3, 3]
+
+
+@given(
+    fields=st.lists(st.integers(1, 2000), min_size=1, max_size=8),
+    alpha=st.floats(0, 1),
+    multiplier=st.floats(0.5, 20),
+)
+def test_field_popularity_rounds_the_proportional_sizes(fields: list[int], alpha: float, multiplier: float) -> None:
+    # The reference: round to the nearest, at least 1, as the paper does; then the budget is what that takes.
+    exact = [multiplier * (min(fields) / tokens) ** alpha for tokens in fields]
+    assume(all(abs(size % 1 - 0.5) > 1e-3 for size in exact))
+    rounded = [max(1, round(size)) for size in exact]
+    budget = sum(size * tokens for size, tokens in zip(rounded, fields, strict=True))
+    assert by_field(fields, budget, alpha, dim=24) == rounded
+
+
+@pytest.mark.parametrize("control", [Popularity, FieldPopularity])
 @pytest.mark.parametrize("alpha", [-0.5, float("nan"), float("inf")])
-def test_wrong_alpha(alpha: float) -> None:
-    with pytest.raises(BadInput, match="alpha"):
-        Popularity(alpha=alpha)
+def test_wrong_alpha(control: type, alpha: float) -> None:
+    with pytest.raises(BadInput, match=f"^{control.__name__}: alpha"):
+        control(alpha=alpha)

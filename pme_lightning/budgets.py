@@ -1,0 +1,78 @@
+"""The budgets of a curve: read as one list, named for files and tables, and held against a model before training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pme_lightning.errors import BadInput
+from pme_lightning.search import Budget, parse_budget
+
+DEFAULT_BUDGETS = (0.5, 0.2, 0.1, 0.05, 0.02)
+
+Value = float | int | str
+
+
+def budget_name(value: Value) -> str:
+    """Returns the name of a budget in tables and file names; the same for all ways of writing it.
+
+    >>> [budget_name(value) for value in (0.2, "20%", 2_000_000, "2M", "20mb")]
+    ['0.2', '0.2', '2000000', '2000000', '20MB']
+    """
+    budget = parse_budget(value)
+    return repr(float(budget.value)) if budget.kind == "fraction" else str(budget)
+
+
+def read_budgets(values: Iterable[Value]) -> dict[str, Value]:
+    """Returns the budgets of a list by name.
+
+    Raises:
+        BadInput: There is none, one cannot be read, or two are the same.
+    """
+    named: dict[str, Value] = {}
+    for value in values:
+        try:
+            name = budget_name(value)
+        except BadInput as error:
+            raise _of_budgets(error) from error
+        if name in named:
+            raise BadInput(f"budgets: {named[name]} and {value} are the same budget; give each once")
+        named[name] = value
+    if not named:
+        raise BadInput("budgets: the list is empty; give at least one, such as budgets=[0.2,0.1]")
+    return named
+
+
+def fitting_budgets(
+    named: Mapping[str, Value], num_tokens: int, embedding_dim: int, full_parameters: int, allocator: Any = None
+) -> dict[str, Value]:
+    """Returns the budgets by name, the largest first, once it is known that sizes can be had for each.
+
+    Args:
+        named: What :func:`read_budgets` returned.
+        num_tokens: ``V``.
+        embedding_dim: ``D``; the shared projection takes ``D * D`` of every budget.
+        full_parameters: Of the full-size table.
+        allocator: What makes the sizes, asked whether it can; ``None`` for one that is not known.
+
+    Raises:
+        BadInput: Nothing fits into a budget.
+    """
+    kept: dict[str, int] = {}
+    for name, value in named.items():
+        budget: Budget = parse_budget(value)
+        try:
+            kept[name] = budget.parameters(full_parameters, overhead=embedding_dim**2)
+        except BadInput as error:
+            raise _of_budgets(error) from error
+        if allocator is not None:
+            try:
+                allocator.check_sizes(num_tokens, embedding_dim, kept[name])
+            except BadInput as error:
+                raise BadInput(f"budgets: {value}: {error}") from error
+    return {name: named[name] for name in sorted(named, key=lambda name: (-kept[name], name))}
+
+
+def _of_budgets(error: BadInput) -> BadInput:
+    # The reader of one budget speaks of the key that holds one.
+    return BadInput(f"budgets: {str(error).removeprefix('search.budget ')}")

@@ -1,0 +1,46 @@
+"""Builds the optimizer of a model from what names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from pme_lightning.class_path import instantiate
+from pme_lightning.errors import BadInput
+from pme_lightning.optim.joined import JoinedOptimizer
+
+
+def build_optimizer(
+    parameters: Iterable[Tensor],
+    table: Sequence[Tensor],
+    optimizer: str | type,
+    optimizer_args: dict[str, Any] | None = None,
+    embedding_optimizer: str | type | None = None,
+    embedding_optimizer_args: dict[str, Any] | None = None,
+) -> Optimizer:
+    """Returns one optimizer for all parameters, within which the table may have one of its own.
+
+    Args:
+        parameters: All parameters of the model.
+        table: Those among them that belong to tokens.
+        optimizer: A class or its import path.
+        optimizer_args: Its arguments beside the parameters.
+        embedding_optimizer: The optimizer of the table; ``None`` for the same as everything else.
+        embedding_optimizer_args: Its arguments beside the parameters.
+
+    Raises:
+        BadInput: A class cannot be imported, does not take its arguments, or cannot be joined with another.
+    """
+    parameters = list(parameters)
+    if embedding_optimizer is None:
+        return instantiate(optimizer, parameters, **(optimizer_args or {}))
+    network = [parameter for parameter in parameters if all(parameter is not own for own in table)]
+    optimizers = [instantiate(optimizer, network, **(optimizer_args or {}))] if network else []
+    try:
+        optimizers.append(instantiate(embedding_optimizer, list(table), **(embedding_optimizer_args or {})))
+        return JoinedOptimizer(optimizers) if network else optimizers[0]
+    except ValueError as error:
+        raise BadInput(f"embedding_optimizer: {error}") from error

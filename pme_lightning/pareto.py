@@ -1,0 +1,128 @@
+"""The ``pareto`` command: one search, then a model of every budget; the curve of accuracy over bytes.
+
+The search is made for the largest budget, whatever their order: that is what a gradual search prunes toward, and the
+sizes of the smaller budgets come from the scores it ends with. A search that trains without regard to its budget gives
+for each the model that ``pme search.budget=B`` finds and trains.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from jsonargparse import Namespace
+from rich.table import Table
+
+from pme_lightning import report
+from pme_lightning.arguments import build
+from pme_lightning.budgets import Value, fitting_budgets, read_budgets
+from pme_lightning.errors import BadInput
+from pme_lightning.module import CTRModule
+from pme_lightning.run_folder import RunFolder
+from pme_lightning.search import SearchResult
+
+if TYPE_CHECKING:
+    from pme_lightning.runner import Runner
+
+
+def settle_budgets(config: Namespace, module: CTRModule) -> None:
+    """Puts the budgets in order, the largest first, and has the search made for the largest.
+
+    Raises:
+        BadInput: Nothing fits into a budget.
+    """
+    budgets = fitting_budgets(
+        read_budgets(config.budgets),
+        module.num_tokens,
+        module.embedding.embedding_dim,
+        module.full_parameters,
+        getattr(build(config.search), "allocator", None),
+    )
+    config.budgets = list(budgets.values())
+    config.search.init_args.budget = config.budgets[0]
+
+
+def run_pareto(runner: Runner) -> dict[str, Any]:
+    """Searches, trains and tests; writes ``pareto.csv`` and returns what ``summary.json`` holds.
+
+    It holds the keys of every summary and ``pareto``, a list of one block a budget, the largest first: ``budget``,
+    ``sizes`` (the file, in the run folder), ``embedding``, ``finetune`` and ``test``. The ``embedding``, ``finetune``
+    and ``test`` beside it are those of the largest budget, the one that ``search`` tells of too: without the list it
+    is the summary of a ``pme`` run of that budget.
+    """
+    folder, budgets = runner.folder, read_budgets(runner.config.budgets)
+    searched = runner.searched(partial(_save_sizes, folder, budgets))[0]
+    curve = []
+    for number, name in enumerate(budgets, start=1):
+        report.say(f"budget {name} ({number} of {len(budgets)})")
+        curve.append({"budget": name, **_point(runner, name)})
+    largest = {key: value for key, value in curve[0].items() if key not in ("budget", "sizes")}
+    summary = runner.summary(searched, largest, runner.baseline()) | {"pareto": curve}
+    folder.write_text("pareto.csv", pl.DataFrame(_rows(summary)).write_csv())
+    return summary
+
+
+def _save_sizes(folder: RunFolder, budgets: dict[str, Value], search: Any) -> None:
+    for name, value in budgets.items():
+        try:
+            result = search.result_for(value)
+        except BadInput as error:
+            raise BadInput(f"budgets: {value}: {error}") from error
+        result.save(folder.sizes_of(name))
+
+
+def _point(runner: Runner, name: str) -> dict[str, Any]:
+    sizes = runner.folder.sizes_of(name)
+    trained = runner.trained(f"finetune-{name}", _start(runner), runner.transfer(SearchResult.load(sizes)))
+    return {"sizes": sizes.relative_to(runner.folder.path).as_posix(), **trained}
+
+
+def _start(runner: Runner) -> CTRModule:
+    """Returns the module that a fine-tune starts from: every budget's has one of its own, in the same state."""
+    if not runner.warm:
+        return runner.module()
+    searched = runner.folder.checkpoints("search") / "last.ckpt"
+    return CTRModule.load_from_checkpoint(searched, map_location="cpu", weights_only=True)
+
+
+def _rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the points of the curve; what a point took in seconds is the search and its own training."""
+    points = [(point["budget"], summary["search"]["seconds"], point) for point in summary["pareto"]]
+    if summary["baseline"]:
+        points.insert(0, ("full", 0.0, summary["baseline"]))
+    return [
+        {
+            "budget": name,
+            **{key: point["embedding"][key] for key in ("fraction", "parameters", "bytes")},
+            **{key: point["test"][key] for key in ("auc", "logloss")},
+            "best_epoch": point["finetune"]["best_epoch"],
+            "seconds": searching + point["finetune"]["seconds"],
+        }
+        for name, searching, point in points
+    ]
+
+
+def print_curve(summary: dict[str, Any], folder: Path) -> None:
+    """Prints the closing table: the full-size model, and one row a budget."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    table = Table(title=f"pareto: {summary['data']['name']}", title_justify="left")
+    table.add_column("budget")
+    for name in ("kept", "bytes", "test AUC", "logloss", "seconds"):
+        table.add_column(name, justify="right")
+    for row in _rows(summary):
+        metrics = ("-" if row[key] is None else f"{row[key]:.4f}" for key in ("auc", "logloss"))
+        table.add_row(row["budget"], f"{row['fraction']:.1%}", f"{row['bytes']:,}", *metrics, f"{row['seconds']:.1f}")
+    report.print_table(table)
+    report.print_ending(summary, folder, _cost(summary))
+
+
+def _cost(summary: dict[str, Any]) -> str:
+    seconds = summary["search"]["seconds"]
+    said = f"one search: {seconds:.1f} s, in every budget's seconds"
+    if summary["baseline"]:
+        said += f"; {seconds / summary['baseline']['finetune']['seconds']:.0%} of full training"
+    return said

@@ -1,0 +1,94 @@
+"""Scores by survival: which values stay above a threshold that is learned while they train, and for how long."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pme_lightning.embedding import SoftThreshold
+from pme_lightning.search.criteria import Criterion, Scores
+
+# Rows worked on at a time, so that no intermediate result is as large as the table.
+_CHUNK_ROWS = 1 << 15
+MOST_CHECKS = 255  # what a byte a value can hold
+
+
+class Survival(Criterion):
+    """How long each value stayed above its learned threshold, and by what margin it ended.
+
+    The search looks at the table a number of times (:meth:`observe`). The score of a value is the number of the last
+    look at which it was above its threshold, and the margin ``|w| − t`` at the end, squashed into (0, 1), among
+    values that were last above at the same look. So the best ``n`` values, for any ``n``, are those that were left
+    when the thresholds had pruned the table to ``n``: one search serves all budgets. Where the thresholds never got
+    that far the margin alone cuts.
+
+    Attributes:
+        threshold: The thresholds, set by the search.
+    """
+
+    threshold: SoftThreshold | None
+
+    def __init__(self) -> None:
+        self.threshold = None
+        self._table: Tensor | None = None
+        self._linear: Tensor | None = None
+
+    @torch.no_grad()
+    def observe(self, look: int, weight: Tensor, linear: Tensor | None) -> int:
+        """Notes which values are above their thresholds.
+
+        Args:
+            look: the number of this look, from 1 to 255, rising.
+            weight: ``(V, D)`` the table.
+            linear: ``(V, 1)`` the first-order weights, or None.
+
+        Returns:
+            How many values survive, first-order weights included.
+        """
+        if not 1 <= look <= MOST_CHECKS:
+            raise ValueError(f"look {look} is outside 1 ... {MOST_CHECKS}")
+        if self._table is None:
+            self._table = torch.zeros_like(weight, dtype=torch.uint8)
+            self._linear = None if linear is None else torch.zeros_like(linear, dtype=torch.uint8)
+        alive = 0
+        for ids in torch.arange(len(weight), device=weight.device).split(_CHUNK_ROWS):
+            rows = slice(int(ids[0]), int(ids[0]) + len(ids))
+            table, column = self._margins(ids, weight[rows], None if linear is None else linear[rows])
+            alive += int((table > 0).sum())
+            self._table[rows].masked_fill_(table > 0, look)
+            if column is not None and self._linear is not None:
+                alive += int((column > 0).sum())
+                self._linear[rows].masked_fill_(column > 0, look)
+        return alive
+
+    @torch.no_grad()
+    def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
+        if self._table is None:
+            raise RuntimeError("Survival was asked for scores before it observed anything")
+        scores, linear_scores = torch.empty_like(weight), None if linear is None else torch.empty_like(linear)
+        for ids in torch.arange(len(weight), device=weight.device).split(_CHUNK_ROWS):
+            rows = slice(int(ids[0]), int(ids[0]) + len(ids))
+            table, column = self._margins(ids, weight[rows], None if linear is None else linear[rows])
+            scores[rows] = self._table[rows] + _squash(table)
+            if column is not None and linear_scores is not None and self._linear is not None:
+                linear_scores[rows] = self._linear[rows] + _squash(column)
+        return Scores(scores, None if linear_scores is None else linear_scores[:, 0])
+
+    def state(self) -> dict[str, Tensor]:
+        named = {"table": self._table, "linear": self._linear}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        if unknown := set(state) - {"table", "linear"}:
+            raise ValueError(f"Survival has no accumulator {sorted(unknown)}")
+        self._table, self._linear = state.get("table"), state.get("linear")
+
+    def _margins(self, ids: Tensor, weight: Tensor, linear: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self.threshold is None:
+            raise RuntimeError("Survival needs the thresholds that the search learns: set threshold first")
+        return self.threshold.margins(ids, weight, linear)
+
+
+def _squash(margin: Tensor) -> Tensor:
+    """Returns the margins in their order, within (0, 1)."""
+    return (1 + margin / (1 + margin.abs())) / 2

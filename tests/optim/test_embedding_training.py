@@ -1,0 +1,220 @@
+"""Training with another optimizer for the table, through Lightning: resumed, clipped, scaled, pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch import nn
+
+from pme_lightning.backbones import FM, DeepFM
+from pme_lightning.callbacks import PEPCallback, PruningCallback, TransferCallback
+from pme_lightning.embedding import MultiSizeEmbedding, SoftThreshold
+from pme_lightning.module import CTRModule
+from pme_lightning.optim import JoinedOptimizer
+from pme_lightning.search import AfterWarmup, Fisher, Gradual, NoTraining, Popularity, Prefix, SearchResult, TopK
+
+D = 4
+Build = Callable[..., Trainer]
+ADAM = {"lr": 3e-3, "fused": True}
+ADAGRAD = {"lr": 0.1, "initial_accumulator_value": 1e-8, "weight_decay": 2e-5, "fused": True}
+
+
+def module(data: LightningDataModule, backbone: type = DeepFM, **kwargs: Any) -> CTRModule:
+    torch.manual_seed(1)
+    options = {"embedding_dim": D, "optimizer_args": ADAM, "backbone_args": {"hidden_units": [8], "dropout": 0.0}}
+    options |= {"embedding_optimizer": torch.optim.Adagrad, "embedding_optimizer_args": ADAGRAD}
+    options |= {"backbone_args": {}} if backbone is FM else {}
+    return CTRModule(data.field_tokens, backbone, **options | kwargs)
+
+
+def sizes(data: LightningDataModule, make_trainer: Build) -> SearchResult:
+    callback = PruningCallback(Popularity(), NoTraining(), Prefix(), budget=0.6)
+    make_trainer(callbacks=[callback], max_steps=0).fit(module(data), datamodule=data)
+    assert callback.result is not None
+    return callback.result
+
+
+def trained_by(optimizer: JoinedOptimizer, kind: type, model: CTRModule) -> set[str]:
+    ids = {id(p) for each in optimizer.optimizers if type(each) is kind for g in each.param_groups for p in g["params"]}
+    return {name for name, p in model.named_parameters() if id(p) in ids}
+
+
+def test_rows_and_first_order_weights_are_the_tables_and_what_tokens_share_is_not(tiny: LightningDataModule) -> None:
+    model = module(tiny)
+    model.embedding.threshold = SoftThreshold(tiny.field_tokens, D, first_order=True)
+    optimizer = model.configure_optimizers()
+    assert isinstance(optimizer, JoinedOptimizer)
+    assert trained_by(optimizer, torch.optim.Adagrad, model) == {"embedding.weight", "embedding.linear"}
+    per_token = torch.arange(tiny.num_tokens) % (D + 1)
+    model.set_embedding(MultiSizeEmbedding.from_sizes(per_token, D, per_token > 0))
+    optimizer = model.configure_optimizers()
+    assert isinstance(optimizer, JoinedOptimizer)
+    assert trained_by(optimizer, torch.optim.Adagrad, model) == {"embedding.values"}
+    network = trained_by(optimizer, torch.optim.Adam, model)
+    assert "embedding.projection" in network
+    assert network == {name for name, _ in model.named_parameters()} - {"embedding.values"}
+
+
+class Weightless(nn.Module):
+    """A backbone with nothing to train."""
+
+    def __init__(self, num_fields: int, embedding_dim: int) -> None:
+        super().__init__()
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        return embeddings.sum((1, 2))
+
+
+def test_a_backbone_without_weights_leaves_the_embedding_optimizer_alone(
+    tiny: LightningDataModule, make_trainer: Build
+) -> None:
+    model = module(tiny, Weightless, backbone_args={})
+    before = model.embedding.weight.detach().clone()
+    make_trainer(max_epochs=1).fit(model, datamodule=tiny)
+    assert type(model.configure_optimizers()) is torch.optim.Adagrad
+    assert not torch.equal(model.embedding.weight, before)
+
+
+@pytest.mark.parametrize("multi_size", [False, True])
+def test_a_resumed_training_is_the_one_that_was_not_interrupted(
+    tiny: LightningDataModule, make_trainer: Build, tmp_path: Path, multi_size: bool
+) -> None:
+    found = sizes(tiny, make_trainer) if multi_size else None
+
+    class Batches(Callback):
+        count = 0
+
+        def on_train_batch_start(self, *_: Any) -> None:
+            self.count += 1
+
+    def fit(epochs: int, ckpt_path: Path | None = None) -> tuple[CTRModule, Trainer, int]:
+        tiny.renumber(None)
+        model = module(tiny)
+        keep = ModelCheckpoint(tmp_path, f"after-{epochs}", save_on_train_epoch_end=True, every_n_epochs=epochs)
+        batches = Batches()
+        callbacks = [keep, batches, *([TransferCallback(found)] if found else [])]
+        trainer = make_trainer(max_epochs=epochs, callbacks=callbacks, enable_checkpointing=True)
+        trainer.fit(model, datamodule=tiny, ckpt_path=ckpt_path, weights_only=True)
+        return model, trainer, batches.count
+
+    once, first, _ = fit(2)
+    fit(1)
+    resumed, second, batches = fit(2, tmp_path / "after-1.ckpt")
+    assert first.global_step == second.global_step == 20
+    assert batches == 10, "it was not resumed"
+    for name, value in once.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    left, right = first.optimizers[0].state_dict(), second.optimizers[0].state_dict()
+    assert left["param_groups"] == right["param_groups"]
+    assert left["state"].keys() == right["state"].keys()
+    for number, state in left["state"].items():
+        assert all(torch.equal(value, right["state"][number][key]) for key, value in state.items())
+
+
+def test_training_is_that_of_both_optimizers_apart(tiny: LightningDataModule, make_trainer: Build) -> None:
+    model, apart = module(tiny), module(tiny)
+    make_trainer(max_epochs=1).fit(model, datamodule=tiny)
+    table = [apart.embedding.weight, apart.embedding.linear]
+    optimizers = [torch.optim.Adam(apart.backbone.parameters(), **ADAM), torch.optim.Adagrad(table, **ADAGRAD)]
+    for ids, labels in tiny.train_dataloader():
+        loss = nn.functional.binary_cross_entropy_with_logits(apart(ids), labels)
+        apart.zero_grad()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    for (name, p), q in zip(model.named_parameters(), apart.parameters(), strict=True):
+        assert torch.equal(p, q), name
+
+
+def test_clipping_and_scaling_work_with_fused_optimizers(tiny: LightningDataModule, make_trainer: Build) -> None:
+    norms: list[float] = []
+
+    class Watched(CTRModule):
+        def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+            super().optimizer_step(*args, **kwargs)
+            gradients = [p.grad.norm() for p in self.parameters() if p.grad is not None]
+            norms.append(torch.stack(gradients).norm().item())
+
+    torch.manual_seed(1)
+    options = {"optimizer_args": ADAM, "embedding_optimizer": "torch.optim.Adagrad", "embedding_dim": D}
+    model = Watched(tiny.field_tokens, FM, **options, embedding_optimizer_args=ADAGRAD)
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+    trainer = make_trainer(max_epochs=2, gradient_clip_val=0.05, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+    trainer.fit(model, datamodule=tiny)
+    assert len(norms) == trainer.global_step == 20
+    # Clipped as they are, not as they are scaled.
+    assert max(norms) == pytest.approx(0.05, rel=1e-3)
+    assert torch.isfinite(model.embedding.weight).all()
+    assert (model.embedding.weight.abs() > 0.1).any(), "the table was not trained"
+
+
+def test_a_checkpoint_names_both_optimizers_and_older_ones_load(
+    tiny: LightningDataModule, make_trainer: Build, tmp_path: Path
+) -> None:
+    model = module(tiny)
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(model, datamodule=tiny)
+    trainer.save_checkpoint(tmp_path / "new.ckpt")
+    loaded = CTRModule.load_from_checkpoint(tmp_path / "new.ckpt", weights_only=True)
+    assert loaded.embedding_optimizer_class == "torch.optim.adagrad.Adagrad"
+    assert loaded.embedding_optimizer_args == ADAGRAD
+    assert isinstance(loaded.configure_optimizers(), JoinedOptimizer)
+    old = torch.load(tmp_path / "new.ckpt", weights_only=True)
+    for key in ("embedding_optimizer", "embedding_optimizer_args"):
+        del old["hyper_parameters"][key]
+    torch.save(old, tmp_path / "old.ckpt")
+    loaded = CTRModule.load_from_checkpoint(tmp_path / "old.ckpt", weights_only=True)
+    assert type(loaded.configure_optimizers()) is torch.optim.Adam
+    loaded.set_optimizers("torch.optim.SGD", {"lr": 0.5}, torch.optim.Adagrad)
+    assert loaded.hparams["optimizer"] == "torch.optim.SGD"
+    assert loaded.hparams["embedding_optimizer"] == "torch.optim.adagrad.Adagrad"
+
+
+def test_a_rotation_turns_adagrads_sums(tiny: LightningDataModule) -> None:
+    model = module(tiny)
+    optimizer = model.configure_optimizers()
+    assert isinstance(optimizer, JoinedOptimizer)
+    sums = optimizer.state[model.embedding.weight]["sum"]
+    assert torch.equal(sums, torch.full_like(sums, 1e-8))
+    quarter = torch.tensor([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 0.6, 0.8], [0, 0, -0.8, 0.6]])
+    PruningCallback._rotate_moments(model.embedding, quarter, [optimizer])
+    assert torch.allclose(sums, torch.full_like(sums, 1e-8), atol=0), "what is alike along all axes stays so"
+    sums.copy_(torch.tensor([1.0, 2.0, 3.0, 5.0]).expand_as(sums))
+    PruningCallback._rotate_moments(model.embedding, quarter, [optimizer])
+    # Axes 0 and 1 change places; along axis 2 come 0.36 of 3 and 0.64 of 5.
+    assert torch.allclose(sums[0], torch.tensor([2.0, 1.0, 0.36 * 3 + 0.64 * 5, 0.64 * 3 + 0.36 * 5]))
+
+
+@pytest.mark.parametrize("backbone", [FM, DeepFM])
+def test_a_gradual_search_trains_with_both(tiny: LightningDataModule, make_trainer: Build, backbone: type) -> None:
+    callback = PruningCallback(Fisher(axes="principal"), Gradual(epochs=2.0, prunings=3), Prefix(), budget=0.5)
+    model = module(tiny, backbone)
+    make_trainer(callbacks=[callback], max_epochs=-1, max_steps=callback.num_steps(10)).fit(model, datamodule=tiny)
+    assert callback.result is not None
+    assert callback.result.parameters + D * D <= 0.5 * model.full_parameters
+
+
+def test_learned_thresholds_are_trained_by_the_optimizer_of_the_network(
+    tiny: LightningDataModule, make_trainer: Build
+) -> None:
+    class Looks(PEPCallback):
+        def on_train_end(self, trainer: Trainer, pl_module: CTRModule) -> None:
+            joined = trainer.optimizers[0]
+            assert isinstance(joined, JoinedOptimizer)
+            self.adams = trained_by(joined, torch.optim.Adam, pl_module)
+            joined.state_dict()  # no state was left where its parameter is no longer
+            self.rates = [(group["lr"], group["weight_decay"]) for group in joined.param_groups]
+
+    callback = Looks(AfterWarmup(epochs=2), TopK(), init=-5.0, lr=0.5, budget=0.5)
+    model = module(tiny, FM, optimizer_args={"lr": 3e-3, "weight_decay": 0.1})
+    make_trainer(callbacks=[callback], max_epochs=-1, max_steps=20).fit(model, datamodule=tiny)
+    assert callback.result is not None
+    assert callback.adams == {"backbone.bias", "embedding.threshold.raw", "embedding.threshold.raw_linear"}
+    assert callback.rates == [(3e-3, 0.1), (0.5, 0.0), (0.1, 2e-5)]
