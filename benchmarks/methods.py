@@ -36,6 +36,10 @@ METHODS: dict[str, Method] = {
     "popularity_.25": Method("popularity", {"criterion.alpha": 0.25}, rule=True),
     "popularity_.5": Method("popularity", {"criterion.alpha": 0.5}, rule=True),
     "popularity_.75": Method("popularity", {"criterion.alpha": 0.75}, rule=True),
+    # The same with a token's embedding values before its first-order weight.
+    "uniform_rows": Method("uniform", {"criterion.first_order": "last"}, rule=True),
+    "popularity_.25_rows": Method("popularity", {"criterion.alpha": 0.25, "criterion.first_order": "last"}, rule=True),
+    "popularity_.5_rows": Method("popularity", {"criterion.alpha": 0.5, "criterion.first_order": "last"}, rule=True),
     "mde": Method("mde", rule=True),
     "random": Method("random", {"criterion.seed": RUN_SEED}, rule=True),
     "magnitude": Method("magnitude"),

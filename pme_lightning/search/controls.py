@@ -2,24 +2,46 @@
 
 Each gives a token one ``value`` and scores the token's j-th parameter ``value / j`` (j = 1, 2, ...), which is
 d'Hondt's rule: keeping the largest of these makes a token's share of the budget proportional to its value, up to
-D. With first-order weights, a token's first parameter is its first-order weight and the embedding values follow.
+D. With first-order weights, a token's first parameter is its first-order weight and the embedding values follow, or
+the other way round.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from pme_lightning.errors import BadInput
+from pme_lightning.errors import BadInput, did_you_mean
 from pme_lightning.search.criteria import Criterion, Scores
 from pme_lightning.search.field_level import KnowsFields
 
 
+_PLACES = ("first", "last")
+
+
 class Control(Criterion):
-    """A rule that gives every token a share of the budget."""
+    """A rule that gives every token a share of the budget.
+
+    Args:
+        first_order: whether a token's first-order weight comes before its embedding values (``first``) or after all
+            D of them (``last``). Where a backbone also learns from embeddings what a first-order weight says, as
+            DeepFM's network does, a small budget is better spent on embedding values.
+
+    Raises:
+        BadInput: another place.
+    """
+
+    def __init__(self, first_order: Literal["first", "last"] = "first") -> None:
+        if first_order not in _PLACES:
+            raise BadInput(
+                f"{type(self).__name__}: first_order {first_order!r} is unknown; "
+                f"{did_you_mean(str(first_order), _PLACES)}"
+            )
+        self.first_order = first_order
 
     @abstractmethod
     def value(self, frequencies: Tensor) -> Tensor:
@@ -28,9 +50,13 @@ class Control(Criterion):
     @torch.no_grad()
     def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
         value = self.value(frequencies).to(weight)
-        first = 1 if linear is None else 2
-        ranks = torch.arange(first, first + weight.shape[1], dtype=weight.dtype, device=weight.device)
-        return Scores(table=value.unsqueeze(1) / ranks, linear=None if linear is None else value)
+        before = int(linear is not None and self.first_order == "first")
+        ranks = torch.arange(1, 1 + weight.shape[1], dtype=weight.dtype, device=weight.device) + before
+        last = weight.shape[1] + 1
+        return Scores(
+            table=value.unsqueeze(1) / ranks,
+            linear=None if linear is None else value if self.first_order == "first" else value / last,
+        )
 
 
 class Uniform(Control):
@@ -48,12 +74,14 @@ class Popularity(Control):
 
     Args:
         alpha: 0 is uniform, 1 is proportional to the frequency.
+        first_order: as in :class:`Control`.
 
     Raises:
-        BadInput: alpha is negative or not finite.
+        BadInput: alpha is negative or not finite, or the place is unknown.
     """
 
-    def __init__(self, alpha: float = 0.5) -> None:
+    def __init__(self, alpha: float = 0.5, first_order: Literal["first", "last"] = "first") -> None:
+        super().__init__(first_order)
         self.alpha = _checked_alpha("Popularity", alpha)
 
     def value(self, frequencies: Tensor) -> Tensor:
@@ -82,6 +110,7 @@ class FieldPopularity(KnowsFields, Control):
     """
 
     def __init__(self, alpha: float = 0.3) -> None:
+        super().__init__()
         self.alpha = _checked_alpha("FieldPopularity", alpha)
 
     def value(self, frequencies: Tensor) -> Tensor:
@@ -106,9 +135,11 @@ class Random(Control):
 
     Args:
         seed: draws the numbers, the same on every device and in every process.
+        first_order: as in :class:`Control`.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, first_order: Literal["first", "last"] = "first") -> None:
+        super().__init__(first_order)
         self.seed = seed
 
     def value(self, frequencies: Tensor) -> Tensor:
