@@ -46,6 +46,7 @@ METHODS: dict[str, Method] = {
     "at_init": Method("at_init"),
     "sseds": Method("sseds"),
     "pep": Method("pep"),
+    "fisher": Method("fisher"),
     "pme": Method("pme"),
     # The same search by its length in epochs; not run unless asked for.
     "pme@1/16": Method("pme", {"schedule.epochs": 1 / 16}),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -54,7 +56,7 @@ class PruningCallback(Callback):
         budget: float | int | str = 0.2,
         frequencies: Tensor | None = None,
     ) -> None:
-        if criterion.needs_gradients and schedule.num_steps(1) == 0:
+        if (criterion.needs_gradients or criterion.needs_rows) and schedule.num_steps(1) == 0:
             raise BadInput(
                 f"search.criterion {type(criterion).__name__} needs gradients and search.schedule "
                 f"{type(schedule).__name__} has no steps: choose AfterWarmup, Gradual or AtInit, "
@@ -67,6 +69,7 @@ class PruningCallback(Callback):
         self.frequencies = frequencies
         self.step = 0
         self.steps_per_epoch = 0
+        self._started = -1  # the last step that a scoring window began in
         self.field_tokens: list[int] = []
         self.scores: Scores | None = None
         self.result: SearchResult | None = None
@@ -114,15 +117,35 @@ class PruningCallback(Callback):
         # The last batches of an epoch make a step even where they are fewer than accumulate_grad_batches.
         self.steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Begins a scoring window, and watches the rows of the batch, where the schedule says so."""
+        embedding = self._embedding(pl_module)
+        embedding.observer = None
+        if self.result is not None:
+            return  # trainer.min_epochs or min_steps keep the fit going
+        action = self.schedule.action(self.step, self.steps_per_epoch)
+        assert self.frequencies is not None
+        if action.start and self._started < self.step:
+            self.criterion.start(embedding.weight.detach(), self._linear(embedding), self.frequencies)
+            self._started = self.step
+        if action.score and self.criterion.needs_rows:
+            embedding.observer = partial(self._observe, trainer)
+
+    def _observe(self, trainer: Trainer, ids: Tensor, rows: Tensor | None, linear: Tensor | None = None) -> None:
+        """Hands the gradients of each row's own loss to the criterion, given those of what was differentiated."""
+        if rows is None:
+            raise BadInput("PruningCallback found no gradient at the embedding: is it frozen?")
+        # Lightning divides the mean over a batch by the batches of a step, and scales what is 16 bits wide.
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        factor = len(ids) * trainer.accumulate_grad_batches / (1.0 if scaler is None else scaler.get_scale())
+        self.criterion.update_rows(ids, rows * factor, None if linear is None else linear * factor)
+
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Gathers the gradients of this step; in a frozen step it also takes them away from the optimizer."""
         if self.result is not None:
             return  # trainer.min_epochs or min_steps keep the fit going
         action = self.schedule.action(self.step, self.steps_per_epoch)
         embedding = self._embedding(pl_module)
-        assert self.frequencies is not None
-        if action.start:
-            self.criterion.start(embedding.weight.detach(), self._linear(embedding), self.frequencies)
         if action.score and self.criterion.needs_gradients:
             weight_grad = embedding.weight.grad
             if weight_grad is None:
@@ -151,6 +174,7 @@ class PruningCallback(Callback):
         Raises:
             BadInput: The fit was too short for the search.
         """
+        self._embedding(pl_module).observer = None
         if self.result is None:
             steps = self.num_steps(self.steps_per_epoch) if self.steps_per_epoch else "some"
             raise BadInput(
@@ -204,6 +228,10 @@ class PruningCallback(Callback):
         if linear is not None and embedding.kept_linear is not None:
             linear = linear * embedding.kept_linear
         scores = self.criterion.scores(weight, linear, self.frequencies)
+        if embedding.kept is not None:
+            scores = replace(scores, table=scores.table * embedding.kept)
+        if scores.linear is not None and embedding.kept_linear is not None:
+            scores = replace(scores, linear=scores.linear * embedding.kept_linear[:, 0])
         if progress < 1:
             target, total = self._values(embedding), embedding.num_parameters
             allocation = self._allocate(scores, round(total * keep_fraction(progress, target / total)))

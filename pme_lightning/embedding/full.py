@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import register_multi_grad_hook
 from torch.nn import functional as F
 
 from pme_lightning.embedding.soft_threshold import SoftThreshold
@@ -14,12 +16,18 @@ from pme_lightning.embedding.soft_threshold import SoftThreshold
 _CHUNK_ROWS = 1 << 15
 
 
+# Gets ids (B, F) and the gradients at the rows (B, F, D) and first-order weights (B, F) that were looked up for them;
+# None stands for a gradient that there is not.
+Observer = Callable[..., None]
+
+
 class FullEmbedding(nn.Module):
     """A table of ``D`` values a token and, for backbones that ask for it, one first-order weight a token.
 
     While a gradual search runs, values that are already pruned read as zero (:meth:`prune_`) and the table may
     stand in rotated axes (:meth:`rotate_`): rows then hold coordinates, and a shared projection brings them back.
-    A search that learns thresholds puts them in as :attr:`threshold`, and takes them out by :meth:`fold_threshold_`.
+    A search that learns thresholds puts them in as :attr:`threshold`, and takes them out by :meth:`fold_threshold_`;
+    one that looks at the gradients of single rows sets an :attr:`observer`.
 
     Args:
         num_tokens: ``V``, the number of tokens of all fields together.
@@ -32,6 +40,7 @@ class FullEmbedding(nn.Module):
         - output: ``(B, F, D)``
     """
 
+    observer: Observer | None = None
     kept: Tensor | None
     kept_linear: Tensor | None
     projection: Tensor | None
@@ -88,7 +97,7 @@ class FullEmbedding(nn.Module):
 
     def lookup(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the embeddings ``(B, F, D)`` and the first-order weights ``(B, F)`` (``None`` if there are none)."""
-        embeddings = F.embedding(ids, self.weight)
+        rows = embeddings = F.embedding(ids, self.weight)
         if self.threshold is not None:
             embeddings = self.threshold(ids, embeddings)
         if self.kept is not None:
@@ -97,13 +106,20 @@ class FullEmbedding(nn.Module):
         if self.projection is not None:
             embeddings = embeddings @ self.projection
         if self.linear is None:
+            self._watch(ids, rows)
             return embeddings, None
         linear = F.embedding(ids, self.linear).squeeze(-1)
+        self._watch(ids, rows, linear)
         if self.threshold is not None:
             linear = self.threshold.forward_linear(ids, linear)
         if self.kept_linear is not None:
             linear = linear * F.embedding(ids, self.kept_linear).squeeze(-1)
         return embeddings, linear
+
+    def _watch(self, ids: Tensor, *looked_up: Tensor) -> None:
+        observer = self.observer
+        if observer is not None and looked_up[0].requires_grad:
+            register_multi_grad_hook(looked_up, lambda gradients: observer(ids, *gradients))
 
     @torch.no_grad()
     def rotate_(self, basis: Tensor) -> None:

@@ -6,6 +6,7 @@ from pme_lightning.search.concave import concave_slopes
 from pme_lightning.search.controls import Control, FieldPopularity, Popularity, Random, Uniform
 from pme_lightning.search.criteria import Criterion, Fisher, Magnitude, Saliency, Scores, principal_axes
 from pme_lightning.search.field_level import FieldSaliency, FieldSizes, KnowsFields, SingleShot
+from pme_lightning.search.information import ExpectedInformation
 from pme_lightning.search.result import SearchResult
 from pme_lightning.search.schedules import (
     Action,
@@ -27,6 +28,7 @@ __all__ = [
     "Budget",
     "Control",
     "Criterion",
+    "ExpectedInformation",
     "FieldPopularity",
     "FieldSaliency",
     "FieldSizes",

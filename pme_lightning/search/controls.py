@@ -19,7 +19,6 @@ from pme_lightning.errors import BadInput, did_you_mean
 from pme_lightning.search.criteria import Criterion, Scores
 from pme_lightning.search.field_level import KnowsFields
 
-
 _PLACES = ("first", "last")
 
 

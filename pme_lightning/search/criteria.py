@@ -33,15 +33,17 @@ class Scores:
 
 
 class Criterion(ABC):
-    """Computes scores. The life of one scoring window: ``start``, an ``update`` after each batch, ``scores``.
+    """Computes scores. The life of one scoring window: ``start``, an update after each batch, ``scores``.
 
     Attributes:
-        needs_gradients: whether ``update`` has to be called. Criteria that need none may be asked for their
-            scores without ``start``.
+        needs_gradients: whether ``update`` has to be called, with the gradients of a batch's mean loss.
+        needs_rows: whether ``update_rows`` has to be called, with the gradients of each row's own loss. Criteria that
+            need neither may be asked for their scores without ``start``.
         basis: the ``(D, D)`` axes fixed by ``start``; None for the original ones.
     """
 
     needs_gradients: ClassVar[bool] = False
+    needs_rows: ClassVar[bool] = False
     basis: Tensor | None = None
 
     def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
@@ -65,6 +67,19 @@ class Criterion(ABC):
             RuntimeError: this criterion needs no gradients, or has not been started.
         """
         raise RuntimeError(f"{type(self).__name__} takes no gradients")
+
+    def update_rows(self, ids: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
+        """Takes in the gradients of the rows of one batch.
+
+        Args:
+            ids: ``(B, F)`` token ids.
+            row_grad: ``(B, F, D)`` gradient of each row's own loss at the embeddings it looked up.
+            linear_grad: ``(B, F)`` the same at its first-order weights, or None without them.
+
+        Raises:
+            RuntimeError: this criterion looks at no rows, or has not been started.
+        """
+        raise RuntimeError(f"{type(self).__name__} takes no gradients of rows")
 
     @abstractmethod
     def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
@@ -182,7 +197,7 @@ class Fisher(_GradientCriterion):
 
     def __init__(self, axes: Literal["original", "principal"] = "principal") -> None:
         super().__init__()
-        self.axes = _known_axes("Fisher", axes)
+        self.axes = known_axes("Fisher", axes)
 
     def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
         super().start(weight, linear, frequencies)
@@ -211,7 +226,7 @@ class Magnitude(Criterion):
     """
 
     def __init__(self, axes: Literal["original", "principal"] = "original") -> None:
-        self.axes = _known_axes("Magnitude", axes)
+        self.axes = known_axes("Magnitude", axes)
 
     @torch.no_grad()
     def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
@@ -255,7 +270,8 @@ def _squares(weight: Tensor, basis: Tensor | None) -> Tensor:
     return weight.square() if basis is None else (weight @ basis).square_()
 
 
-def _known_axes(owner: str, axes: Literal["original", "principal"]) -> Literal["original", "principal"]:
+def known_axes(owner: str, axes: Literal["original", "principal"]) -> Literal["original", "principal"]:
+    """Returns ``axes``; raises BadInput, naming their owner, where there are no such axes."""
     if axes not in _AXES:
         raise BadInput(f"{owner}: axes {axes!r} are unknown; {did_you_mean(str(axes), _AXES)}")
     return axes
