@@ -109,6 +109,7 @@ class Measurement:
         module = self._start(seed)
         callbacks: list[Callback] = []
         if sizes is not None:
+            self.data.seed = seed + 1  # as train.py does: other batches than the search saw
             if trained is not None:
                 module.load_state_dict(trained)
             transfer = self.config.transfer

@@ -211,6 +211,8 @@ class Runner:
             callbacks: What else takes part, such as the transfer.
         """
         seed_everything(self.config.seed, workers=True, verbose=False)
+        # A fine-tune goes on where the search ended: not with the same rows in the same order once more.
+        self.data.seed = self.config.seed + (phase != "full")
         checkpoint = ModelCheckpoint(
             self.folder.checkpoints(phase), "best", enable_version_counter=False, **self.config.checkpoint.as_dict()
         )

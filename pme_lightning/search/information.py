@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -36,14 +38,17 @@ class ExpectedInformation(KnowsFields, Criterion):
     other can say as well. Of a token's first-order weight and its best embedding value, the more informative one
     counts in full; the other's ``s`` is taken times ``1 - ρ²``.
 
+    The principal axes are those of ``Σ_f h_f Σ_v n_v w_v w_vᵀ``: a field counts by how much its rows depend on it.
+    They come in the order of the total score, so that the first value of a row is the one that most tokens need most.
+
     The sums hold one number a value, as much memory as the table, and are sums over rows: neither the batch size
     nor the number of processes matters.
 
     Args:
-        axes: ``principal`` or ``original``, as for :class:`~pme_lightning.search.Fisher`.
+        axes: ``principal`` or ``original``.
 
     Raises:
-        BadInput: other axes; or, on start, a table that is not finite.
+        BadInput: other axes; or, when scoring, a table that is not finite.
 
     Sources: empirical Bayes and its shrinkage after Efron and Morris, *Stein's estimation rule and its competitors*,
     JASA 1973; the Fisher score that it starts from as in Theis et al. 2018, arXiv:1801.05787. The combination is ours.
@@ -56,19 +61,19 @@ class ExpectedInformation(KnowsFields, Criterion):
         self._sums: dict[str, Tensor] = {}
 
     def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
-        self.basis = principal_axes(weight, frequencies) if self.axes == "principal" else None
-        fields = len(self._fields(len(weight)))
-        zeros = weight.new_zeros
+        fields, dim = len(self._fields(len(weight))), weight.shape[1]
+        zeros = partial(weight.new_zeros, dtype=torch.float64)
+        self.basis = None
         self._sums = {
-            "rows": zeros(1, dtype=torch.float64),
+            "rows": zeros(1),
             "gradient": torch.zeros_like(weight, requires_grad=False),
-            "information": zeros(fields, weight.shape[1], dtype=torch.float64),
+            "information": zeros(fields, dim, dim),
         }
         if linear is not None:
             self._sums |= {
-                "linear_gradient": zeros(len(weight)),
-                "linear_information": zeros(fields, dtype=torch.float64),
-                "product": zeros(fields, weight.shape[1], dtype=torch.float64),
+                "linear_gradient": weight.new_zeros(len(weight)),
+                "linear_information": zeros(fields),
+                "product": zeros(fields, dim),
             }
 
     @torch.no_grad()
@@ -79,11 +84,10 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise ValueError("first-order weights must be given to both start and update_rows, or to neither")
         sums, tokens = self._sums, ids.reshape(-1).long()
         gradient = row_grad.to(sums["gradient"].dtype)
-        if self.basis is not None:
-            gradient = gradient @ self.basis
+        by_field = gradient.transpose(0, 1)  # (F, B, D)
         sums["rows"] += len(ids)
         sums["gradient"].index_add_(0, tokens, gradient.reshape(len(tokens), -1))
-        sums["information"] += gradient.square().sum(0)
+        sums["information"] += by_field.transpose(1, 2) @ by_field
         if linear_grad is not None:
             linear = linear_grad.to(gradient.dtype)
             sums["linear_gradient"].index_add_(0, tokens, linear.reshape(-1))
@@ -97,14 +101,26 @@ class ExpectedInformation(KnowsFields, Criterion):
         if "product" in self._sums and linear is None:
             raise ValueError("the first-order weights given to start are missing")
         table, column = torch.empty_like(weight), None if linear is None else weight.new_empty(len(weight))
+        fields = self._fields(len(weight))
+        basis = self._principal_axes(weight, frequencies, fields) if self.axes == "principal" else None
         end = 0
-        for field, tokens in enumerate(self._fields(len(weight))):
+        for field, tokens in enumerate(fields):
             own = slice(end, end + tokens)
             end += tokens
-            table[own], firsts = self._field(field, own, weight, linear, frequencies[own])
+            table[own], firsts = self._field(field, own, weight, linear, frequencies[own], basis)
             if column is not None and firsts is not None:
                 column[own] = firsts
-        return Scores(table, column, self.basis)
+        if basis is not None:
+            order = table.sum(0, dtype=torch.float64).argsort(descending=True, stable=True)
+            table, basis = table[:, order], basis[:, order]
+        self.basis = basis
+        return Scores(table, column, basis)
+
+    def _principal_axes(self, weight: Tensor, frequencies: Tensor, fields: Sequence[int]) -> Tensor:
+        """Returns the eigenvectors ``(D, D)`` of the energy of the rows, each field weighted by its information."""
+        per_row = self._sums["information"].diagonal(dim1=1, dim2=2).mean(1) / self._sums["rows"].clamp(min=1)
+        tokens = torch.tensor(list(fields), device=weight.device)
+        return principal_axes(weight, frequencies.double() * per_row.repeat_interleave(tokens))
 
     def state(self) -> dict[str, Tensor]:
         return dict(self._sums)
@@ -116,15 +132,23 @@ class ExpectedInformation(KnowsFields, Criterion):
         self._sums = dict(state)
 
     def _field(
-        self, field: int, own: slice, weight: Tensor, linear: Tensor | None, frequencies: Tensor
+        self,
+        field: int,
+        own: slice,
+        weight: Tensor,
+        linear: Tensor | None,
+        frequencies: Tensor,
+        basis: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Returns the scores ``(n, D)`` and ``(n,)`` of one field's tokens."""
         sums, rows = self._sums, self._sums["rows"].clamp(min=1)
-        values = weight[own].double() if self.basis is None else (weight[own] @ self.basis).double()
+        axes = torch.eye(weight.shape[1], device=weight.device) if basis is None else basis
+        axes = axes.double()
+        values, gradients = weight[own].double() @ axes, sums["gradient"][own].double() @ axes
+        squares = ((sums["information"][field] @ axes) * axes).sum(0)
         # A window of several epochs sees a token's rows more than once, and learns no more from them.
         share = rows / frequencies.sum().clamp(min=1)
-        information = sums["information"][field] / rows
-        signal = _signal(values, sums["gradient"][own].double(), information, frequencies.double(), share)
+        signal = _signal(values, gradients, squares / rows, frequencies.double(), share)
         if linear is None:
             return _gain(signal), None
         first_information = sums["linear_information"][field].reshape(1)
@@ -135,8 +159,9 @@ class ExpectedInformation(KnowsFields, Criterion):
             frequencies.double(),
             share,
         )[:, 0]
-        both = sums["information"][field] * first_information
-        shared = torch.where(both > 0, sums["product"][field].square() / both.clamp(min=1e-300), 0).clamp(max=1)
+        both = squares * first_information
+        products = sums["product"][field] @ axes
+        shared = torch.where(both > 0, products.square() / both.clamp(min=1e-300), 0).clamp(max=1)
         best = signal.max(dim=1)
         embedding_first = best.values >= first
         first = torch.where(embedding_first, first * (1 - shared[best.indices]), first)
