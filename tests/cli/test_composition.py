@@ -45,7 +45,10 @@ def test_words_that_mean_nothing_are_named(words: list[str], said: str) -> None:
 def test_every_group_offers_what_is_documented() -> None:
     files = GroupFiles()
     assert set(files.choices("backbone")) == {"fm", "deepfm", "dcn", "dcnv2", "autoint", "autoint_plus"}
-    rules, learned = {"uniform", "popularity", "mde", "random"}, {"pme", "at_init", "magnitude", "sseds", "pep"}
+    rules, learned = (
+        {"uniform", "popularity", "mde", "random"},
+        {"pme", "fisher", "at_init", "magnitude", "sseds", "pep"},
+    )
     assert set(files.choices("search")) == rules | learned
     assert {"synthetic", "parquet", "csv", "hf", "frappe", "movielenslatest"} <= set(files.choices("data"))
     assert {"criteo_x1", "criteo_x4", "avazu_x1", "avazu_x4"} <= set(files.choices("data"))
@@ -121,7 +124,7 @@ def test_a_config_file_names_groups_and_the_command(tmp_path: Path) -> None:
 
 def test_a_users_folder_adds_choices_and_overrides_ours(tmp_path: Path) -> None:
     write(tmp_path / "backbone" / "mine.yaml", "# Mine\nbackbone: {class_path: mine.Net}")
-    write(tmp_path / "optimizer" / "adam.yaml", "# Theirs\noptimizer: {class_path: mine.Adam}")
+    write(tmp_path / "optimizer" / "adam_adagrad.yaml", "# Theirs\noptimizer: {class_path: mine.Adam}")
     files = GroupFiles(tmp_path)
     assert files.description("backbone", "mine") == "Mine"
     assert "fm" in files.choices("backbone")

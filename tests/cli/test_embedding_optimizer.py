@@ -29,7 +29,8 @@ def test_a_choice_sets_both() -> None:
     assert arguments["embedding_optimizer"] == "torch.optim.Adagrad"
     said = GroupFiles().load("optimizer", "adam_adagrad")["embedding_optimizer"]["init_args"]
     assert said.items() <= arguments["embedding_optimizer_args"].items()
-    assert parsed()["embedding_optimizer"] is None
+    assert parsed() == arguments, "it is what holds when nothing is said"
+    assert parsed("optimizer=adam")["embedding_optimizer"] is None
 
 
 @pytest.mark.parametrize("key", ["embedding_optimizer.lr", "--embedding_optimizer.init_args.lr"])
@@ -86,7 +87,7 @@ def test_a_config_file_may_set_an_argument_or_take_it_away(tmp_path: Path) -> No
         ("embedding_optimizer=torch.optim.Adagrd", "'torch.optim' has no class 'Adagrd': did you mean 'Adagrad'"),
         ("embedding_optimizer=torch.nn.Linear", "embedding_optimizer: import path torch.nn.Linear does not correspond"),
         ("embedding_optimizer=adagrad", "embedding_optimizer: expected the import path of a class (given: adagrad)"),
-        ("embedding_optimizer.lr=1", "embedding_optimizer is null; name its class as well"),
+        ("optimizer=adam embedding_optimizer.lr=1", "embedding_optimizer is null; name its class as well"),
         ("embeding_optimizer.lr=1", "did you mean 'embedding_optimizer'"),
         ("optimizer=adam_adagrad embedding_optimizer.lrr=1", "did you mean 'embedding_optimizer.lr'"),
         ("optimizer=adam_adagrad embedding_optimizer.lr=high", "embedding_optimizer.lr: expected a float"),
@@ -123,7 +124,7 @@ def test_search_transfer_finetune_and_test_all_use_it(run: Run) -> None:
     values = state["optimizer_states"][0]["state"][table["params"][0]]
     assert values["sum"].shape == state["state_dict"]["embedding.values"].shape
     # It learns, and otherwise than with one optimizer.
-    other = run(*FAST, "search.budget=0.3", "baseline=false")
+    other = run(*FAST, "optimizer=adam", "search.budget=0.3", "baseline=false")
     assert pme["test"]["auc"] > 0.55
     assert pme["test"] != other["test"]
     tested = run("test", f"ckpt_path={checkpoint}", small=False)

@@ -53,6 +53,18 @@ def test_popularity_with_first_order_weights() -> None:
     assert found.sizes.tolist() == [0, 1, 0, 2, 3, 0]
 
 
+def test_embedding_values_may_come_before_the_first_order_weight() -> None:
+    found = allocate(Popularity(alpha=0.5, first_order="last"), 22, LINEAR)
+    assert found.linear is not None
+    assert not found.linear.any()
+    assert found.sizes.tolist() == [0, 4, 2, 6, 8, 2]
+    found = allocate(Uniform(first_order="last"), 6 * D + 2, LINEAR)
+    assert found.sizes.tolist() == [D] * 6
+    assert found.linear.tolist() == [False, False, False, True, True, False]
+    with pytest.raises(BadInput, match="Uniform: first_order 'lst' is unknown; did you mean 'last'"):
+        Uniform(first_order="lst")  # type: ignore[arg-type]
+
+
 def test_random_repeats_with_its_seed() -> None:
     sizes = [allocate(Random(seed=seed), 20).sizes for seed in (0, 0, 1)]
     assert torch.equal(sizes[0], sizes[1])
