@@ -10,7 +10,7 @@ import yaml
 
 from pme_lightning.search import Allocator, Criterion, NoTraining, Schedule, parse_budget
 
-CHOICES = ["at_init", "magnitude", "mde", "pep", "pme", "popularity", "random", "sseds", "uniform"]
+CHOICES = ["at_init", "fisher", "magnitude", "mde", "pep", "pme", "popularity", "random", "sseds", "uniform"]
 
 
 def build(spec: dict[str, object]) -> object:
@@ -33,7 +33,7 @@ def test_choice(choice: str) -> None:
     criterion = build(arguments["criterion"])
     assert isinstance(criterion, Criterion)
     # A criterion that needs gradients needs steps to get them from.
-    assert not (criterion.needs_gradients and isinstance(schedule, NoTraining))
+    assert not ((criterion.needs_gradients or criterion.needs_rows) and isinstance(schedule, NoTraining))
 
 
 def test_there_are_no_others() -> None:
