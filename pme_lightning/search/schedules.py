@@ -87,19 +87,24 @@ class AfterWarmup(Schedule):
     Args:
         epochs: length of the training; may be a part of an epoch.
         score_last: the last share of the steps in which gradients are gathered, in (0, 1]; at least one step.
+        min_steps: the least number of steps, however short an epoch is: on small data a model has learned too little
+            after one epoch to be scored.
 
     Raises:
         BadInput: an argument is out of range.
     """
 
-    def __init__(self, epochs: float = 1.0, score_last: float = 0.5) -> None:
+    def __init__(self, epochs: float = 1.0, score_last: float = 0.5, min_steps: int = 0) -> None:
         self.epochs = _positive_epochs("AfterWarmup", epochs)
+        if min_steps < 0:
+            raise BadInput(f"AfterWarmup: min_steps is {min_steps}; it must be 0 or more")
+        self.min_steps = min_steps
         if not 0 < score_last <= 1:
             raise BadInput(f"AfterWarmup: score_last is {score_last}; it must be above 0 and at most 1")
         self.score_last = score_last
 
     def num_steps(self, steps_per_epoch: int) -> int:
-        return max(1, round(self.epochs * steps_per_epoch))
+        return max(1, self.min_steps, round(self.epochs * steps_per_epoch))
 
     def _action(self, step: int, num_steps: int) -> Action:
         first = num_steps - max(1, round(self.score_last * num_steps))

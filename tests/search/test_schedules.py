@@ -132,3 +132,14 @@ def test_wrong_arguments(schedule: type[Schedule], arguments: dict[str, float]) 
     name = next(iter(arguments))
     with pytest.raises(BadInput, match=f"{schedule.__name__}: {name} is"):
         schedule(**arguments)
+
+
+def test_a_warm_up_lasts_its_least_number_of_steps() -> None:
+    schedule = AfterWarmup(epochs=1.0, score_last=0.5, min_steps=30)
+    assert schedule.num_steps(100) == 100
+    assert schedule.num_steps(7) == 30
+    actions = [schedule.action(step, 7) for step in range(30)]
+    assert [action.score for action in actions] == [False] * 15 + [True] * 15
+    assert [action.prune for action in actions] == [None] * 29 + [1.0]
+    with pytest.raises(BadInput, match="AfterWarmup: min_steps is -1"):
+        AfterWarmup(min_steps=-1)
