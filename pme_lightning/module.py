@@ -16,7 +16,7 @@ from torchmetrics.classification import BinaryAUROC
 from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, SizeClass
 from pme_lightning.errors import BadInput
-from pme_lightning.optim import build_optimizer
+from pme_lightning.optim import build_optimizer, clip_gradients
 
 
 class CTRModule(LightningModule):
@@ -231,8 +231,12 @@ class CTRModule(LightningModule):
             )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Builds the optimizer over all parameters, within which the table may have one of its own."""
-        return build_optimizer(
+        """Builds the optimizer over all parameters, within which the table may have one of its own.
+
+        The table's gradients are sparse from here on where its optimizer takes them so (``takes_sparse_gradients``)
+        and one process trains: several add up dense ones.
+        """
+        optimizer = build_optimizer(
             self.parameters(),
             self.table_parameters,
             self.optimizer_class,
@@ -240,3 +244,25 @@ class CTRModule(LightningModule):
             self.embedding_optimizer_class,
             self.embedding_optimizer_args,
         )
+        owner = next(o for o in getattr(optimizer, "optimizers", [optimizer]) if _trains(o, self.table_parameters))
+        alone = self._trainer is None or self._trainer.world_size == 1
+        self.embedding.sparse = alone and getattr(owner, "takes_sparse_gradients", False)
+        return optimizer
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips gradients, sparse ones among them, which Lightning's own way of it does not know."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if gradient_clip_val and any(p.grad is not None and p.grad.is_sparse for p in parameters):
+            clip_gradients(parameters, gradient_clip_val, gradient_clip_algorithm or "norm")
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+
+def _trains(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> bool:
+    own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return any(parameter is other for parameter in parameters for other in own)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 from torch.nn import functional as F
 
+from pme_lightning.embedding.row_lookup import RowLookup
 from pme_lightning.embedding.soft_threshold import SoftThreshold
 
 # Rows worked on at a time, so that no intermediate result is as large as the table.
@@ -35,12 +36,16 @@ class FullEmbedding(nn.Module):
         first_order: Whether every token also owns a first-order weight.
         init_std: Standard deviation of the normal distribution that rows start from. First-order weights start at 0.
 
+    Attributes:
+        sparse: Whether the table's gradients are sparse (the rows of the batch alone) or dense.
+
     Shape:
         - ids: ``(B, F)`` integers in ``[0, V)``
         - output: ``(B, F, D)``
     """
 
     observer: Observer | None = None
+    sparse: bool = False
     kept: Tensor | None
     kept_linear: Tensor | None
     projection: Tensor | None
@@ -97,7 +102,8 @@ class FullEmbedding(nn.Module):
 
     def lookup(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the embeddings ``(B, F, D)`` and the first-order weights ``(B, F)`` (``None`` if there are none)."""
-        rows = embeddings = F.embedding(ids, self.weight)
+        rows, linear = RowLookup.apply(ids, self.weight, self.linear, self.sparse)
+        embeddings = rows
         if self.threshold is not None:
             embeddings = self.threshold(ids, embeddings)
         if self.kept is not None:
@@ -105,10 +111,9 @@ class FullEmbedding(nn.Module):
             embeddings = embeddings * F.embedding(ids, self.kept)
         if self.projection is not None:
             embeddings = embeddings @ self.projection
-        if self.linear is None:
+        if linear is None:
             self._watch(ids, rows)
             return embeddings, None
-        linear = F.embedding(ids, self.linear).squeeze(-1)
         self._watch(ids, rows, linear)
         if self.threshold is not None:
             linear = self.threshold.forward_linear(ids, linear)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from pme_lightning.embedding.distinct import DistinctTokens
 from pme_lightning.embedding.full import FullEmbedding
 
 
@@ -52,11 +53,15 @@ class MultiSizeEmbedding(nn.Module):
         index: ``(V,)``: each token's position in the numbering by size; ``None`` if ids are so numbered already.
         init_std: Standard deviation of the normal distribution that rows start from. First-order weights start at 0.
 
+    Attributes:
+        sparse: Whether the gradient of the values is sparse (those of the batch's tokens alone) or dense.
+
     Shape:
         - ids: ``(B, F)`` integers in ``[0, V)``
         - output: ``(B, F, D)``
     """
 
+    sparse: bool = False
     index: Tensor | None
     ends: Tensor
 
@@ -181,50 +186,107 @@ class MultiSizeEmbedding(nn.Module):
         positions = ids.reshape(-1)
         if self.index is not None:
             positions = self.index.index_select(0, positions)
-        # Each token of a batch is read once; sorted, the tokens of a class are next to one another.
-        tokens, inverse = torch.unique(positions, return_inverse=True)
-        rows = _Rows.apply(self.values, tokens.long(), self.ends, self)
-        inverse = inverse.view(ids.shape)
-        embeddings = F.embedding(inverse, rows[:, int(self.first_order) :] @ self.projection)
-        return embeddings, F.embedding(inverse, rows[:, :1]).squeeze(-1) if self.first_order else None
+        embeddings, linear = _Lookup.apply(positions, self.values, self.projection, self)
+        return embeddings.view(*ids.shape, self.embedding_dim), None if linear is None else linear.view(ids.shape)
 
 
-class _Rows(torch.autograd.Function):
-    """Reads the rows of distinct tokens, padded with zeros to one width.
+class _Lookup(torch.autograd.Function):
+    """Reads rows of all sizes and projects them; each distinct token of the batch is read and projected once.
 
     All values are one parameter: an optimizer step is one operation then, not one for each of some thirty tables. That
     needs a gradient of our own, as autograd would fill a gradient of full length for each table that is cut out.
     """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, tokens: Tensor, ends: Tensor, layout: MultiSizeEmbedding) -> Tensor:
-        """Returns rows ``(U, 1 + D)`` or ``(U, D)`` of sorted tokens ``(U,)``: first-order weight, if any, first."""
-        rows = values.new_zeros(len(tokens), layout.first_order + layout.embedding_dim)
-        ctx.layout, ctx.ends = layout, torch.searchsorted(tokens, ends).tolist()
-        ctx.save_for_backward(tokens)
-        for table, local, place in _parts(layout, layout.tables(values), tokens, ctx.ends, rows):
-            place.copy_(table.index_select(0, local))
-        return rows
+    def forward(
+        ctx: Any, positions: Tensor, values: Tensor, projection: Tensor, layout: MultiSizeEmbedding
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns embeddings ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, numbered by size."""
+        distinct = DistinctTokens.of(positions)
+        # Sorted, the tokens of a class are next to one another.
+        ends = torch.searchsorted(distinct.tokens, layout.ends.to(distinct.tokens.dtype)).tolist()
+        rows = values.new_zeros(len(distinct), layout.first_order + layout.embedding_dim)
+        for part in _parts(layout, distinct, ends):
+            table = values[part.offset : part.offset + part.count * part.width].view(part.count, part.width)
+            part.of(rows).copy_(table.index_select(0, part.rows))
+        ctx.layout, ctx.distinct, ctx.ends = layout, distinct, ends
+        ctx.save_for_backward(rows, projection)
+        places = distinct.places()
+        embeddings = F.embedding(places, rows[:, int(layout.first_order) :] @ projection)
+        return embeddings, F.embedding(places, rows[:, :1]).squeeze(-1) if layout.first_order else None
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_rows: Tensor) -> tuple[Tensor, None, None, None]:
-        """Returns the gradient of the values: that of each token's row, at its place."""
-        (tokens,) = ctx.saved_tensors
-        grad = grad_rows.new_zeros(ctx.layout.values.shape)
-        for table, local, place in _parts(ctx.layout, ctx.layout.tables(grad), tokens, ctx.ends, grad_rows):
+    def backward(ctx: Any, grad_embeddings: Tensor, grad_linear: Tensor | None) -> tuple[Any, ...]:
+        """Returns the gradients of the values, each token's at its place, and of the projection."""
+        rows, projection = ctx.saved_tensors
+        layout, distinct = ctx.layout, ctx.distinct
+        first = int(layout.first_order)
+        grad_distinct = distinct.sum(grad_embeddings).to(projection.dtype)
+        grad_projection = rows[:, first:].T @ grad_distinct if ctx.needs_input_grad[2] else None
+        if not ctx.needs_input_grad[1]:
+            return None, None, grad_projection, None
+        grad_rows = torch.empty_like(rows)
+        torch.matmul(grad_distinct, projection.T, out=grad_rows[:, first:])
+        if first:
+            grad_rows[:, :1] = distinct.sum(grad_linear.unsqueeze(-1))
+        parts = list(_parts(layout, distinct, ctx.ends))
+        grads = [part.of(grad_rows) for part in parts]
+        if layout.sparse:
+            places = [part.places() for part in parts]
+            grad = torch.sparse_coo_tensor(
+                torch.cat(places)[None] if places else distinct.order.new_empty(1, 0),
+                torch.cat([g.reshape(-1) for g in grads]) if grads else rows.new_empty(0),
+                layout.values.shape,
+                is_coalesced=True,
+                check_invariants=False,  # they would cost more than the gradient; the places rise
+            )
+            return None, grad, grad_projection, None
+        grad = rows.new_zeros(layout.values.shape)
+        for part, own in zip(parts, grads, strict=True):
             # Tokens are distinct: nothing has to be added up.
-            table.index_copy_(0, local, place)
-        return grad, None, None, None
+            table = grad[part.offset : part.offset + part.count * part.width].view(part.count, part.width)
+            table.index_copy_(0, part.rows, own)
+        return None, grad, grad_projection, None
 
 
-def _parts(
-    layout: MultiSizeEmbedding, tables: list[Tensor], tokens: Tensor, ends: list[int], rows: Tensor
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yields, for each class that occurs: its table, the tokens' places in it, and their part of the padded rows."""
-    start = begin = 0
-    for c, table, end in zip(layout.classes, tables, ends, strict=True):
+@dataclass(frozen=True)
+class _Part:
+    """The distinct tokens of a batch that are of one size class.
+
+    Attributes:
+        offset: Where the table of the class starts among the values.
+        count: Rows of that table.
+        width: Columns of it.
+        column: The first column of theirs in padded rows.
+        begin: The first of these tokens among the distinct ones.
+        end: The one after the last.
+        rows: ``(end - begin,)``: their rows in the table.
+    """
+
+    offset: int
+    count: int
+    width: int
+    column: int
+    begin: int
+    end: int
+    rows: Tensor
+
+    def of(self, padded: Tensor) -> Tensor:
+        """Returns the part of padded rows ``(U, 1 + D)`` or ``(U, D)`` that these tokens own, a view."""
+        return padded[self.begin : self.end, self.column : self.column + self.width]
+
+    def places(self) -> Tensor:
+        """Returns where their values stand among all values, row by row."""
+        columns = torch.arange(self.offset, self.offset + self.width, device=self.rows.device)
+        return (self.rows[:, None] * self.width + columns).view(-1)
+
+
+def _parts(layout: MultiSizeEmbedding, distinct: DistinctTokens, ends: list[int]) -> Iterator[_Part]:
+    start = begin = offset = 0
+    tokens = distinct.tokens.long()
+    for c, end in zip(layout.classes, ends, strict=True):
         if c.width and end > begin:
             column = int(layout.first_order and not c.linear)
-            yield table, tokens[begin:end] - start, rows[begin:end, column : column + c.width]
-        start, begin = start + c.count, end
+            yield _Part(offset, c.count, c.width, column, begin, end, tokens[begin:end] - start)
+        start, begin, offset = start + c.count, end, offset + c.count * c.width

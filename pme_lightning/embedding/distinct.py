@@ -1,0 +1,61 @@
+"""The distinct tokens of a batch, and sums over the places where each of them stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class DistinctTokens:
+    """What sorting the ids of a batch tells, with ``n`` ids of which ``U`` are different.
+
+    A token that stands in many rows is read once, and its gradient is written once: sorting 160,000 ids costs less
+    than adding that many rows up one by one.
+
+    Attributes:
+        tokens: ``(U,)`` the distinct ids, rising.
+        order: ``(n,)`` int64: the places of the ids, token by token.
+        starts: ``(U,)`` int64: where in ``order`` the places of each token start.
+    """
+
+    tokens: Tensor
+    order: Tensor
+    starts: Tensor
+
+    @classmethod
+    def of(cls, ids: Tensor) -> DistinctTokens:
+        """Finds the distinct tokens of integer ids ``(n,)``."""
+        ordered, order = torch.sort(ids)
+        first = torch.ones_like(ordered, dtype=torch.bool)
+        torch.ne(ordered[1:], ordered[:-1], out=first[1:])
+        starts = first.nonzero().squeeze(1)
+        return cls(ordered.index_select(0, starts), order, starts)
+
+    def __len__(self) -> int:
+        """``U``, how many distinct tokens there are."""
+        return len(self.tokens)
+
+    def places(self) -> Tensor:
+        """Returns for each id ``(n,)`` its place among the distinct tokens: ``tokens[places] == ids``."""
+        step = torch.zeros_like(self.order, dtype=torch.int32)
+        step.index_fill_(0, self.starts[1:], 1)
+        return torch.empty_like(step).scatter_(0, self.order, step.cumsum(0, dtype=torch.int32))
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Adds up the values of each token.
+
+        Args:
+            values: ``(n, k)``, one row for each id. What is narrower than 32 bits is added up in 32 bits.
+
+        Returns:
+            ``(U, k)``.
+        """
+        wide = torch.promote_types(values.dtype, torch.float32)
+        if not len(self):
+            return values.new_zeros(0, values.shape[1], dtype=wide)
+        # A bag a token: the sum runs in parallel over tokens and in the order of the places, the same in every run.
+        return F.embedding_bag(self.order, values.to(wide), self.starts, mode="sum")

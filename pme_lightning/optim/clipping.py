@@ -1,0 +1,39 @@
+"""Gradient clipping that knows sparse gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[Tensor], limit: float, algorithm: str = "norm") -> None:
+    """Clips gradients in place as :func:`torch.nn.utils.clip_grad_norm_` and ``clip_grad_value_`` do, sparse ones too.
+
+    What a sparse gradient does not hold is zero, which changes no norm and is within any limit.
+
+    Args:
+        parameters: Those whose gradients are clipped together; ones without a gradient are passed over.
+        limit: The largest norm of all gradients together, or the largest absolute value.
+        algorithm: ``"norm"`` or ``"value"``.
+    """
+    values = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        if parameter.grad.is_sparse:
+            # Added up: the norm of parts is not the norm of their sum.
+            parameter.grad = parameter.grad.coalesce()
+            values.append(parameter.grad._values())
+        else:
+            values.append(parameter.grad)
+    if algorithm == "value":
+        for value in values:
+            value.clamp_(-limit, limit)
+        return
+    factor = (limit / (get_total_norm(values) + 1e-6)).clamp(max=1.0)
+    for value in values:
+        value.mul_(factor.to(value.device))
