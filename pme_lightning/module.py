@@ -233,8 +233,8 @@ class CTRModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Builds the optimizer over all parameters, within which the table may have one of its own.
 
-        The table's gradients are sparse from here on where its optimizer takes them so (``takes_sparse_gradients``)
-        and one process trains: several add up dense ones.
+        The table's gradients are sparse from here on where its optimizer takes them so (one with a true attribute
+        ``takes_sparse_gradients``, or torch's SparseAdam) and one process trains: several add up dense ones.
         """
         optimizer = build_optimizer(
             self.parameters(),
@@ -246,7 +246,8 @@ class CTRModule(LightningModule):
         )
         owner = next(o for o in getattr(optimizer, "optimizers", [optimizer]) if _trains(o, self.table_parameters))
         alone = self._trainer is None or self._trainer.world_size == 1
-        self.embedding.sparse = alone and getattr(owner, "takes_sparse_gradients", False)
+        takes_sparse = getattr(owner, "takes_sparse_gradients", False) or isinstance(owner, torch.optim.SparseAdam)
+        self.embedding.sparse = alone and takes_sparse
         return optimizer
 
     def configure_gradient_clipping(

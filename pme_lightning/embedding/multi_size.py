@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,13 +203,12 @@ class _Lookup(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         """Returns embeddings ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, numbered by size."""
         distinct = DistinctTokens.of(positions)
-        # Sorted, the tokens of a class are next to one another.
-        ends = torch.searchsorted(distinct.tokens, layout.ends.to(distinct.tokens.dtype)).tolist()
+        parts = _parts(layout, distinct.tokens)
+        tables = layout.tables(values)
         rows = values.new_zeros(len(distinct), layout.first_order + layout.embedding_dim)
-        for part in _parts(layout, distinct, ends):
-            table = values[part.offset : part.offset + part.count * part.width].view(part.count, part.width)
-            part.of(rows).copy_(table.index_select(0, part.rows))
-        ctx.layout, ctx.distinct, ctx.ends = layout, distinct, ends
+        for part in parts:
+            part.of(rows).copy_(tables[part.number].index_select(0, part.rows))
+        ctx.layout, ctx.distinct, ctx.parts = layout, distinct, parts
         ctx.save_for_backward(rows, projection)
         places = distinct.places()
         embeddings = F.embedding(places, rows[:, int(layout.first_order) :] @ projection)
@@ -230,23 +229,21 @@ class _Lookup(torch.autograd.Function):
         torch.matmul(grad_distinct, projection.T, out=grad_rows[:, first:])
         if first:
             grad_rows[:, :1] = distinct.sum(grad_linear.unsqueeze(-1))
-        parts = list(_parts(layout, distinct, ctx.ends))
-        grads = [part.of(grad_rows) for part in parts]
+        grads = [part.of(grad_rows) for part in ctx.parts]
         if layout.sparse:
-            places = [part.places() for part in parts]
             grad = torch.sparse_coo_tensor(
-                torch.cat(places)[None] if places else distinct.order.new_empty(1, 0),
-                torch.cat([g.reshape(-1) for g in grads]) if grads else rows.new_empty(0),
+                _places(layout, ctx.parts)[None],
+                torch.cat([own.reshape(-1) for own in grads]) if grads else rows.new_empty(0),
                 layout.values.shape,
                 is_coalesced=True,
                 check_invariants=False,  # they would cost more than the gradient; the places rise
             )
             return None, grad, grad_projection, None
         grad = rows.new_zeros(layout.values.shape)
-        for part, own in zip(parts, grads, strict=True):
+        tables = layout.tables(grad)
+        for part, own in zip(ctx.parts, grads, strict=True):
             # Tokens are distinct: nothing has to be added up.
-            table = grad[part.offset : part.offset + part.count * part.width].view(part.count, part.width)
-            table.index_copy_(0, part.rows, own)
+            tables[part.number].index_copy_(0, part.rows, own)
         return None, grad, grad_projection, None
 
 
@@ -255,38 +252,47 @@ class _Part:
     """The distinct tokens of a batch that are of one size class.
 
     Attributes:
-        offset: Where the table of the class starts among the values.
-        count: Rows of that table.
-        width: Columns of it.
-        column: The first column of theirs in padded rows.
+        number: Of the class.
         begin: The first of these tokens among the distinct ones.
         end: The one after the last.
-        rows: ``(end - begin,)``: their rows in the table.
+        first: The first column of theirs in padded rows.
+        width: How many columns follow.
+        rows: ``(end - begin,)`` int64: their rows in the table of the class.
     """
 
-    offset: int
-    count: int
-    width: int
-    column: int
+    number: int
     begin: int
     end: int
+    first: int
+    width: int
     rows: Tensor
 
     def of(self, padded: Tensor) -> Tensor:
         """Returns the part of padded rows ``(U, 1 + D)`` or ``(U, D)`` that these tokens own, a view."""
-        return padded[self.begin : self.end, self.column : self.column + self.width]
-
-    def places(self) -> Tensor:
-        """Returns where their values stand among all values, row by row."""
-        columns = torch.arange(self.offset, self.offset + self.width, device=self.rows.device)
-        return (self.rows[:, None] * self.width + columns).view(-1)
+        return padded[self.begin : self.end, self.first : self.first + self.width]
 
 
-def _parts(layout: MultiSizeEmbedding, distinct: DistinctTokens, ends: list[int]) -> Iterator[_Part]:
-    start = begin = offset = 0
-    tokens = distinct.tokens.long()
-    for c, end in zip(layout.classes, ends, strict=True):
+def _parts(layout: MultiSizeEmbedding, tokens: Tensor) -> list[_Part]:
+    """Returns the classes that own values and occur; sorted, the tokens of a class are next to one another."""
+    ends = torch.searchsorted(tokens, layout.ends.to(tokens.dtype)).tolist()
+    tokens = tokens.long()
+    parts, start, begin = [], 0, 0
+    for number, (c, end) in enumerate(zip(layout.classes, ends, strict=True)):
         if c.width and end > begin:
-            column = int(layout.first_order and not c.linear)
-            yield _Part(offset, c.count, c.width, column, begin, end, tokens[begin:end] - start)
-        start, begin, offset = start + c.count, end, offset + c.count * c.width
+            first = int(layout.first_order and not c.linear)
+            parts.append(_Part(number, begin, end, first, c.width, tokens[begin:end] - start))
+        start, begin = start + c.count, end
+    return parts
+
+
+def _places(layout: MultiSizeEmbedding, parts: list[_Part]) -> Tensor:
+    """Returns where the values of the parts stand among all values, row by row."""
+    columns = torch.arange(layout.embedding_dim + 1, device=layout.values.device)
+    offsets = [0]
+    for c in layout.classes:
+        offsets.append(offsets[-1] + c.count * c.width)
+    places = [
+        (part.rows.unsqueeze(1) * part.width + columns[: part.width].add(offsets[part.number])).view(-1)
+        for part in parts
+    ]
+    return torch.cat(places) if places else columns[:0]

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from pme_lightning.optim.sparse_gradients import coalesced
+
 
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[Tensor], limit: float, algorithm: str = "norm") -> None:
@@ -26,7 +28,7 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float, algorithm: str = 
             continue
         if parameter.grad.is_sparse:
             # Added up: the norm of parts is not the norm of their sum.
-            parameter.grad = parameter.grad.coalesce()
+            parameter.grad = coalesced(parameter.grad)
             values.append(parameter.grad._values())
         else:
             values.append(parameter.grad)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pme_lightning.errors import BadInput
+from pme_lightning.optim.sparse_gradients import coalesced
 
 # Values worked on at a time where all of a parameter is gone through: no intermediate result as large as the table.
 _CHUNK = 1 << 20
@@ -20,7 +21,7 @@ class LazyAdagrad(Optimizer):
 
     Each value ``w`` with a gradient ``g`` in the batch takes the step of :class:`torch.optim.Adagrad`,
     ``s += g²; w -= lr · g / (√s + eps)``; the others stay, as they do there. Sparse gradients, as those of
-    :class:`~pme_lightning.embedding.FullEmbedding` with ``sparse=True``, are used as they are; dense ones give the same.
+    :class:`~pme_lightning.embedding.FullEmbedding` with ``sparse=True``, are used as they are; dense ones do too.
 
     Weight decay would touch every row in every step. Here it comes in arrears: every ``decay_interval`` steps each
     value shrinks by what that many steps of decay amount to, ``w *= max(0, 1 - lr · weight_decay / (√s + eps)) ^
@@ -100,7 +101,7 @@ def _update(parameter: Tensor, grad: Tensor, total: Tensor, group: dict[str, Any
         # A value that never had a gradient has nothing to divide by.
         parameter.addcdiv_(grad, (total.sqrt() + eps).clamp_(min=torch.finfo(total.dtype).tiny), value=-lr)
         return
-    grad = grad.coalesce()  # no work where it is coalesced, as ours are
+    grad = coalesced(grad)
     rows, values = grad._indices()[0], grad._values()
     sums = total.index_select(0, rows).addcmul_(values, values)
     _write(total, rows, sums)

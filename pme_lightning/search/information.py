@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from pme_lightning.embedding.distinct import DistinctTokens
 from pme_lightning.search.criteria import Criterion, Scores, known_axes, principal_axes
 from pme_lightning.search.field_level import KnowsFields
 
@@ -82,15 +83,16 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise RuntimeError("ExpectedInformation.update_rows was called before start")
         if (linear_grad is None) != ("product" not in self._sums):
             raise ValueError("first-order weights must be given to both start and update_rows, or to neither")
-        sums, tokens = self._sums, ids.reshape(-1).long()
+        sums, distinct = self._sums, DistinctTokens.of(ids.reshape(-1))
+        tokens = distinct.tokens.long()
         gradient = row_grad.to(sums["gradient"].dtype)
         by_field = gradient.transpose(0, 1)  # (F, B, D)
         sums["rows"] += len(ids)
-        sums["gradient"].index_add_(0, tokens, gradient.reshape(len(tokens), -1))
+        sums["gradient"].index_add_(0, tokens, distinct.sum(gradient.reshape(ids.numel(), -1)))
         sums["information"] += by_field.transpose(1, 2) @ by_field
         if linear_grad is not None:
             linear = linear_grad.to(gradient.dtype)
-            sums["linear_gradient"].index_add_(0, tokens, linear.reshape(-1))
+            sums["linear_gradient"].index_add_(0, tokens, distinct.sum(linear.reshape(-1, 1))[:, 0])
             sums["linear_information"] += linear.square().sum(0)
             sums["product"] += (gradient * linear.unsqueeze(-1)).sum(0)
 

@@ -1,0 +1,159 @@
+"""LazyAdagrad against torch's Adagrad, and its decay against hand-computed values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from pme_lightning.errors import BadInput
+from pme_lightning.optim import LazyAdagrad, clip_gradients
+from pme_lightning.optim.sparse_gradients import coalesced
+
+V = 9
+
+
+def sparse_of(dense: Tensor) -> Tensor:
+    rows = dense.abs().reshape(len(dense), -1).sum(1).nonzero()[:, 0]
+    return torch.sparse_coo_tensor(rows[None], dense[rows], dense.shape)
+
+
+def gradients(seed: int, shape: tuple[int, ...], steps: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(steps):
+        grad = torch.randn(shape, generator=generator)
+        grad[torch.rand(len(grad), generator=generator) < 0.5] = 0
+        found.append(grad)
+    return found
+
+
+def train(optimizer: type, parameter: nn.Parameter, grads: list[Tensor], **options: Any) -> Tensor:
+    stepped = optimizer([parameter], **options)
+    for grad in grads:
+        parameter.grad = grad.clone()
+        stepped.step()
+    return parameter.detach()
+
+
+@given(seed=st.integers(0, 10_000), steps=st.integers(1, 6), width=st.sampled_from([None, 1, 3]))
+def test_without_decay_it_is_adagrad_for_dense_and_sparse_gradients(seed: int, steps: int, width: int | None) -> None:
+    shape = (V,) if width is None else (V, width)
+    start = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    grads = gradients(seed, shape, steps)
+    options = {"lr": 0.3, "initial_accumulator_value": 0.01}
+    expected = train(torch.optim.Adagrad, nn.Parameter(start.clone()), grads, **options)
+    dense = train(LazyAdagrad, nn.Parameter(start.clone()), grads, **options)
+    sparse = train(LazyAdagrad, nn.Parameter(start.clone()), [sparse_of(grad) for grad in grads], **options)
+    assert torch.allclose(dense, expected, atol=1e-6)
+    assert torch.allclose(sparse, expected, atol=1e-6)
+
+
+def test_a_value_that_never_had_a_gradient_stays_with_nothing_to_divide_by() -> None:
+    start = torch.tensor([[1.0], [2.0]])
+    grad = torch.tensor([[0.0], [1.0]])
+    found = train(LazyAdagrad, nn.Parameter(start.clone()), [grad], lr=0.5, eps=0.0)
+    assert found.tolist() == [[1.0], [1.5]]
+
+
+def test_gradients_of_several_batches_are_added_up() -> None:
+    parameter = nn.Parameter(torch.zeros(3, 1))
+    parameter.grad = torch.sparse_coo_tensor([[0, 2, 0]], [[1.0], [1.0], [2.0]], (3, 1))
+    LazyAdagrad([parameter], lr=1.0).step()
+    assert parameter.tolist() == [[-1.0], [0.0], [-1.0]]
+
+
+def test_decay_comes_every_interval_for_as_many_steps_and_reaches_rows_without_gradients() -> None:
+    parameter = nn.Parameter(torch.tensor([[1.0], [1.0]]))
+    optimizer = LazyAdagrad([parameter], lr=0.1, initial_accumulator_value=4.0, weight_decay=0.5, decay_interval=3)
+    for step in range(1, 7):
+        parameter.grad = sparse_of(torch.tensor([[0.0], [0.0]]))
+        optimizer.step()
+        # sqrt(4) = 2: each step is worth a factor of 1 - 0.1 * 0.5 / 2.
+        assert parameter[1].item() == pytest.approx(0.975 ** (step // 3 * 3))
+
+
+def test_decay_stops_at_zero() -> None:
+    parameter = nn.Parameter(torch.tensor([[1.0]]))
+    optimizer = LazyAdagrad([parameter], lr=1.0, initial_accumulator_value=1.0, weight_decay=3.0, decay_interval=1)
+    parameter.grad = sparse_of(torch.zeros(1, 1))
+    optimizer.step()
+    assert parameter.item() == 0.0
+
+
+def test_decay_in_arrears_is_close_to_that_of_every_step() -> None:
+    grads = gradients(3, (V, 2), 128)
+    start = torch.randn(V, 2, generator=torch.Generator().manual_seed(0))
+    found = {
+        interval: train(
+            LazyAdagrad, nn.Parameter(start.clone()), grads,
+            lr=0.1, initial_accumulator_value=1.0, weight_decay=1e-2, decay_interval=interval,
+        )
+        for interval in (1, 64)
+    }  # fmt: skip
+    undecayed = train(LazyAdagrad, nn.Parameter(start.clone()), grads, lr=0.1, initial_accumulator_value=1.0)
+    # A fifth of what the decay does, where the last 63 steps of gradients have not been decayed yet.
+    assert (found[64] - found[1]).abs().mean() < 0.2 * (undecayed - found[1]).abs().mean()
+
+
+def test_a_loaded_state_goes_on_as_if_nothing_had_happened() -> None:
+    grads = gradients(5, (V, 2), 10)
+    options = {"lr": 0.1, "weight_decay": 1e-2, "decay_interval": 4}
+    start = torch.randn(V, 2, generator=torch.Generator().manual_seed(0))
+    whole = train(LazyAdagrad, nn.Parameter(start.clone()), grads, **options)
+    first = nn.Parameter(start.clone())
+    optimizer = LazyAdagrad([first], **options)
+    for grad in grads[:5]:
+        first.grad = grad
+        optimizer.step()
+    second = nn.Parameter(first.detach().clone())
+    again = LazyAdagrad([second], **options)
+    again.load_state_dict(optimizer.state_dict())
+    for grad in grads[5:]:
+        second.grad = grad
+        again.step()
+    assert torch.equal(second, whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"lr": -1.0}, "lr is -1.0; it must be 0 or more"),
+        ({"decay_interval": 0}, "decay_interval is 0; it must be 1 or more"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan"),
+    ],
+)
+def test_arguments_out_of_range_are_named(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        LazyAdagrad([nn.Parameter(torch.zeros(1))], **options)
+
+
+def test_rising_rows_are_taken_as_they_are_and_others_added_up() -> None:
+    rising = torch.sparse_coo_tensor([[1, 4]], [1.0, 2.0], (V,))
+    assert coalesced(rising).is_coalesced()
+    twice = torch.sparse_coo_tensor([[4, 1, 4]], [1.0, 2.0, 3.0], (V,))
+    assert torch.equal(coalesced(twice).to_dense(), twice.to_dense())
+    assert coalesced(twice)._nnz() == 2
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+@given(seed=st.integers(0, 10_000), limit=st.floats(0.01, 10))
+def test_clipping_is_that_of_dense_gradients(algorithm: str, seed: int, limit: float) -> None:
+    grads = [gradients(seed, (V, 2), 1)[0], torch.randn(4, generator=torch.Generator().manual_seed(seed))]
+    dense = [nn.Parameter(torch.zeros_like(grad)) for grad in grads]
+    ours = [nn.Parameter(torch.zeros_like(grad)) for grad in grads]
+    for parameter, grad in zip(dense, grads, strict=True):
+        parameter.grad = grad.clone()
+    # In two halves, as two batches leave it: they must be added up before the norm is taken.
+    half = sparse_of(grads[0] / 2)
+    ours[0].grad, ours[1].grad = half + half, grads[1].clone()
+    ours.append(nn.Parameter(torch.zeros(1)))  # without a gradient
+    clip = nn.utils.clip_grad_norm_ if algorithm == "norm" else nn.utils.clip_grad_value_
+    clip(dense, limit)
+    clip_gradients(ours, limit, algorithm)
+    assert torch.allclose(ours[0].grad.to_dense(), dense[0].grad, atol=1e-6)
+    assert torch.allclose(ours[1].grad, dense[1].grad, atol=1e-6)
