@@ -123,7 +123,7 @@ def search(table: Table, settings: Settings) -> None:
 
 
 def _pep_as_published(data: ZipfClicks, steps: int) -> float:
-    """PEP (Liu et al., 2021): every step makes a table ``sign(w) relu(|w| - sigmoid(s))``, with one s for each value."""
+    """PEP (Liu et al., 2021): each step makes a table ``sign(w) relu(|w| - sigmoid(s))``, one s for each value."""
     from contestants import BACKBONES, timed_steps
 
     weight = nn.Parameter(torch.randn(data.num_tokens, EMBEDDING_DIM) * 0.01)

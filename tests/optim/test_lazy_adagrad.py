@@ -87,7 +87,7 @@ def test_decay_stops_at_zero() -> None:
 
 def test_decay_in_arrears_is_close_to_that_of_every_step() -> None:
     grads = gradients(3, (V, 2), 128)
-    start = torch.randn(V, 2, generator=torch.Generator().manual_seed(0))
+    start = 10 + torch.randn(V, 2, generator=torch.Generator().manual_seed(0))
     found = {
         interval: train(
             LazyAdagrad, nn.Parameter(start.clone()), grads,
@@ -96,8 +96,7 @@ def test_decay_in_arrears_is_close_to_that_of_every_step() -> None:
         for interval in (1, 64)
     }  # fmt: skip
     undecayed = train(LazyAdagrad, nn.Parameter(start.clone()), grads, lr=0.1, initial_accumulator_value=1.0)
-    # A fifth of what the decay does, where the last 63 steps of gradients have not been decayed yet.
-    assert (found[64] - found[1]).abs().mean() < 0.2 * (undecayed - found[1]).abs().mean()
+    assert (found[64] - found[1]).abs().max() < 0.1 * (undecayed - found[1]).abs().min()
 
 
 def test_a_loaded_state_goes_on_as_if_nothing_had_happened() -> None:
