@@ -1,6 +1,6 @@
 """How fast and how small: training, search, lookup, loading, evaluation, memory, checkpoints, growth, start.
 
-    python benchmarks/throughput.py                          # everything, about half an hour on two cores
+    python benchmarks/throughput.py                          # everything, some 20 minutes on two cores
     python benchmarks/throughput.py --quick                  # minutes: fewer rounds and steps, up to 10^6 tokens
     python benchmarks/throughput.py --sections train,lookup
     python benchmarks/throughput.py --device gpu --precision bf16-mixed --batch 65536
@@ -106,8 +106,8 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", default=",".join(SECTIONS), help="comma-separated, out of %(default)s")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and steps, tables of up to 10^6 tokens")
-    parser.add_argument("--rounds", type=int, help="measurements of each contestant (5, or 2 with --quick)")
-    parser.add_argument("--steps", type=int, help="training steps a measurement (24, or 8 with --quick)")
+    parser.add_argument("--rounds", type=int, help="measurements of each contestant (3, or 2 with --quick)")
+    parser.add_argument("--steps", type=int, help="training steps a measurement (16, or 8 with --quick)")
     parser.add_argument("--batch", type=int, default=4096, help="rows of a batch")
     parser.add_argument("--tokens", help="comma-separated sizes of the table, such as 1e5,1e6")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where ours trains")
@@ -120,7 +120,7 @@ def main(words: list[str] | None = None) -> None:
         parser.error(f"--sections: there is no {', '.join(sorted(unknown))}; choose of {', '.join(SECTIONS)}")
     tokens = [int(float(word)) for word in options.tokens.split(",")] if options.tokens else None
     settings = Settings(
-        steps=options.steps or (8 if options.quick else 24),
+        steps=options.steps or (8 if options.quick else 16),
         batch_size=options.batch,
         tokens=tokens or ([100_000, 1_000_000] if options.quick else [100_000, 1_000_000, 5_000_000]),
         quick=options.quick,
@@ -133,7 +133,7 @@ def main(words: list[str] | None = None) -> None:
     quiet()
     facts = machine_facts() | {"batch": options.batch, "device": options.device, "precision": options.precision}
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
-    table = Table(options.rounds or (2 if options.quick else 5))
+    table = Table(options.rounds or (2 if options.quick else 3))
     for name in sections:
         SECTIONS[name](table, settings)
         table.write(options.out, facts)

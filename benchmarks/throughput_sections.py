@@ -228,6 +228,11 @@ def memory(table: Table, settings: Settings) -> None:
             table.add("memory", case, f"{name}, resident set", [measured.resident / 2**20], "MiB")
             table.add("memory", case, f"{name}, best.ckpt", [size / 2**20], "MiB")
             table.add("memory", case, f"{name}, best.ckpt over its content", [size / own], "x")
+        embedding, criterion = FullEmbedding(tokens, EMBEDDING_DIM, first_order=True), ExpectedInformation()
+        criterion.field_tokens = data.field_tokens
+        criterion.start(embedding.weight.detach(), embedding.linear, data.frequencies)
+        extra = sum(total.numel() * total.element_size() for total in criterion.state().values())
+        table.add("memory", case, "search=pme, accumulators over table", [extra / (4 * embedding.num_parameters)], "x")
         full, multi = found["full size"][0], found["multi-size 10%"][0]
         share = multi.counted / (multi.fraction * full.counted)
         table.add("memory", case, "counted over fraction x full size", [share], "x")
