@@ -16,9 +16,11 @@ from zipf_clicks import ZipfClicks
 
 def test_it_prints_and_writes_each_contestant_with_its_ratio(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "found.csv"
-    words = "--sections train,search,lookup,loader --tokens 2000 --steps 4 --rounds 1 --batch 64 --no-peers".split()
-    throughput.main([*words, "--out", str(out)])
+    options = ["--tokens=2000", "--steps=4", "--rounds=1", "--batch=64", "--no-peers", f"--out={out}"]
+    throughput.main(["--sections=train,search,lookup,loader", *options])
     rows = list(csv.DictReader(out.open()))
+    printed = capsys.readouterr().out
+    assert all(row["contestant"] in printed for row in rows)
     assert {row["section"] for row in rows} == {"train", "search", "lookup", "loader"}
     assert all(float(row["median"]) > 0 and row["torch"] == torch.__version__ for row in rows)
     for section in ("train", "search", "lookup"):

@@ -133,7 +133,10 @@ def test_training_is_that_of_both_optimizers_apart(tiny: LightningDataModule, ma
         assert torch.equal(p, q), name
 
 
-def test_clipping_and_scaling_work_with_fused_optimizers(tiny: LightningDataModule, make_trainer: Build) -> None:
+@pytest.mark.parametrize("table_optimizer", ["torch.optim.Adagrad", "pme_lightning.optim.LazyAdagrad"])
+def test_clipping_and_scaling_work_with_fused_and_sparse_optimizers(
+    table_optimizer: str, tiny: LightningDataModule, make_trainer: Build
+) -> None:
     norms: list[float] = []
 
     class Watched(CTRModule):
@@ -143,8 +146,9 @@ def test_clipping_and_scaling_work_with_fused_optimizers(tiny: LightningDataModu
             norms.append(torch.stack(gradients).norm().item())
 
     torch.manual_seed(1)
-    options = {"optimizer_args": ADAM, "embedding_optimizer": "torch.optim.Adagrad", "embedding_dim": D}
-    model = Watched(tiny.field_tokens, FM, **options, embedding_optimizer_args=ADAGRAD)
+    options = {"optimizer_args": ADAM, "embedding_optimizer": table_optimizer, "embedding_dim": D}
+    arguments = {key: value for key, value in ADAGRAD.items() if key != "fused" or "torch" in table_optimizer}
+    model = Watched(tiny.field_tokens, FM, **options, embedding_optimizer_args=arguments)
     scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
     trainer = make_trainer(max_epochs=2, gradient_clip_val=0.05, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
     trainer.fit(model, datamodule=tiny)
