@@ -71,7 +71,8 @@ def test_a_recipe_is_the_shipped_experiment_where_there_is_one(tmp_path: Path) -
     (tmp_path / "frappe").mkdir()
     (tmp_path / "mine").mkdir()
     assert recipe("frappe", "deepfm", tmp_path).options == "experiment=frappe_deepfm"
-    assert recipe("frappe", "fm", tmp_path).options == "experiment=frappe_deepfm backbone=fm"
+    assert recipe("frappe", "fm", tmp_path).options == "experiment=frappe_fm"
+    assert recipe("avazu_x1", "fm", tmp_path).options == "experiment=avazu_x1_deepfm backbone=fm"
     config = recipe("frappe", "fm", tmp_path).config()
     assert config.model.embedding_dim == 10
     assert config.backbone.class_path == "pme_lightning.backbones.FM"
