@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pme_lightning.callbacks.rank_sums import added_up, same_on_all
 from pme_lightning.embedding import FullEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
@@ -35,6 +36,9 @@ class PruningCallback(Callback):
     The schedule says in which steps gradients are gathered and when values are pruned, the criterion turns weights
     and gradients into scores, the allocator turns scores and the budget into sizes. The search stops the fit when it
     is done and leaves its outcome in :attr:`result`; :meth:`result_for` gives the sizes for other budgets.
+
+    Over several processes (DDP) the sizes are those that one process finds that sees the same batches: sums over rows
+    are added up over processes before they are scored, and every process takes the scores of the main one.
 
     Args:
         criterion: Scores the embedding values, for example ``Fisher()``.
@@ -137,7 +141,8 @@ class PruningCallback(Callback):
             raise BadInput("PruningCallback found no gradient at the embedding: is it frozen?")
         # Lightning divides the mean over a batch by the batches of a step, and scales what is 16 bits wide.
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        factor = len(ids) * trainer.accumulate_grad_batches / (1.0 if scaler is None else scaler.get_scale())
+        divided_by = getattr(trainer.lightning_module, "loss_rows", len(ids))
+        factor = divided_by * trainer.accumulate_grad_batches / (1.0 if scaler is None else scaler.get_scale())
         self.criterion.update_rows(ids, rows * factor, None if linear is None else linear * factor)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -227,7 +232,8 @@ class PruningCallback(Callback):
             weight = weight * embedding.kept
         if linear is not None and embedding.kept_linear is not None:
             linear = linear * embedding.kept_linear
-        scores = self.criterion.scores(weight, linear, self.frequencies)
+        with added_up(self.criterion):
+            scores = same_on_all(self.criterion.scores(weight, linear, self.frequencies))
         if embedding.kept is not None:
             scores = replace(scores, table=scores.table * embedding.kept)
         if scores.linear is not None and embedding.kept_linear is not None:

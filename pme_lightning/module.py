@@ -16,6 +16,7 @@ from torchmetrics.classification import BinaryAUROC
 from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, SizeClass
 from pme_lightning.errors import BadInput
+from pme_lightning.global_batch import over_ranks
 from pme_lightning.optim import build_optimizer, clip_gradients
 
 
@@ -45,11 +46,15 @@ class CTRModule(LightningModule):
         indexed: Whether the multi-size table keeps an index (its ids are not numbered by size).
         sizes_fingerprint: Tells which sizes the ids are numbered by.
 
+    Attributes:
+        loss_rows: What the loss of each row is divided by in the loss that :meth:`training_step` returned last.
+
     Raises:
         BadInput: The backbone cannot be imported or does not take these arguments.
     """
 
     embedding: FullEmbedding | MultiSizeEmbedding
+    loss_rows: Tensor | float
 
     def __init__(
         self,
@@ -190,12 +195,12 @@ class CTRModule(LightningModule):
         return self.backbone(embeddings) if linear is None else self.backbone(embeddings, linear)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Returns the mean log loss of a batch."""
+        """Returns the mean log loss of a batch; over several processes it is weighted by their rows."""
         ids, labels = batch
         logits = self(ids).to(labels.dtype)  # autocast may give bfloat16
         self._check_logits(logits, labels)
-        loss = F.binary_cross_entropy_with_logits(logits, labels)
-        self.log("train_loss", loss, prog_bar=True)
+        loss, mean, self.loss_rows = over_ranks(F.binary_cross_entropy_with_logits(logits, labels), len(labels))
+        self.log("train_loss", mean, prog_bar=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

@@ -23,20 +23,20 @@ class RunFolder:
     Args:
         path: Where to; ``None`` takes a new folder under ``runs/`` in the current folder, named by time and ``label``.
         label: What the run is about, for the name of a new folder.
+        writes: Whether this process writes to the folder: one of those that a run spans does, the others look on.
 
     Raises:
         BadInput: The folder is not empty, or is a file.
     """
 
-    def __init__(self, path: str | Path | None, label: str = "run") -> None:
-        # The ranks of a run that spans processes write to one folder: the first to come names it.
-        agreed = os.environ.get("PME_RUN_DIR")
-        self._new = path is None and agreed is None
-        path = agreed or path or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{label}"
+    def __init__(self, path: str | Path | None, label: str = "run", writes: bool = True) -> None:
+        self.writes = writes
+        self._new = path is None
+        path = path or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{label}"
         self.path = Path(path).expanduser().absolute()
         self._made: list[Path] = []
         try:
-            taken = agreed is None and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+            taken = writes and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
         except OSError as error:
             raise BadInput(f"run_dir: '{self.path}' cannot be used: {error.strerror}") from error
         if taken and not self._new:
@@ -62,10 +62,11 @@ class RunFolder:
             except OSError as error:
                 raise BadInput(f"run_dir: cannot make the folder '{self.path}': {error.strerror}") from error
         self._made = parents if existed else [self.path, *parents]
-        os.environ.setdefault("PME_RUN_DIR", str(self.path))
 
     def discard(self) -> None:
         """Takes away what this run wrote, and the folders made for it if nobody else uses them."""
+        if not self.writes:
+            return
         for item in self.path.iterdir() if self.path.is_dir() else ():
             if item.is_dir() and not item.is_symlink():
                 shutil.rmtree(item, ignore_errors=True)
@@ -76,7 +77,6 @@ class RunFolder:
                 folder.rmdir()
             except OSError:
                 break  # somebody else's run is in it
-        os.environ.pop("PME_RUN_DIR", None)
 
     def checkpoints(self, phase: str) -> Path:
         """Returns the folder of a phase's checkpoints."""
@@ -103,10 +103,17 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> Path:
         """Writes a file as a whole or not at all."""
         target = self.path / name
+        if not self.writes:
+            return target
         partial = target.with_name(f".{target.name}.partial")
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, target)
         return target
+
+    def save_sizes(self, result: SearchResult, path: Path | None = None) -> None:
+        """Writes the sizes of a search; ``path``: those of one of several budgets."""
+        if self.writes:
+            result.save(path or self.sizes)
 
     def write_summary(self, summary: dict[str, Any]) -> Path:
         """Writes ``summary.json``."""

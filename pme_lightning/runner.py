@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
 import time
 import warnings
@@ -32,7 +31,17 @@ from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.loggers import finish_loggers, phase_logger
 from pme_lightning.module import CTRModule
+from pme_lightning.processes import (
+    agree,
+    check_processes,
+    first_on_each_machine,
+    join,
+    missing_processes,
+    telling_of_lost_processes,
+    wait_for_all,
+)
 from pme_lightning.progress import phase_progress
+from pme_lightning.ranks import is_main
 from pme_lightning.run_checks import build_trainer, check_labels, check_parts, check_paths, check_same_model
 from pme_lightning.run_folder import RunFolder, find_run_folder, find_sizes
 from pme_lightning.search import SearchResult
@@ -73,27 +82,55 @@ class Runner:
         self.config = config
         self.sizes: SearchResult | None = None
         self._logger: Logger | None = None
+        self._checked: Trainer | None = None
+
+    def check(self) -> int:
+        """Checks what can be checked before any data is read; returns how many processes are still to be started.
+
+        Raises:
+            BadInput: Something in the input is wrong.
+        """
+        _quiet_lightning()
+        check_paths(self.command, self.config)
+        self._checked = check_parts(self.command, self.config)
+        if self.config.sizes:
+            self.sizes = SearchResult.load(self.config.sizes)
+        return 1 if self.command == "predict" else missing_processes(self._checked)
 
     def run(self) -> dict[str, Any]:
         """Runs the command; prints and returns what ``summary.json`` holds.
 
+        In a run of several processes each of them calls this, and the main one alone writes to the folder.
+
         Raises:
             BadInput: Something in the input is wrong; the run folder is taken away again.
             KeyboardInterrupt: The run was interrupted; the folder stays if it holds a checkpoint.
+            ProcessLost: Another process of the run died.
         """
-        _quiet_lightning()
-        check_paths(self.command, self.config)
-        check_parts(self.config)
-        if self.config.sizes:
-            self.sizes = SearchResult.load(self.config.sizes)
-        self.folder = RunFolder(self.config.run_dir, self._label())
-        self.data = self._data()
+        if self._checked is None:
+            self.check()
+        assert self._checked is not None
+        if self.command != "predict":
+            join(self._checked)
+        with telling_of_lost_processes():
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
+        if is_main():
+            self.folder = RunFolder(self.config.run_dir, self._label())
+        with first_on_each_machine():
+            self.data = self._data()
         if self.command == "pareto":
             pareto.settle_budgets(self.config, self.module())
-        self.folder.create()
+        if is_main():
+            self.folder.create()
+        path = agree(str(self.folder.path) if is_main() else None)
+        if not is_main():
+            self.folder = RunFolder(path, writes=False)
         try:
             self.folder.write_text("config.yaml", print_config(self.parser, self.config, self.command))
-            self.data.save_vocabulary(self.folder.vocabulary)
+            if is_main():
+                self.data.save_vocabulary(self.folder.vocabulary)
             summary = getattr(self, f"_{self.command}")()
             self.folder.write_summary(summary)
             finish_loggers(self._logger, summary)
@@ -107,8 +144,6 @@ class Runner:
             if isinstance(error, BadInput):
                 raise BadInput(f"{error} ({kept})") from error
             raise
-        finally:
-            os.environ.pop("PME_RUN_DIR", None)
         (pareto.print_curve if self.command == "pareto" else report.print_summary)(summary, self.folder.path)
         return summary
 
@@ -133,7 +168,7 @@ class Runner:
         if self.warm and not self.config.ckpt_path:
             self.config.ckpt_path = self._searched_model()
         module = self._load() if self.config.ckpt_path else self.module()
-        self.sizes.save(self.folder.sizes)
+        self.folder.save_sizes(self.sizes)
         return self.summary(None, self.trained("finetune", module, transfer))
 
     def _fit(self) -> dict[str, Any]:
@@ -175,11 +210,12 @@ class Runner:
         callback = build(self.config.search)
         accumulated = self.config.trainer.accumulate_grad_batches
         steps_per_epoch = max(1, math.ceil(len(self.data.train_dataloader()) / accumulated))
-        steps = callback.num_steps(steps_per_epoch)
-        report.say(f"search: {type(callback).__name__}, {steps} steps")
-        callbacks = [callback, *([self._last("search", keep=0)] if steps else [])]
-        # The search looks at training rows alone: the validation split stays for choosing among models.
-        trainer = self._trainer("search", callbacks, max_epochs=-1, max_steps=steps, limit_val_batches=0)
+        report.say(f"search: {type(callback).__name__}, {callback.num_steps(steps_per_epoch)} steps")
+        callbacks = [callback, self._last("search", keep=0)]
+        # The search ends the fit when it is done. It looks at training rows alone: the validation split stays for
+        # choosing among models.
+        lasting = {"max_epochs": -1, "max_steps": -1, "min_epochs": None, "min_steps": None}
+        trainer = self._trainer("search", callbacks, limit_val_batches=0, **lasting)
         started = time.perf_counter()
         with _interruptible(trainer):
             trainer.fit(module, datamodule=self.data)
@@ -188,11 +224,13 @@ class Runner:
             raise BadInput("the search ended before it had pruned: do trainer.max_time or a callback stop it early?")
         seconds = time.perf_counter() - started
         if save is None:
-            result.save(self.folder.sizes)
+            self.folder.save_sizes(result)
         else:
             save(callback)
+        wait_for_all()
         if self.command != "pme":
             trainer.save_checkpoint(self.folder.checkpoints("search") / "last.ckpt", weights_only=True)
+        steps_per_epoch = max(1, math.ceil(trainer.num_training_batches / accumulated))
         facts = {
             "seconds": seconds,
             "epochs": trainer.global_step / steps_per_epoch,
@@ -351,7 +389,7 @@ class Runner:
 
     def _trainer(self, phase: str, callbacks: Sequence[Callback], **arguments: Any) -> Trainer:
         """Builds the phase's own Trainer: a second fit on a spent one would do nothing."""
-        options = build(self.config.trainer) | arguments
+        options = check_processes(self.command, build(self.config.trainer)) | arguments
         resolved = yaml.safe_load(print_config(self.parser, self.config, self.command))
         self._logger = phase_logger(self.config.logger, self.folder.path, phase, resolved)
         options["callbacks"] = [*(options.get("callbacks") or []), *callbacks]
