@@ -55,7 +55,7 @@ def searched(batch_size: int, processes: int = 1, accumulated: int = 1) -> dict[
     found: dict[str, Tensor] = {}
     for name, make in SEARCHES.items():
         for backbone in (FM, DCN) if name == "pme" else (FM,):
-            data = SyntheticDataModule(rows=1505, tokens=120, num_fields=3, batch_size=batch_size, seed=3)
+            data = SyntheticDataModule(rows=1509, tokens=120, num_fields=3, batch_size=batch_size, seed=3)
             data.prepare_data()
             data.setup()
             torch.manual_seed(1)
