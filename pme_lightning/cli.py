@@ -90,6 +90,10 @@ def _run_command(composition: Composition, parser: object, config: object, words
 def _config_of_run(line: CommandLine) -> dict[str, object] | None:
     """A checkpoint or a file of sizes brings the configuration of its run along; the command line goes over it."""
     keys = dict(line.overrides)
+    if keys.get("resume"):
+        from pme_lightning.run_folder import check_resumable
+
+        return read_yaml(check_resumable(keys["resume"]) / "config.yaml")
     named = {"finetune": keys.get("sizes"), "validate": keys.get("ckpt_path")}
     named |= {"test": named["validate"], "predict": named["validate"]}
     file = named.get(line.command or "")

@@ -21,6 +21,7 @@ from pme_lightning.budgets import Value, fitting_budgets, read_budgets
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.ranks import is_main
+from pme_lightning.resuming import searched_model
 from pme_lightning.run_folder import RunFolder
 from pme_lightning.search import SearchResult
 
@@ -84,8 +85,7 @@ def _start(runner: Runner) -> CTRModule:
     """Returns the module that a fine-tune starts from: every budget's has one of its own, in the same state."""
     if not runner.warm:
         return runner.module()
-    searched = runner.folder.checkpoints("search") / "last.ckpt"
-    return CTRModule.load_from_checkpoint(searched, map_location="cpu", weights_only=True)
+    return searched_model(runner.folder)
 
 
 def _rows(summary: dict[str, Any]) -> list[dict[str, Any]]:

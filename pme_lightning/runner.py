@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from pme_lightning.errors import BadInput
 from pme_lightning.loggers import finish_loggers, phase_logger
 from pme_lightning.module import CTRModule
 from pme_lightning.processes import (
+    ProcessLost,
     agree,
     check_processes,
     first_on_each_machine,
@@ -42,10 +42,13 @@ from pme_lightning.processes import (
 )
 from pme_lightning.progress import phase_progress
 from pme_lightning.ranks import is_main
+from pme_lightning.resume_point import ResumePoint
+from pme_lightning.resuming import check_no_other_folder, check_same_run, data_facts, searched_model
 from pme_lightning.run_checks import build_trainer, check_labels, check_parts, check_paths, check_same_model
-from pme_lightning.run_folder import RunFolder, find_run_folder, find_sizes
+from pme_lightning.run_folder import RunFolder, check_resumable, find_run_folder, find_sizes, sizes_files
 from pme_lightning.search import SearchResult
 from pme_lightning.throughput import Throughput
+from pme_lightning.whole_files import WholeCheckpoints
 
 _USES_CHECKPOINT = ("validate", "test", "predict")
 
@@ -93,6 +96,9 @@ class Runner:
         _quiet_lightning()
         check_paths(self.command, self.config)
         self._checked = check_parts(self.command, self.config)
+        if self.config.resume:
+            check_resumable(self.config.resume)
+            check_no_other_folder(self.config)
         if self.config.sizes:
             self.sizes = SearchResult.load(self.config.sizes)
         return 1 if self.command == "predict" else missing_processes(self._checked)
@@ -116,36 +122,58 @@ class Runner:
             return self._run()
 
     def _run(self) -> dict[str, Any]:
-        if is_main():
+        if is_main() and not self.config.resume:
             self.folder = RunFolder(self.config.run_dir, self._label())
         with first_on_each_machine():
             self.data = self._data()
         if self.command == "pareto":
             pareto.settle_budgets(self.config, self.module())
-        if is_main():
-            self.folder.create()
-        path = agree(str(self.folder.path) if is_main() else None)
-        if not is_main():
-            self.folder = RunFolder(path, writes=False)
+        self._open_folder()
         try:
-            self.folder.write_text("config.yaml", print_config(self.parser, self.config, self.command))
+            if not self.folder.reopened:
+                self.folder.write_text("config.yaml", print_config(self.parser, self.config, self.command))
             if is_main():
                 self.data.save_vocabulary(self.folder.vocabulary)
             summary = getattr(self, f"_{self.command}")()
-            self.folder.write_summary(summary)
+            spent = self.folder.checkpoints("search")
+            self.folder.complete(summary, spent if self.command == "pme" else spent / "resume.ckpt")
             finish_loggers(self._logger, summary)
         except BaseException as error:
             if not self.folder.has_checkpoint():
                 self.folder.discard()
                 raise
-            kept = f"what was done so far is in {report.shown(self.folder.path)}"
+            folder = report.shown(self.folder.path)
+            kept = f"what was done so far is in {folder}"
+            if self.command not in _USES_CHECKPOINT:
+                kept += f"; the same command with resume={folder} goes on"
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(kept) from None
             if isinstance(error, BadInput):
                 raise BadInput(f"{error} ({kept})") from error
+            if isinstance(error, ProcessLost):
+                raise ProcessLost(f"{error}; {kept}") from error
             raise
         (pareto.print_curve if self.command == "pareto" else report.print_summary)(summary, self.folder.path)
         return summary
+
+    def _open_folder(self) -> None:
+        """Makes the folder of the run, the same for all of its processes, or opens the one to go on in.
+
+        Raises:
+            BadInput: The run there is another one.
+        """
+        if self.config.resume:
+            self.folder = RunFolder.reopen(self.config.resume, writes=is_main())
+            config = print_config(self.parser, self.config, self.command)
+            check_same_run(self.config.resume, config, self.folder, self.data)
+            wait_for_all()
+        else:
+            if is_main():
+                self.folder.create()
+            path = agree(str(self.folder.path) if is_main() else None)
+            if not is_main():
+                self.folder = RunFolder(path, writes=False)
+        self.folder.finish("data", data_facts(self.data))
 
     # The commands.
 
@@ -206,38 +234,42 @@ class Runner:
         Args:
             save: Gets the callback of the search, to save the sizes it found; ``None`` saves those of its own budget.
         """
+        done = self.folder.finished("search")
+        if done is not None:
+            report.say("search: was done before")
+            keeps_model = self.warm or self.command != "pme"
+            module = searched_model(self.folder) if keeps_model else self.module()
+            return done, SearchResult.load(sizes_files(self.folder.path)[0]), module
         module = self.module()
         callback = build(self.config.search)
         accumulated = self.config.trainer.accumulate_grad_batches
         steps_per_epoch = max(1, math.ceil(len(self.data.train_dataloader()) / accumulated))
         report.say(f"search: {type(callback).__name__}, {callback.num_steps(steps_per_epoch)} steps")
-        callbacks = [callback, self._last("search", keep=0)]
+        point = self._resume_point(self.folder.checkpoints("search") / "resume.ckpt", at_end=False)
         # The search ends the fit when it is done. It looks at training rows alone: the validation split stays for
         # choosing among models.
         lasting = {"max_epochs": -1, "max_steps": -1, "min_epochs": None, "min_steps": None}
-        trainer = self._trainer("search", callbacks, limit_val_batches=0, **lasting)
-        started = time.perf_counter()
-        with _interruptible(trainer):
-            trainer.fit(module, datamodule=self.data)
+        trainer = self._trainer("search", [point, callback], limit_val_batches=0, **lasting)
+        self._fit_on(trainer, module, point)
         result: SearchResult | None = callback.result
         if result is None:
             raise BadInput("the search ended before it had pruned: do trainer.max_time or a callback stop it early?")
-        seconds = time.perf_counter() - started
         if save is None:
             self.folder.save_sizes(result)
         else:
             save(callback)
         wait_for_all()
-        if self.command != "pme":
+        if self.warm or self.command != "pme":
             trainer.save_checkpoint(self.folder.checkpoints("search") / "last.ckpt", weights_only=True)
         steps_per_epoch = max(1, math.ceil(trainer.num_training_batches / accumulated))
         facts = {
-            "seconds": seconds,
+            "seconds": point.seconds,
             "epochs": trainer.global_step / steps_per_epoch,
             "criterion": result.criterion,
             "budget": result.budget,
             "kept": result.parameters,
         }
+        self.folder.finish("search", facts)
         return facts, result, module if self.warm or self.command != "pme" else self.module()
 
     def fit(self, phase: str, module: CTRModule, *callbacks: Callback) -> Fitted:
@@ -256,12 +288,10 @@ class Runner:
         )
         throughput = Throughput()
         stopping = EarlyStopping(**self.config.early_stopping.as_dict())
-        trainer = self._trainer(phase, [*callbacks, stopping, checkpoint, self._last(phase), throughput])
+        point = self._resume_point(self.folder.checkpoints(phase) / "last.ckpt")
+        trainer = self._trainer(phase, [point, *callbacks, stopping, checkpoint, throughput])
         report.say(f"{'fine-tune' if callbacks else 'full-size model'}: at most {trainer.max_epochs} epochs")
-        started = time.perf_counter()
-        with _interruptible(trainer):
-            trainer.fit(module, datamodule=self.data)
-        seconds = time.perf_counter() - started
+        self._fit_on(trainer, module, point)
         if not checkpoint.best_model_path:
             raise BadInput(
                 f"no checkpoint was kept: {checkpoint.monitor} was not measured before the end; "
@@ -270,22 +300,23 @@ class Runner:
             )
         best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True, mmap=True)
         facts = {
-            "seconds": seconds,
+            "seconds": point.seconds,
             "epochs": trainer.current_epoch,
             "best_epoch": best["epoch"] + 1,
             "rows_per_second": throughput.rows_per_second,
         }
         return Fitted(module, trainer, Path(checkpoint.best_model_path), facts)
 
-    def _last(self, phase: str, keep: int = 1) -> ModelCheckpoint:
-        """Keeps the state after each validation (``keep=1``) and at an interruption, apart from the best model."""
-        return ModelCheckpoint(
-            self.folder.checkpoints(phase),
-            "last",
-            save_top_k=keep,
-            save_on_exception=True,
-            enable_version_counter=False,
-        )
+    def _resume_point(self, path: Path, at_end: bool = True) -> ResumePoint:
+        return ResumePoint(path, self.config.checkpoint_every_n_steps, self.config.checkpoint_every_n_minutes, at_end)
+
+    def _fit_on(self, trainer: Trainer, module: CTRModule, point: ResumePoint) -> None:
+        """Fits from where the run was interrupted, if it was, or from the beginning."""
+        goes_on = self.folder.reopened and point.path.is_file()
+        if goes_on:
+            report.say(f"goes on from {report.shown(point.path)}")
+        with _interruptible(trainer):
+            trainer.fit(module, datamodule=self.data, ckpt_path=str(point.path) if goes_on else None, weights_only=True)
 
     def test(self, fitted: Fitted) -> dict[str, float]:
         """Measures the best checkpoint on the test split, once."""
@@ -297,8 +328,14 @@ class Runner:
 
     def trained(self, phase: str, module: CTRModule, *callbacks: Callback) -> dict[str, Any]:
         """Trains and tests a module, as :meth:`fit` says; returns its blocks of ``summary.json``."""
+        done = self.folder.finished(phase)
+        if done is not None:
+            report.say(f"{phase}: was done before")
+            return done
         fitted = self.fit(phase, module, *callbacks)
-        return report.block(fitted.module, fitted.facts, self.test(fitted))
+        block = report.block(fitted.module, fitted.facts, self.test(fitted))
+        self.folder.finish(phase, block)
+        return block
 
     def baseline(self) -> dict[str, Any] | None:
         """Trains and tests the full-size model; returns its blocks, or ``None`` if it is not asked for."""
@@ -392,7 +429,11 @@ class Runner:
         options = check_processes(self.command, build(self.config.trainer)) | arguments
         resolved = yaml.safe_load(print_config(self.parser, self.config, self.command))
         self._logger = phase_logger(self.config.logger, self.folder.path, phase, resolved)
-        options["callbacks"] = [*(options.get("callbacks") or []), *callbacks]
+        # A resume point comes first: it looks at a batch before anything is done with it.
+        options["callbacks"] = [*callbacks[:1], *(options.get("callbacks") or []), *callbacks[1:]]
+        # Lightning would add a checkpoint callback of its own.
+        options["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in options["callbacks"])
+        options["plugins"] = [*_listed(options.get("plugins")), WholeCheckpoints()]
         options["logger"] = self._logger or False
         options["default_root_dir"] = str(self.folder.path)
         options["enable_model_summary"] = bool(options.get("enable_model_summary"))
@@ -404,6 +445,10 @@ class Runner:
 
     def _label(self) -> str:
         return f"{self.command}-{self.config.backbone.class_path.rpartition('.')[2].lower()}"
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 @contextmanager
@@ -431,5 +476,6 @@ def _quiet_lightning() -> None:
         ".*GPU available but not used.*",
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*treespec, LeafSpec.*is deprecated.*",
+        ".*your dataloader is not resumable.*",  # the data module knows how far it was
     ):
         warnings.filterwarnings("ignore", message)
