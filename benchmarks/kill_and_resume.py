@@ -115,9 +115,8 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     def same(a: Any, b: Any) -> bool:
         return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
-    return [
-        name for name in {**one, **other} if name not in one or name not in other or not same(one[name], other[name])
-    ]
+    names = {**one, **other}
+    return [name for name in names if not (name in one and name in other and same(one[name], other[name]))]
 
 
 def disturbed(words: list[str], folder: Path, seconds: float, draw: random.Random, most: int) -> int:
@@ -131,6 +130,8 @@ def disturbed(words: list[str], folder: Path, seconds: float, draw: random.Rando
         after = draw.uniform(0, seconds)
         if not run.kill_after(after):
             return kills
+        if (folder / "summary.json").is_file():
+            return kills  # too late: all was done
         kills += 1
         print(f"  killed after {after:5.2f} s: {run.said[-1] if run.said else '(nothing said)'}", flush=True)
 
@@ -160,9 +161,8 @@ def main() -> None:
             ends += 1
             differs = differences(outcome(alone), outcome(folder))
             wrong += bool(differs)
-            print(
-                f"{name}: {'DIFFERS in ' + ', '.join(differs) if differs else 'the same to the last bit'}", flush=True
-            )
+            verdict = "DIFFERS in " + ", ".join(differs) if differs else "the same to the last bit"
+            print(f"{name}: {verdict}", flush=True)
     print(f"{kills} kills, {ends} runs resumed to their end, {wrong} of them different")
     sys.exit(1 if wrong else 0)
 

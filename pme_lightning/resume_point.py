@@ -35,6 +35,7 @@ class ResumePoint(Callback):
         every_n_steps: How many optimizer steps lie between two within an epoch; ``None``: as time says.
         every_n_minutes: How much time lies between two within an epoch; ``None``: as steps say.
         at_end: Whether the end of the fit is written too.
+        resumes: Whether the fit goes on from ``path``.
 
     Attributes:
         seconds: What the fit has taken, with the time before it was interrupted.
@@ -46,11 +47,13 @@ class ResumePoint(Callback):
         every_n_steps: int | None = None,
         every_n_minutes: float | None = None,
         at_end: bool = True,
+        resumes: bool = False,
     ) -> None:
         self.path = path
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
         self.at_end = at_end
+        self.resumes = resumes
         self._loaded: dict[str, Any] | None = None
         self._saving = False
         self._saved_step = 0
@@ -63,6 +66,13 @@ class ResumePoint(Callback):
     def seconds(self) -> float:
         """What the fit has taken so far, with the time before it was interrupted."""
         return self._before + time.monotonic() - self._started
+
+    def logged_steps(self) -> int | None:
+        """Returns how many steps a fit that goes on has logged before; ``None`` if it starts."""
+        if not self.resumes:
+            return None
+        checkpoint = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+        return checkpoint["resume_point"]["batches_that_stepped"]
 
     # What is written, and where it goes.
 
@@ -154,6 +164,8 @@ class ResumePoint(Callback):
         self._saving, last = True, progress.is_last_batch
         # The batch that was fetched is still to be trained on, even where it is the last.
         progress.is_last_batch = last and progress.current.completed == progress.current.ready
+        for logger in trainer.loggers:
+            logger.save()
         try:
             trainer.save_checkpoint(self.path)
         finally:

@@ -308,15 +308,16 @@ class Runner:
         return Fitted(module, trainer, Path(checkpoint.best_model_path), facts)
 
     def _resume_point(self, path: Path, at_end: bool = True) -> ResumePoint:
-        return ResumePoint(path, self.config.checkpoint_every_n_steps, self.config.checkpoint_every_n_minutes, at_end)
+        steps, minutes = self.config.checkpoint_every_n_steps, self.config.checkpoint_every_n_minutes
+        return ResumePoint(path, steps, minutes, at_end, resumes=self.folder.reopened and path.is_file())
 
     def _fit_on(self, trainer: Trainer, module: CTRModule, point: ResumePoint) -> None:
         """Fits from where the run was interrupted, if it was, or from the beginning."""
-        goes_on = self.folder.reopened and point.path.is_file()
-        if goes_on:
+        if point.resumes:
             report.say(f"goes on from {report.shown(point.path)}")
+        checkpoint = str(point.path) if point.resumes else None
         with _interruptible(trainer):
-            trainer.fit(module, datamodule=self.data, ckpt_path=str(point.path) if goes_on else None, weights_only=True)
+            trainer.fit(module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
 
     def test(self, fitted: Fitted) -> dict[str, float]:
         """Measures the best checkpoint on the test split, once."""
@@ -428,7 +429,8 @@ class Runner:
         """Builds the phase's own Trainer: a second fit on a spent one would do nothing."""
         options = check_processes(self.command, build(self.config.trainer)) | arguments
         resolved = yaml.safe_load(print_config(self.parser, self.config, self.command))
-        self._logger = phase_logger(self.config.logger, self.folder.path, phase, resolved)
+        logged = next((each.logged_steps() for each in callbacks if isinstance(each, ResumePoint)), None)
+        self._logger = phase_logger(self.config.logger, self.folder.path, phase, resolved, logged)
         # A resume point comes first: it looks at a batch before anything is done with it.
         options["callbacks"] = [*callbacks[:1], *(options.get("callbacks") or []), *callbacks[1:]]
         # Lightning would add a checkpoint callback of its own.
