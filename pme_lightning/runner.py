@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +16,6 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.trainer.states import TrainerStatus
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pme_lightning import pareto, report
 from pme_lightning.arguments import build, init_args, optimizer_arguments, print_config
@@ -28,6 +23,7 @@ from pme_lightning.class_path import instantiate
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.errors import BadInput
+from pme_lightning.lightning_answers import interruptible, quiet_lightning
 from pme_lightning.loggers import finish_loggers, phase_logger
 from pme_lightning.module import CTRModule
 from pme_lightning.processes import (
@@ -93,7 +89,7 @@ class Runner:
         Raises:
             BadInput: Something in the input is wrong.
         """
-        _quiet_lightning()
+        quiet_lightning()
         check_paths(self.command, self.config)
         self._checked = check_parts(self.command, self.config)
         if self.config.resume:
@@ -205,14 +201,14 @@ class Runner:
     def _validate(self) -> dict[str, Any]:
         module = self._load()
         trainer = self._trainer("validate", [])
-        with _interruptible(trainer):
+        with interruptible(trainer):
             found = trainer.validate(module, datamodule=self.data, verbose=False)[0]
         return self.summary(None, report.block(module, None, found, split="valid"))
 
     def _test(self) -> dict[str, Any]:
         module = self._load()
         trainer = self._trainer("test", [])
-        with _interruptible(trainer):
+        with interruptible(trainer):
             found = trainer.test(module, datamodule=self.data, verbose=False)[0]
         return self.summary(None, report.block(module, None, found))
 
@@ -220,7 +216,7 @@ class Runner:
         module = self._load()
         # One process keeps the rows in order.
         trainer = self._trainer("predict", [], devices=1, num_nodes=1, strategy="auto")
-        with _interruptible(trainer):
+        with interruptible(trainer):
             batches = trainer.predict(module, datamodule=self.data)
         assert batches is not None
         report.write_predictions(torch.cat(batches), self.folder.path / "predictions.parquet")  # type: ignore[arg-type]
@@ -316,12 +312,12 @@ class Runner:
         if point.resumes:
             report.say(f"goes on from {report.shown(point.path)}")
         checkpoint = str(point.path) if point.resumes else None
-        with _interruptible(trainer):
+        with interruptible(trainer):
             trainer.fit(module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
 
     def test(self, fitted: Fitted) -> dict[str, float]:
         """Measures the best checkpoint on the test split, once."""
-        with _interruptible(fitted.trainer):
+        with interruptible(fitted.trainer):
             found = fitted.trainer.test(
                 fitted.module, datamodule=self.data, ckpt_path=str(fitted.best), verbose=False, weights_only=True
             )
@@ -451,33 +447,3 @@ class Runner:
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
-
-
-@contextmanager
-def _interruptible(trainer: Trainer) -> Iterator[None]:
-    """Turns Lightning's answers into ours: leaving the process at Ctrl-C, and complaints about its settings."""
-    try:
-        yield
-    except SystemExit as error:
-        if trainer.state.status == TrainerStatus.INTERRUPTED:
-            raise KeyboardInterrupt from error
-        raise
-    except MisconfigurationException as error:
-        raise BadInput(f"trainer: {error}") from error
-
-
-def _quiet_lightning() -> None:
-    """Keeps Lightning's advice out of the way of the output; its warnings about real trouble stay."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*`IterableDataset` has `__len__` defined.*",
-        ".*exists and is not empty.*",
-        ".*Trying to infer the `batch_size`.*",
-        ".*GPU available but not used.*",
-        ".*The number of training batches.*is smaller than the logging interval.*",
-        ".*treespec, LeafSpec.*is deprecated.*",
-        ".*your dataloader is not resumable.*",  # the data module knows how far it was
-    ):
-        warnings.filterwarnings("ignore", message)
