@@ -16,9 +16,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     A process that is killed while it writes leaves the checkpoint before. Nothing is gathered in memory first.
     """
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Writes a checkpoint; arguments as in Lightning's class."""
         target = Path(path)
         if storage_options is not None or "://" in str(path):
