@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ParallelStrategy
@@ -98,16 +99,17 @@ def launch(words: Sequence[str], processes: int) -> None:
         processes: How many.
 
     Raises:
-        SystemExit: They found their input bad, and said so.
+        SystemExit: They found their input bad, or were interrupted, and said so.
         ProcessLost: One of them died.
-        KeyboardInterrupt: Ctrl-C.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # What it says of a process that failed, that process has said better itself.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # What the agent says of a process that failed, that process has said better itself.
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -124,14 +126,12 @@ def launch(words: Sequence[str], processes: int) -> None:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
         killed = {rank: code for rank, code in codes.items() if code < 0 and code != -signal.SIGTERM}
         rank, code = next(iter(killed.items()), (error.get_first_failure()[0], error.get_first_failure()[1].exitcode))
-        if code == 2:
-            sys.exit(2)
-        if code == 130:
-            raise KeyboardInterrupt from None
+        if code in (2, 130):
+            sys.exit(code)
         how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
         raise ProcessLost(f"the process of rank {rank} {how}, and the run of {processes} processes with it") from None
-    except SignalException as stopped:
-        raise KeyboardInterrupt from stopped
+    except SignalException:
+        sys.exit(130)
 
 
 def join(trainer: Trainer) -> None:
@@ -157,17 +157,35 @@ def wait_for_all() -> None:
 
 @contextmanager
 def first_on_each_machine() -> Iterator[None]:
-    """Lets one process of each machine do something first: what it leaves on disk, the others find there."""
+    """Lets one process of each machine do something first: what it leaves on disk, the others find there.
+
+    Raises:
+        SystemExit: One of them failed, and says why.
+    """
     if not dist.is_initialized():
         yield
         return
     group = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    first = local_rank() == 0
+    first, failed = local_rank() == 0, torch.zeros(1, dtype=torch.int32)
+
+    def meet() -> None:
+        dist.all_reduce(failed, op=dist.ReduceOp.MAX, group=group)
+
     if not first:
-        dist.barrier(group)
-    yield
+        meet()
+        if failed:
+            sys.exit(2)
+    try:
+        yield
+    except BaseException:
+        if first:
+            failed.fill_(1)
+            meet()
+        raise
     if first:
-        dist.barrier(group)
+        meet()
+        if failed:
+            sys.exit(2)
 
 
 @contextmanager
