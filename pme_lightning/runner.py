@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -312,6 +313,8 @@ class Runner:
         if point.resumes:
             report.say(f"goes on from {report.shown(point.path)}")
         checkpoint = str(point.path) if point.resumes else None
+        # As it connects processes Lightning would rewind the random numbers, and they would draw others than one alone.
+        os.environ.pop("PL_GLOBAL_SEED", None)
         with interruptible(trainer):
             trainer.fit(module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
 

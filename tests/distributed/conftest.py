@@ -46,8 +46,9 @@ def torchrun() -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """One thread a process: the tests' machine has few cores."""
-    return os.environ | {"OMP_NUM_THREADS": "1"}
+    """One thread a process, as the tests' machine has few cores; and no seed that another test has left."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PL_")}
+    return kept | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
