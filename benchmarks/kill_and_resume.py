@@ -23,16 +23,18 @@ from typing import Any
 
 import torch
 
+from pme_lightning.run_folder import sizes_files
 from pme_lightning.search import SearchResult
 
 SMALL = ["data.rows=12000", "data.tokens=2000", "data.num_fields=5", "data.batch_size=64", "model.embedding_dim=8"]
 SMALL += ["backbone.hidden_units=[16]", "backbone.dropout=0.2", "trainer.max_epochs=4", "early_stopping.patience=4"]
-SMALL += ["checkpoint_every_n_steps=7", "search.budget=0.3"]
+SMALL += ["checkpoint_every_n_steps=7"]
 GRADUAL = "search.schedule=pme_lightning.search.Gradual"
 SEARCHES = {
     "pme": ["search=pme"],
     "fisher, gradual": ["search=fisher", GRADUAL, "search.schedule.epochs=2"],
     "pep": ["search=pep"],
+    "pareto": ["pareto", "budgets=[0.5,0.2]", "baseline=false", "trainer.max_epochs=3"],
     "accumulated": ["search=pme", "trainer.accumulate_grad_batches=3"],
 }
 
@@ -95,12 +97,13 @@ class Run:
 def outcome(folder: Path) -> dict[str, Any]:
     """Returns what must not differ: sizes, weights, metrics."""
     summary = json.loads((folder / "summary.json").read_text())
-    result = SearchResult.load(folder / "sizes.safetensors")
-    found: dict[str, Any] = {"sizes": result.sizes}
-    found |= {"test": summary["test"], "baseline": (summary["baseline"] or {}).get("test"), "search": summary["search"]}
-    found["search"].pop("seconds")
-    if result.basis is not None:
-        found["basis"] = result.basis
+    found: dict[str, Any] = {"search": {**summary["search"], "seconds": None}}
+    for number, model in enumerate([summary, summary["baseline"], *summary.get("pareto", [])]):
+        found[f"test of model {number}"] = model and model["test"]
+    for path in sizes_files(folder):
+        result = SearchResult.load(path)
+        found |= {f"{path.name}: sizes": result.sizes, f"{path.name}: first order": result.linear}
+        found[f"{path.name}: basis"] = result.basis
     for path in sorted(folder.glob("checkpoints/*/*.ckpt")):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         name = path.relative_to(folder / "checkpoints").as_posix()
@@ -140,13 +143,14 @@ def main() -> None:
     """Reads the command line, prints what happened; exits with 1 if anything differed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="kills altogether, at least")
+    parser.add_argument("--only", choices=SEARCHES, help="one kind of run")
     parser.add_argument("--seed", type=int, default=0, help="of the times of the kills")
     options = parser.parse_args()
     draw, kills, ends, wrong = random.Random(options.seed), 0, 0, 0
     with TemporaryDirectory() as place:
         lasting: dict[str, float] = {}
         while kills < options.kills:
-            name = list(SEARCHES)[ends % len(SEARCHES)]
+            name = options.only or list(SEARCHES)[ends % len(SEARCHES)]
             words, alone = [*SMALL, *SEARCHES[name]], Path(place) / name.replace(", ", "-")
             if name not in lasting:
                 run = Run(words, alone)

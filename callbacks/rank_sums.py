@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from pme_lightning.search import Criterion, Scores
 
@@ -47,9 +47,16 @@ def same_on_all(scores: Scores) -> Scores:
     They are the same but for the last bit, which machines of two kinds may round in two ways, and sizes that differ by
     one value would be tables that do not fit together.
     """
-    if spans_processes():
-        for tensor in (scores.table, scores.linear, scores.basis):
-            if tensor is not None:
-                with torch.no_grad():
-                    dist.broadcast(tensor, 0)
-    return scores
+    if not spans_processes():
+        return scores
+    return Scores(
+        _mains(scores.table),
+        None if scores.linear is None else _mains(scores.linear),
+        None if scores.basis is None else _mains(scores.basis),
+    )
+
+
+def _mains(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().contiguous()
+    dist.broadcast(tensor, 0)
+    return tensor

@@ -63,8 +63,9 @@ class RunFolder:
         progress = folder.path / "progress.json"
         if progress.is_file():
             folder._finished = json.loads(progress.read_text(encoding="utf-8"))
-        for partial in folder.path.rglob(".*.partial") if writes else ():
-            partial.unlink(missing_ok=True)
+        for ending in ("partial", "tmp") if writes else ():
+            for unfinished in folder.path.rglob(f".*.{ending}"):
+                unfinished.unlink(missing_ok=True)
         return folder
 
     def create(self) -> None:

@@ -75,6 +75,8 @@ def test_killed_in_every_phase_it_ends_the_same(
     killed(folder, "finetune: epoch 1", resumes=True)
     assert json.loads((folder / "progress.json").read_text())["search"]["kept"]
     killed(folder, "full: epoch 2", *WORDS, resumes=True)
+    # A folder may be moved: the best model so far is found in it.
+    folder = folder.rename(tmp_path / "moved")
     main([*WORDS, f"resume={folder}", f"run_dir={folder}"])
     said = capsys.readouterr().out
     assert "search: was done before" in said
