@@ -101,7 +101,8 @@ class ResumePoint(Callback):
             trainer.should_stop = self._loaded["should_stop"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Waits for Ctrl-C."""
+        """Waits for Ctrl-C; from here on processes draw random numbers of their own."""
+        _draw_apart(trainer)
         self._saved_step = trainer.global_step
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGINT, self._on_interrupt)
@@ -111,6 +112,7 @@ class ResumePoint(Callback):
         if self._loaded is not None:
             # From here on everything random is drawn as it would have been, and loggers count on.
             _restore_random_states(self._loaded["random"])
+            _draw_apart(trainer)
             trainer.fit_loop.epoch_loop._batches_that_stepped = self._loaded["batches_that_stepped"]
             self._loaded = None
         if batch_idx % trainer.accumulate_grad_batches:
@@ -180,6 +182,12 @@ class ResumePoint(Callback):
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._handler)
             self._handler = None
+
+
+def _draw_apart(trainer: Trainer) -> None:
+    """Has every process but the main one draw numbers of its own: dropout that is the same everywhere is less of it."""
+    if trainer.global_rank:
+        torch.manual_seed((torch.initial_seed() + 0x9E3779B1 * trainer.global_rank + trainer.global_step) % (1 << 63))
 
 
 def _random_states() -> dict[str, Any]:

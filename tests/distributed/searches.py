@@ -18,6 +18,7 @@ from torch import Tensor
 from pme_lightning import CTRModule, SyntheticDataModule
 from pme_lightning.backbones import DCN, FM
 from pme_lightning.callbacks import PEPCallback, PruningCallback
+from pme_lightning.resume_point import ResumePoint
 from pme_lightning.search import (
     AfterWarmup,
     AtInit,
@@ -84,6 +85,20 @@ def searched(batch_size: int, processes: int = 1, accumulated: int = 1) -> dict[
     return found
 
 
+def drawn(processes: int, folder: Path) -> Tensor:
+    """Returns what a process draws after it has trained as in a run, with a point to go on from."""
+    data = SyntheticDataModule(rows=1509, tokens=120, num_fields=3, batch_size=256)
+    torch.manual_seed(1)
+    point = ResumePoint(folder / "last.ckpt")
+    options = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "limit_val_batches": 0}
+    trainer = Trainer(accelerator="cpu", devices=processes, strategy="ddp", max_epochs=1, callbacks=[point], **options)
+    data.prepare_data()
+    data.setup()
+    trainer.fit(CTRModule(data.field_tokens, FM), datamodule=data)
+    return torch.rand(4)
+
+
 if __name__ == "__main__":
-    rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    save_file(searched(64, processes, accumulated=2), Path(sys.argv[1]) / f"{rank}.safetensors")
+    rank, processes, place = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), Path(sys.argv[1])
+    found = searched(64, processes, accumulated=2) | {"drawn": drawn(processes, place)}
+    save_file(found, place / f"{rank}.safetensors")

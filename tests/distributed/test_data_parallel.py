@@ -13,6 +13,7 @@ import torch
 
 from pme_lightning.search import SearchResult
 
+pytestmark = pytest.mark.slow
 Alone = Callable[..., dict[str, Any]]
 
 

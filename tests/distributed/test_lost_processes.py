@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 Start = Callable[..., "subprocess.Popen[str]"]
 ENDLESS = ["backbone=deepfm", "search=popularity", "baseline=false", "trainer.max_epochs=1000000"]
 ENDLESS += ["early_stopping.patience=1000000", "run_dir=out"]

@@ -12,8 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pme_lightning.search import SearchResult
 
+pytestmark = pytest.mark.slow
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
