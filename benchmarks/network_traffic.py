@@ -1,4 +1,4 @@
-"""Bytes that a step of data parallel training sends, computed and measured on the loopback device of this machine.
+"""Bytes that a step of data parallel training sends, measured on the loopback device of this machine.
 
     python -m torch.distributed.run --standalone --nproc-per-node 2 benchmarks/network_traffic.py
 
@@ -89,6 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=300_000)
     parser.add_argument("--dim", type=int, default=16)
+    parser.add_argument("--optimizer", default="pme_lightning.optim.LazyAdagrad", help="of the table")
     parser.add_argument("--phase", choices=("search", "finetune"), default="search")
     options = parser.parse_args()
     processes = int(os.environ["WORLD_SIZE"])
@@ -98,7 +99,7 @@ def main() -> None:
     before = resident()
     torch.manual_seed(0)
     network = {"hidden_units": [64]}
-    table = {"embedding_optimizer": "pme_lightning.optim.LazyAdagrad", "embedding_dim": options.dim}
+    table = {"embedding_optimizer": options.optimizer, "embedding_dim": options.dim}
     module = CTRModule(data.field_tokens, "pme_lightning.backbones.DeepFM", network, **table)
     callbacks: list[Callback] = [PruningCallback(ExpectedInformation(), AfterWarmup(score_last=1.0), Prefix())]
     if options.phase == "finetune":
@@ -109,10 +110,12 @@ def main() -> None:
         callbacks = [TransferCallback(SearchResult(sizes, linear, options.dim, None, "10%", "Popularity"))]
     sent = measured(module, data, *callbacks)
     size = 4 * sum(parameter.numel() for parameter in module.parameters())
-    computed = 2 * (processes - 1) / processes * size
+    dense = 2 * (processes - 1) / processes * size
     if os.environ["RANK"] == "0":
         print(f"{options.phase}: {processes} processes, parameters {size / 1e6:.2f} MB")
-        print(f"  sent a step by each: computed {computed / 1e6:.2f} MB, measured {sent / 1e6:.2f} MB")
+        print(
+            f"  sent a step by each: {sent / 1e6:.2f} MB; with dense gradients of the table it is {dense / 1e6:.2f} MB"
+        )
         print(f"  memory of each: {(resident() - before) / size:.1f} times its parameters")
 
 
