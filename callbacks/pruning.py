@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pme_lightning.callbacks.rank_sums import add_up, added_up, keep_on_main, same_on_all
 from pme_lightning.embedding import FullEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
@@ -35,6 +36,9 @@ class PruningCallback(Callback):
     The schedule says in which steps gradients are gathered and when values are pruned, the criterion turns weights
     and gradients into scores, the allocator turns scores and the budget into sizes. The search stops the fit when it
     is done and leaves its outcome in :attr:`result`; :meth:`result_for` gives the sizes for other budgets.
+
+    Over several processes (DDP) the sizes are those that one process finds that sees the same batches: sums over rows
+    are added up over processes before they are scored, and every process takes the scores of the main one.
 
     Args:
         criterion: Scores the embedding values, for example ``Fisher()``.
@@ -114,6 +118,7 @@ class PruningCallback(Callback):
             raise BadInput(
                 f"one PruningCallback per fit: this one is {self.step} steps into another fit, make a new one"
             )
+        self._to_device(self._embedding(pl_module).weight.device)
         # The last batches of an epoch make a step even where they are fewer than accumulate_grad_batches.
         self.steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
@@ -137,7 +142,8 @@ class PruningCallback(Callback):
             raise BadInput("PruningCallback found no gradient at the embedding: is it frozen?")
         # Lightning divides the mean over a batch by the batches of a step, and scales what is 16 bits wide.
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        factor = len(ids) * trainer.accumulate_grad_batches / (1.0 if scaler is None else scaler.get_scale())
+        divided_by = getattr(trainer.lightning_module, "loss_rows", len(ids))
+        factor = divided_by * trainer.accumulate_grad_batches / (1.0 if scaler is None else scaler.get_scale())
         self.criterion.update_rows(ids, rows * factor, None if linear is None else linear * factor)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -184,13 +190,28 @@ class PruningCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a search that was interrupted goes on from."""
-        return {"step": self.step, "criterion": self.criterion.state(), "basis": self.criterion.basis}
+        return {
+            "step": self.step,
+            "started": self._started,
+            "criterion": self.criterion.state(),
+            "basis": self.criterion.basis,
+            "axes": getattr(self.criterion, "axes", None),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up an interrupted search."""
-        self.step = state_dict["step"]
+        self.step, self._started = state_dict["step"], state_dict["started"]
         self.criterion.load_state(state_dict["criterion"])
         self.criterion.basis = state_dict["basis"]
+        if state_dict["axes"] is not None:
+            self.criterion.axes = state_dict["axes"]  # type: ignore[attr-defined]
+        # The checkpoint holds the sums of all processes.
+        keep_on_main(self.criterion)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds the sums of all processes up: the main one writes them."""
+        add_up(self.criterion)
+        keep_on_main(self.criterion)
 
     def result_for(self, budget: float | int | str) -> SearchResult:
         """Returns the sizes for another budget, from the same search.
@@ -217,6 +238,12 @@ class PruningCallback(Callback):
             criterion=type(self.criterion).__name__,
         )
 
+    def _to_device(self, device: torch.device) -> None:
+        """Brings what a checkpoint held to where the table is."""
+        self.criterion.load_state({name: tensor.to(device) for name, tensor in self.criterion.state().items()})
+        if self.criterion.basis is not None:
+            self.criterion.basis = self.criterion.basis.to(device)
+
     @torch.no_grad()
     def _prune(self, pl_module: LightningModule, progress: float, optimizers: list[Optimizer] | None = None) -> None:
         embedding = self._embedding(pl_module)
@@ -227,7 +254,8 @@ class PruningCallback(Callback):
             weight = weight * embedding.kept
         if linear is not None and embedding.kept_linear is not None:
             linear = linear * embedding.kept_linear
-        scores = self.criterion.scores(weight, linear, self.frequencies)
+        with added_up(self.criterion):
+            scores = same_on_all(self.criterion.scores(weight, linear, self.frequencies))
         if embedding.kept is not None:
             scores = replace(scores, table=scores.table * embedding.kept)
         if scores.linear is not None and embedding.kept_linear is not None:

@@ -73,6 +73,13 @@ class Arguments(LightningCLI):
         parser.add_argument("--baseline", type=bool, default=True, help="Also train the full-size model.")
         parser.add_argument("--budgets", type=list[float | int | str] | None, default=None, help="Budgets of pareto.")
         parser.add_argument("--run_dir", type=str | None, default=None, help="Folder to write the run to.")
+        parser.add_argument("--resume", type=str | None, default=None, help="Folder of a run to go on with.")
+        parser.add_argument(
+            "--checkpoint_every_n_steps", type=int | None, default=None, help="Steps between checkpoints in an epoch."
+        )
+        parser.add_argument(
+            "--checkpoint_every_n_minutes", type=float | None, default=10.0, help="Minutes between them."
+        )
         parser.add_argument("--sizes", type=str | None, default=None, help="File of sizes, for finetune.")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to measure or start from.")
 
@@ -161,7 +168,7 @@ def print_config(parser: LightningArgumentParser, config: Namespace, command: st
         warnings.simplefilter("ignore")
         text = parser.dump(config, format="yaml", skip_none=False)
     # The folder is not part of what is repeated: the repetition writes one of its own.
-    resolved = yaml.safe_load(text) | {"run_dir": None}
+    resolved = yaml.safe_load(text) | {"run_dir": None, "resume": None}
     return yaml.safe_dump({"command": command, **resolved}, sort_keys=False, width=100)
 
 
@@ -199,6 +206,9 @@ def _check_values(config: Namespace) -> None:
             raise BadInput(f"{key}.monitor: '{monitor}' is not measured; {did_you_mean(str(monitor), _METRICS)}")
         if mode != _METRICS[monitor]:
             raise BadInput(f"{key}.mode: '{mode}' does not suit {monitor}; write {key}.mode={_METRICS[monitor]}")
+    for key in ("checkpoint_every_n_steps", "checkpoint_every_n_minutes"):
+        if config[key] is not None and config[key] <= 0:
+            raise BadInput(f"{key}: {config[key]} is not above 0; null for at no time within an epoch")
     trainer = config.trainer
     for key in ("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches", "limit_test_batches"):
         if trainer[key] == 0:

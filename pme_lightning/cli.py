@@ -10,11 +10,12 @@ from pathlib import Path
 
 from pme_lightning.composition import CommandLine, Composition, GroupFiles, compose, parse_words, read_yaml
 from pme_lightning.errors import BadInput
+from pme_lightning.ranks import is_main
 from pme_lightning.version import __version__
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Runs a command line and exits: 0 when all went well, 2 on bad input, 130 after Ctrl-C.
+    """Runs a command line and exits: 0 when all went well, 1 if a process died, 2 on bad input, 130 after Ctrl-C.
 
     Args:
         args: The words after the program's name; ``None`` takes those of the process.
@@ -40,7 +41,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _complain(text: str) -> None:
     """Says one line on standard error, once however many processes run."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_main():
         print(" ".join(text.split()), file=sys.stderr)
 
 
@@ -66,18 +67,33 @@ def _run(words: Sequence[str]) -> None:
     if "--print_config" in line.flags:
         print(print_config(parser, config, composition.command), end="")
         return
-    _run_command(composition, parser, config)
+    _run_command(composition, parser, config, words)
 
 
-def _run_command(composition: Composition, parser: object, config: object) -> None:
+def _run_command(composition: Composition, parser: object, config: object, words: Sequence[str]) -> None:
+    from pme_lightning.processes import ProcessLost, launch
     from pme_lightning.runner import Runner
 
-    Runner(composition.command, parser, config).run()  # type: ignore[arg-type]
+    runner = Runner(composition.command, parser, config)  # type: ignore[arg-type]
+    processes = runner.check()
+    try:
+        if processes > 1:
+            launch(words, processes)
+        else:
+            runner.run()
+    except ProcessLost as error:
+        # Every process says it: those of other machines have a terminal of their own.
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
 
 
 def _config_of_run(line: CommandLine) -> dict[str, object] | None:
     """A checkpoint or a file of sizes brings the configuration of its run along; the command line goes over it."""
     keys = dict(line.overrides)
+    if keys.get("resume"):
+        from pme_lightning.run_folder import check_resumable
+
+        return read_yaml(check_resumable(keys["resume"]) / "config.yaml")
     named = {"finetune": keys.get("sizes"), "validate": keys.get("ckpt_path")}
     named |= {"test": named["validate"], "predict": named["validate"]}
     file = named.get(line.command or "")
@@ -95,6 +111,6 @@ def _config_of_run(line: CommandLine) -> dict[str, object] | None:
     parts = ["data", "model", "backbone", "optimizer", "embedding_optimizer", "transfer", "seed"]
     if line.command == "finetune":
         parts += ["trainer", "early_stopping", "checkpoint"]
-    if os.environ.get("LOCAL_RANK", "0") == "0" and "--print_config" not in line.flags:
+    if is_main() and "--print_config" not in line.flags:
         print(f"configuration: that of {folder.name}, and what the command line says")
     return {key: config[key] for key in parts if key in config}

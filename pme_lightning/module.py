@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric
@@ -16,7 +17,8 @@ from torchmetrics.classification import BinaryAUROC
 from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, SizeClass
 from pme_lightning.errors import BadInput
-from pme_lightning.optim import build_optimizer, clip_gradients
+from pme_lightning.global_batch import over_ranks
+from pme_lightning.optim import average_rows, build_optimizer, clip_gradients, takes_sparse_gradients
 
 
 class CTRModule(LightningModule):
@@ -45,11 +47,15 @@ class CTRModule(LightningModule):
         indexed: Whether the multi-size table keeps an index (its ids are not numbered by size).
         sizes_fingerprint: Tells which sizes the ids are numbered by.
 
+    Attributes:
+        loss_rows: What the loss of each row is divided by in the loss that :meth:`training_step` returned last.
+
     Raises:
         BadInput: The backbone cannot be imported or does not take these arguments.
     """
 
     embedding: FullEmbedding | MultiSizeEmbedding
+    loss_rows: Tensor | float
 
     def __init__(
         self,
@@ -162,7 +168,7 @@ class CTRModule(LightningModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Refuses data whose tokens are not numbered as this table has them."""
+        """Refuses data whose tokens are not numbered as this table has them; settles the kind of gradients."""
         renumbered = getattr(getattr(self.trainer, "datamodule", None), "is_renumbered", None)
         numbered_by_size = isinstance(self.embedding, MultiSizeEmbedding) and self.embedding.index is None
         if numbered_by_size and renumbered is False:
@@ -170,6 +176,38 @@ class CTRModule(LightningModule):
                 "this model numbers tokens by size, the data module by vocabulary: call "
                 "data.renumber(SearchResult.load('sizes.safetensors').order()) with the sizes of the model's run"
             )
+        self._settle_gradients()
+
+    def _settle_gradients(self) -> None:
+        """Makes the table's gradients sparse where its optimizer takes them so; over processes, where DDP lets it."""
+        self.embedding.sparse = takes_sparse_gradients(self.embedding_optimizer_class or self.optimizer_class)
+        self._shares_rows = False
+        # DDP adds up dense gradients alone: it is told to pass the table over, whose rows are averaged here.
+        self._ddp_params_and_buffers_to_ignore: list[str] = []
+        if self._trainer is None or self.trainer.world_size == 1:
+            return
+        self.embedding.sparse = self._shares_rows = self.embedding.sparse and isinstance(
+            self.trainer.strategy, DDPStrategy
+        )
+        if self._shares_rows:
+            own = {id(parameter) for parameter in self.table_parameters}
+            self._ddp_params_and_buffers_to_ignore = [n for n, p in self.named_parameters() if id(p) in own]
+
+    def on_fit_start(self) -> None:
+        """Starts every process from the same table, where DDP does not."""
+        if self._shares_rows:
+            for parameter in self.table_parameters:
+                torch.distributed.broadcast(parameter.data, 0)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Notes whether a step follows on this batch, or its gradients wait for those of the next."""
+        trainer = self.trainer
+        self._step_follows = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
+
+    def on_after_backward(self) -> None:
+        """Averages the table's gradient over processes, as DDP does those of the network."""
+        if self._shares_rows and self._step_follows:
+            average_rows(self.table_parameters)
 
     def on_validation_epoch_end(self) -> None:
         """Ends a training that has diverged."""
@@ -190,12 +228,12 @@ class CTRModule(LightningModule):
         return self.backbone(embeddings) if linear is None else self.backbone(embeddings, linear)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Returns the mean log loss of a batch."""
+        """Returns the mean log loss of a batch; over several processes it is weighted by their rows."""
         ids, labels = batch
         logits = self(ids).to(labels.dtype)  # autocast may give bfloat16
         self._check_logits(logits, labels)
-        loss = F.binary_cross_entropy_with_logits(logits, labels)
-        self.log("train_loss", loss, prog_bar=True)
+        loss, mean, self.loss_rows = over_ranks(F.binary_cross_entropy_with_logits(logits, labels), len(labels))
+        self.log("train_loss", mean, prog_bar=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -233,10 +271,12 @@ class CTRModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Builds the optimizer over all parameters, within which the table may have one of its own.
 
-        The table's gradients are sparse from here on where its optimizer takes them so (one with a true attribute
-        ``takes_sparse_gradients``, or torch's SparseAdam) and one process trains: several add up dense ones.
+        The table's gradients are sparse where its optimizer takes them so: one with a true attribute
+        ``takes_sparse_gradients``, or torch's SparseAdam.
         """
-        optimizer = build_optimizer(
+        if self._trainer is None:
+            self._settle_gradients()  # otherwise it was done before the strategy wrapped the module
+        return build_optimizer(
             self.parameters(),
             self.table_parameters,
             self.optimizer_class,
@@ -244,11 +284,6 @@ class CTRModule(LightningModule):
             self.embedding_optimizer_class,
             self.embedding_optimizer_args,
         )
-        owner = next(o for o in getattr(optimizer, "optimizers", [optimizer]) if _trains(o, self.table_parameters))
-        alone = self._trainer is None or self._trainer.world_size == 1
-        takes_sparse = getattr(owner, "takes_sparse_gradients", False) or isinstance(owner, torch.optim.SparseAdam)
-        self.embedding.sparse = alone and takes_sparse
-        return optimizer
 
     def configure_gradient_clipping(
         self,
@@ -262,8 +297,3 @@ class CTRModule(LightningModule):
             clip_gradients(parameters, gradient_clip_val, gradient_clip_algorithm or "norm")
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
-
-def _trains(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> bool:
-    own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return any(parameter is other for parameter in parameters for other in own)

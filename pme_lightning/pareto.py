@@ -7,7 +7,6 @@ for each the model that ``pme search.budget=B`` finds and trains.
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,8 @@ from pme_lightning.arguments import build
 from pme_lightning.budgets import Value, fitting_budgets, read_budgets
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
+from pme_lightning.ranks import is_main
+from pme_lightning.resuming import searched_model
 from pme_lightning.run_folder import RunFolder
 from pme_lightning.search import SearchResult
 
@@ -71,7 +72,7 @@ def _save_sizes(folder: RunFolder, budgets: dict[str, Value], search: Any) -> No
             result = search.result_for(value)
         except BadInput as error:
             raise BadInput(f"budgets: {value}: {error}") from error
-        result.save(folder.sizes_of(name))
+        folder.save_sizes(result, folder.sizes_of(name))
 
 
 def _point(runner: Runner, name: str) -> dict[str, Any]:
@@ -84,8 +85,7 @@ def _start(runner: Runner) -> CTRModule:
     """Returns the module that a fine-tune starts from: every budget's has one of its own, in the same state."""
     if not runner.warm:
         return runner.module()
-    searched = runner.folder.checkpoints("search") / "last.ckpt"
-    return CTRModule.load_from_checkpoint(searched, map_location="cpu", weights_only=True)
+    return searched_model(runner.folder)
 
 
 def _rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
@@ -107,7 +107,7 @@ def _rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 def print_curve(summary: dict[str, Any], folder: Path) -> None:
     """Prints the closing table: the full-size model, and one row a budget."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if not is_main():
         return
     table = Table(title=f"pareto: {summary['data']['name']}", title_justify="left")
     table.add_column("budget")

@@ -50,6 +50,10 @@ class EpochLines(Callback):
         self.phase = phase
         self._started = 0.0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of an epoch that goes on from its midst."""
+        self._started = time.perf_counter()
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
         self._started = time.perf_counter()

@@ -15,6 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 from pme_lightning.module import CTRModule
+from pme_lightning.ranks import is_main
 
 if TYPE_CHECKING:
     from pme_lightning.data import EncodedDataModule
@@ -24,7 +25,7 @@ BYTES_PER_PARAMETER = 4
 
 def say(text: str) -> None:
     """Prints a line, in the main process only."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_main():
         print(text, flush=True)
 
 
@@ -120,7 +121,7 @@ def write_predictions(probabilities: Tensor, path: Path) -> None:
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """Prints the closing table: the full-size model beside the multi-size one, and what was saved and lost."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if not is_main():
         return
     baseline = summary["baseline"]
     multi_size = summary["embedding"]["parameters"] != summary["embedding"]["full_parameters"]

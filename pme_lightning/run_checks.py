@@ -17,6 +17,7 @@ from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.optim import build_optimizer
+from pme_lightning.processes import check_processes
 from pme_lightning.run_folder import find_run_folder
 
 
@@ -35,13 +36,18 @@ def check_paths(command: str, config: Namespace) -> None:
         raise BadInput(f"ckpt_path: there is no file '{config.ckpt_path}'")
 
 
-def check_parts(config: Namespace) -> None:
-    """Builds once, before any data is read, what does not need the data: bad values show at once."""
+def check_parts(command: str, config: Namespace) -> Trainer:
+    """Builds once, before any data is read, what does not need the data: bad values show at once.
+
+    Returns:
+        A Trainer as the phases will have, of the same devices, machines and strategy.
+    """
     weight, row = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
     build_optimizer([weight, row], [row], **optimizer_arguments(config))
     build(config.search)
     EarlyStopping(**config.early_stopping.as_dict())
-    build_trainer(build(config.trainer) | {"logger": False, "enable_progress_bar": False})
+    options = check_processes(command, build(config.trainer))
+    return build_trainer(options | {"logger": False, "enable_progress_bar": False})
 
 
 def check_labels(data: EncodedDataModule) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +17,6 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.trainer.states import TrainerStatus
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pme_lightning import pareto, report
 from pme_lightning.arguments import build, init_args, optimizer_arguments, print_config
@@ -30,13 +24,28 @@ from pme_lightning.class_path import instantiate
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.errors import BadInput
+from pme_lightning.lightning_answers import interruptible, quiet_lightning
 from pme_lightning.loggers import finish_loggers, phase_logger
 from pme_lightning.module import CTRModule
+from pme_lightning.processes import (
+    ProcessLost,
+    agree,
+    check_processes,
+    first_on_each_machine,
+    join,
+    missing_processes,
+    telling_of_lost_processes,
+    wait_for_all,
+)
 from pme_lightning.progress import phase_progress
+from pme_lightning.ranks import is_main
+from pme_lightning.resume_point import ResumePoint
+from pme_lightning.resuming import check_no_other_folder, check_same_run, data_facts, searched_model
 from pme_lightning.run_checks import build_trainer, check_labels, check_parts, check_paths, check_same_model
-from pme_lightning.run_folder import RunFolder, find_run_folder, find_sizes
+from pme_lightning.run_folder import RunFolder, check_resumable, find_run_folder, find_sizes, sizes_files
 from pme_lightning.search import SearchResult
 from pme_lightning.throughput import Throughput
+from pme_lightning.whole_files import WholeCheckpoints
 
 _USES_CHECKPOINT = ("validate", "test", "predict")
 
@@ -73,44 +82,95 @@ class Runner:
         self.config = config
         self.sizes: SearchResult | None = None
         self._logger: Logger | None = None
+        self._checked: Trainer | None = None
+
+    def check(self) -> int:
+        """Checks what can be checked before any data is read; returns how many processes are still to be started.
+
+        Raises:
+            BadInput: Something in the input is wrong.
+        """
+        quiet_lightning()
+        check_paths(self.command, self.config)
+        self._checked = check_parts(self.command, self.config)
+        if self.config.resume:
+            check_resumable(self.config.resume)
+            check_no_other_folder(self.config)
+        if self.config.sizes:
+            self.sizes = SearchResult.load(self.config.sizes)
+        return 1 if self.command == "predict" else missing_processes(self._checked)
 
     def run(self) -> dict[str, Any]:
         """Runs the command; prints and returns what ``summary.json`` holds.
 
+        In a run of several processes each of them calls this, and the main one alone writes to the folder.
+
         Raises:
             BadInput: Something in the input is wrong; the run folder is taken away again.
             KeyboardInterrupt: The run was interrupted; the folder stays if it holds a checkpoint.
+            ProcessLost: Another process of the run died.
         """
-        _quiet_lightning()
-        check_paths(self.command, self.config)
-        check_parts(self.config)
-        if self.config.sizes:
-            self.sizes = SearchResult.load(self.config.sizes)
-        self.folder = RunFolder(self.config.run_dir, self._label())
-        self.data = self._data()
+        if self._checked is None:
+            self.check()
+        assert self._checked is not None
+        if self.command != "predict":
+            join(self._checked)
+        with telling_of_lost_processes():
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
+        if is_main() and not self.config.resume:
+            self.folder = RunFolder(self.config.run_dir, self._label())
+        with first_on_each_machine():
+            self.data = self._data()
         if self.command == "pareto":
             pareto.settle_budgets(self.config, self.module())
-        self.folder.create()
+        self._open_folder()
         try:
-            self.folder.write_text("config.yaml", print_config(self.parser, self.config, self.command))
-            self.data.save_vocabulary(self.folder.vocabulary)
+            if not self.folder.reopened:
+                self.folder.write_text("config.yaml", print_config(self.parser, self.config, self.command))
+            if is_main():
+                self.data.save_vocabulary(self.folder.vocabulary)
             summary = getattr(self, f"_{self.command}")()
-            self.folder.write_summary(summary)
+            spent = self.folder.checkpoints("search")
+            self.folder.complete(summary, spent if self.command == "pme" else spent / "resume.ckpt")
             finish_loggers(self._logger, summary)
         except BaseException as error:
             if not self.folder.has_checkpoint():
                 self.folder.discard()
                 raise
-            kept = f"what was done so far is in {report.shown(self.folder.path)}"
+            folder = report.shown(self.folder.path)
+            kept = f"what was done so far is in {folder}"
+            if self.command not in _USES_CHECKPOINT:
+                kept += f"; the same command with resume={folder} goes on"
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(kept) from None
             if isinstance(error, BadInput):
                 raise BadInput(f"{error} ({kept})") from error
+            if isinstance(error, ProcessLost):
+                raise ProcessLost(f"{error}; {kept}") from error
             raise
-        finally:
-            os.environ.pop("PME_RUN_DIR", None)
         (pareto.print_curve if self.command == "pareto" else report.print_summary)(summary, self.folder.path)
         return summary
+
+    def _open_folder(self) -> None:
+        """Makes the folder of the run, the same for all of its processes, or opens the one to go on in.
+
+        Raises:
+            BadInput: The run there is another one.
+        """
+        if self.config.resume:
+            self.folder = RunFolder.reopen(self.config.resume, writes=is_main())
+            config = print_config(self.parser, self.config, self.command)
+            check_same_run(self.config.resume, config, self.folder, self.data)
+            wait_for_all()
+        else:
+            if is_main():
+                self.folder.create()
+            path = agree(str(self.folder.path) if is_main() else None)
+            if not is_main():
+                self.folder = RunFolder(path, writes=False)
+        self.folder.finish("data", data_facts(self.data))
 
     # The commands.
 
@@ -133,7 +193,7 @@ class Runner:
         if self.warm and not self.config.ckpt_path:
             self.config.ckpt_path = self._searched_model()
         module = self._load() if self.config.ckpt_path else self.module()
-        self.sizes.save(self.folder.sizes)
+        self.folder.save_sizes(self.sizes)
         return self.summary(None, self.trained("finetune", module, transfer))
 
     def _fit(self) -> dict[str, Any]:
@@ -142,14 +202,14 @@ class Runner:
     def _validate(self) -> dict[str, Any]:
         module = self._load()
         trainer = self._trainer("validate", [])
-        with _interruptible(trainer):
+        with interruptible(trainer):
             found = trainer.validate(module, datamodule=self.data, verbose=False)[0]
         return self.summary(None, report.block(module, None, found, split="valid"))
 
     def _test(self) -> dict[str, Any]:
         module = self._load()
         trainer = self._trainer("test", [])
-        with _interruptible(trainer):
+        with interruptible(trainer):
             found = trainer.test(module, datamodule=self.data, verbose=False)[0]
         return self.summary(None, report.block(module, None, found))
 
@@ -157,7 +217,7 @@ class Runner:
         module = self._load()
         # One process keeps the rows in order.
         trainer = self._trainer("predict", [], devices=1, num_nodes=1, strategy="auto")
-        with _interruptible(trainer):
+        with interruptible(trainer):
             batches = trainer.predict(module, datamodule=self.data)
         assert batches is not None
         report.write_predictions(torch.cat(batches), self.folder.path / "predictions.parquet")  # type: ignore[arg-type]
@@ -171,35 +231,42 @@ class Runner:
         Args:
             save: Gets the callback of the search, to save the sizes it found; ``None`` saves those of its own budget.
         """
+        done = self.folder.finished("search")
+        if done is not None:
+            report.say("search: was done before")
+            keeps_model = self.warm or self.command != "pme"
+            module = searched_model(self.folder) if keeps_model else self.module()
+            return done, SearchResult.load(sizes_files(self.folder.path)[0]), module
         module = self.module()
         callback = build(self.config.search)
         accumulated = self.config.trainer.accumulate_grad_batches
         steps_per_epoch = max(1, math.ceil(len(self.data.train_dataloader()) / accumulated))
-        steps = callback.num_steps(steps_per_epoch)
-        report.say(f"search: {type(callback).__name__}, {steps} steps")
-        callbacks = [callback, *([self._last("search", keep=0)] if steps else [])]
-        # The search looks at training rows alone: the validation split stays for choosing among models.
-        trainer = self._trainer("search", callbacks, max_epochs=-1, max_steps=steps, limit_val_batches=0)
-        started = time.perf_counter()
-        with _interruptible(trainer):
-            trainer.fit(module, datamodule=self.data)
+        report.say(f"search: {type(callback).__name__}, {callback.num_steps(steps_per_epoch)} steps")
+        point = self._resume_point(self.folder.checkpoints("search") / "resume.ckpt", at_end=False)
+        # The search ends the fit when it is done. It looks at training rows alone: the validation split stays for
+        # choosing among models.
+        lasting = {"max_epochs": -1, "max_steps": -1, "min_epochs": None, "min_steps": None}
+        trainer = self._trainer("search", [point, callback], limit_val_batches=0, **lasting)
+        self._fit_on(trainer, module, point)
         result: SearchResult | None = callback.result
         if result is None:
             raise BadInput("the search ended before it had pruned: do trainer.max_time or a callback stop it early?")
-        seconds = time.perf_counter() - started
         if save is None:
-            result.save(self.folder.sizes)
+            self.folder.save_sizes(result)
         else:
             save(callback)
-        if self.command != "pme":
+        wait_for_all()
+        if self.warm or self.command != "pme":
             trainer.save_checkpoint(self.folder.checkpoints("search") / "last.ckpt", weights_only=True)
+        steps_per_epoch = max(1, math.ceil(trainer.num_training_batches / accumulated))
         facts = {
-            "seconds": seconds,
+            "seconds": point.seconds,
             "epochs": trainer.global_step / steps_per_epoch,
             "criterion": result.criterion,
             "budget": result.budget,
             "kept": result.parameters,
         }
+        self.folder.finish("search", facts)
         return facts, result, module if self.warm or self.command != "pme" else self.module()
 
     def fit(self, phase: str, module: CTRModule, *callbacks: Callback) -> Fitted:
@@ -218,12 +285,10 @@ class Runner:
         )
         throughput = Throughput()
         stopping = EarlyStopping(**self.config.early_stopping.as_dict())
-        trainer = self._trainer(phase, [*callbacks, stopping, checkpoint, self._last(phase), throughput])
+        point = self._resume_point(self.folder.checkpoints(phase) / "last.ckpt")
+        trainer = self._trainer(phase, [point, *callbacks, stopping, checkpoint, throughput])
         report.say(f"{'fine-tune' if callbacks else 'full-size model'}: at most {trainer.max_epochs} epochs")
-        started = time.perf_counter()
-        with _interruptible(trainer):
-            trainer.fit(module, datamodule=self.data)
-        seconds = time.perf_counter() - started
+        self._fit_on(trainer, module, point)
         if not checkpoint.best_model_path:
             raise BadInput(
                 f"no checkpoint was kept: {checkpoint.monitor} was not measured before the end; "
@@ -232,26 +297,30 @@ class Runner:
             )
         best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True, mmap=True)
         facts = {
-            "seconds": seconds,
+            "seconds": point.seconds,
             "epochs": trainer.current_epoch,
             "best_epoch": best["epoch"] + 1,
             "rows_per_second": throughput.rows_per_second,
         }
         return Fitted(module, trainer, Path(checkpoint.best_model_path), facts)
 
-    def _last(self, phase: str, keep: int = 1) -> ModelCheckpoint:
-        """Keeps the state after each validation (``keep=1``) and at an interruption, apart from the best model."""
-        return ModelCheckpoint(
-            self.folder.checkpoints(phase),
-            "last",
-            save_top_k=keep,
-            save_on_exception=True,
-            enable_version_counter=False,
-        )
+    def _resume_point(self, path: Path, at_end: bool = True) -> ResumePoint:
+        steps, minutes = self.config.checkpoint_every_n_steps, self.config.checkpoint_every_n_minutes
+        return ResumePoint(path, steps, minutes, at_end, resumes=self.folder.reopened and path.is_file())
+
+    def _fit_on(self, trainer: Trainer, module: CTRModule, point: ResumePoint) -> None:
+        """Fits from where the run was interrupted, if it was, or from the beginning."""
+        if point.resumes:
+            report.say(f"goes on from {report.shown(point.path)}")
+        checkpoint = str(point.path) if point.resumes else None
+        # As it connects processes Lightning would rewind the random numbers, and they would draw others than one alone.
+        os.environ.pop("PL_GLOBAL_SEED", None)
+        with interruptible(trainer):
+            trainer.fit(module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
 
     def test(self, fitted: Fitted) -> dict[str, float]:
         """Measures the best checkpoint on the test split, once."""
-        with _interruptible(fitted.trainer):
+        with interruptible(fitted.trainer):
             found = fitted.trainer.test(
                 fitted.module, datamodule=self.data, ckpt_path=str(fitted.best), verbose=False, weights_only=True
             )
@@ -259,8 +328,14 @@ class Runner:
 
     def trained(self, phase: str, module: CTRModule, *callbacks: Callback) -> dict[str, Any]:
         """Trains and tests a module, as :meth:`fit` says; returns its blocks of ``summary.json``."""
+        done = self.folder.finished(phase)
+        if done is not None:
+            report.say(f"{phase}: was done before")
+            return done
         fitted = self.fit(phase, module, *callbacks)
-        return report.block(fitted.module, fitted.facts, self.test(fitted))
+        block = report.block(fitted.module, fitted.facts, self.test(fitted))
+        self.folder.finish(phase, block)
+        return block
 
     def baseline(self) -> dict[str, Any] | None:
         """Trains and tests the full-size model; returns its blocks, or ``None`` if it is not asked for."""
@@ -351,10 +426,15 @@ class Runner:
 
     def _trainer(self, phase: str, callbacks: Sequence[Callback], **arguments: Any) -> Trainer:
         """Builds the phase's own Trainer: a second fit on a spent one would do nothing."""
-        options = build(self.config.trainer) | arguments
+        options = check_processes(self.command, build(self.config.trainer)) | arguments
         resolved = yaml.safe_load(print_config(self.parser, self.config, self.command))
-        self._logger = phase_logger(self.config.logger, self.folder.path, phase, resolved)
-        options["callbacks"] = [*(options.get("callbacks") or []), *callbacks]
+        logged = next((each.logged_steps() for each in callbacks if isinstance(each, ResumePoint)), None)
+        self._logger = phase_logger(self.config.logger, self.folder.path, phase, resolved, logged)
+        # A resume point comes first: it looks at a batch before anything is done with it.
+        options["callbacks"] = [*callbacks[:1], *(options.get("callbacks") or []), *callbacks[1:]]
+        # Lightning would add a checkpoint callback of its own.
+        options["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in options["callbacks"])
+        options["plugins"] = [*_listed(options.get("plugins")), WholeCheckpoints()]
         options["logger"] = self._logger or False
         options["default_root_dir"] = str(self.folder.path)
         options["enable_model_summary"] = bool(options.get("enable_model_summary"))
@@ -368,30 +448,5 @@ class Runner:
         return f"{self.command}-{self.config.backbone.class_path.rpartition('.')[2].lower()}"
 
 
-@contextmanager
-def _interruptible(trainer: Trainer) -> Iterator[None]:
-    """Turns Lightning's answers into ours: leaving the process at Ctrl-C, and complaints about its settings."""
-    try:
-        yield
-    except SystemExit as error:
-        if trainer.state.status == TrainerStatus.INTERRUPTED:
-            raise KeyboardInterrupt from error
-        raise
-    except MisconfigurationException as error:
-        raise BadInput(f"trainer: {error}") from error
-
-
-def _quiet_lightning() -> None:
-    """Keeps Lightning's advice out of the way of the output; its warnings about real trouble stay."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*`IterableDataset` has `__len__` defined.*",
-        ".*exists and is not empty.*",
-        ".*Trying to infer the `batch_size`.*",
-        ".*GPU available but not used.*",
-        ".*The number of training batches.*is smaller than the logging interval.*",
-        ".*treespec, LeafSpec.*is deprecated.*",
-    ):
-        warnings.filterwarnings("ignore", message)
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]

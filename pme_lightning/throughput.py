@@ -24,6 +24,14 @@ class Throughput(Callback):
         self._last: float | None = None
         self._warm = False
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was measured so far."""
+        return {"rows": self.rows, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Measures on."""
+        self.rows, self.seconds = state_dict["rows"], state_dict["seconds"]
+
     @property
     def rows_per_second(self) -> float | None:
         """Rows per second; ``None`` before the second batch."""

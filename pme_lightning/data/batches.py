@@ -152,10 +152,16 @@ class PermutationBatchSampler(DistributedSampler):
             self.num_batches = full
         # Where the last global batch of each epoch ends.
         self._stop = full * global_batch if drop_last else n
+        self._done = (-1, 0)
 
     def __len__(self) -> int:
         """The number of batches, the same on every rank."""
         return self.num_batches
+
+    def go_on(self, epoch: int, batches: int) -> None:
+        """Leaves out the first batches of an epoch, which were trained on before an interruption."""
+        self.set_epoch(epoch)
+        self._done = (epoch, batches if batches < self.num_batches else 0)
 
     def __iter__(self) -> Iterator[Tensor | slice]:
         """Yields this rank's batches of one epoch."""
@@ -165,7 +171,8 @@ class PermutationBatchSampler(DistributedSampler):
             generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + self.epoch) % (1 << 63))
             order = torch.randperm(self.n, generator=generator)
         global_batch = self.batch_size * self.num_replicas
-        for k in range(self.num_batches):
+        epoch, done = self._done
+        for k in range(done if epoch == self.epoch else 0, self.num_batches):
             start = k * global_batch
             stop = self._stop if k == self.num_batches - 1 else start + global_batch
             # Parts that differ by one row at most, the longer ones first (as in torch.tensor_split).

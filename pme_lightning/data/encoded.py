@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -91,6 +92,7 @@ class EncodedDataModule(LightningDataModule, ABC):
         self._data: EncodedData | None = None
         self._datasets: dict[str, ClickDataset] = {}
         self._renumbering: Tensor | None = None
+        self._trained: tuple[int, int] | None = None
 
     @abstractmethod
     def encoded(self) -> EncodedData:
@@ -192,6 +194,20 @@ class EncodedDataModule(LightningDataModule, ABC):
     def use_vocabulary(self, folder: str | Path) -> None:
         """Asks to encode with a saved vocabulary; without effect where ids are made, not looked up."""
 
+    # How far training has come.
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch and its batches that are trained on: a checkpoint from within an epoch goes on with the next."""
+        if self.trainer is None:
+            return {}
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        return {"epoch": self.trainer.current_epoch, "batches": progress.current.completed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Has the next training go on after what :meth:`state_dict` told of."""
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._trained = (state_dict["epoch"], state_dict["batches"])
+
     # Loaders.
 
     def _dataset(self, split: str) -> ClickDataset:
@@ -221,6 +237,9 @@ class EncodedDataModule(LightningDataModule, ABC):
             rank=dist.get_rank() if distributed else 0,
             world_size=dist.get_world_size() if distributed else 1,
         )
+        if training and self._trained is not None:
+            sampler.go_on(*self._trained)
+            self._trained = None
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
             dataset,

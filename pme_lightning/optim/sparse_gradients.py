@@ -1,8 +1,24 @@
-"""Sparse gradients as autograd leaves them on a parameter."""
+"""Sparse gradients: which optimizers take them, and as autograd leaves them on a parameter."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from pme_lightning.class_path import import_class
+
+
+def takes_sparse_gradients(optimizer: str) -> bool:
+    """Whether an optimizer takes sparse gradients: its class says so by an attribute of this name, or is SparseAdam.
+
+    Args:
+        optimizer: Import path of the class.
+
+    Raises:
+        BadInput: There is no such class.
+    """
+    cls = import_class(optimizer)
+    return getattr(cls, "takes_sparse_gradients", False) or issubclass(cls, torch.optim.SparseAdam)
 
 
 def coalesced(grad: Tensor) -> Tensor:

@@ -35,6 +35,10 @@ class Scores:
 class Criterion(ABC):
     """Computes scores. The life of one scoring window: ``start``, an update after each batch, ``scores``.
 
+    In a run of several processes a criterion that needs rows is given those of its own process: what it accumulates
+    are sums, and the search adds them up over processes before it asks for scores. One that needs gradients is given
+    those of the whole batch, the same in every process, as data parallel training averages them: nothing is added up.
+
     Attributes:
         needs_gradients: whether ``update`` has to be called, with the gradients of a batch's mean loss.
         needs_rows: whether ``update_rows`` has to be called, with the gradients of each row's own loss. Criteria that
@@ -86,7 +90,7 @@ class Criterion(ABC):
         """Returns the scores; arguments as in :meth:`start`."""
 
     def state(self) -> dict[str, Tensor]:
-        """The accumulators themselves (no copies). Added up over processes they are those of one process."""
+        """The accumulators themselves (no copies); those of a criterion that needs rows are sums over rows."""
         return {}
 
     def load_state(self, state: dict[str, Tensor]) -> None:

@@ -189,8 +189,9 @@ def test_a_training_that_diverges_ends_in_one_line(
     monkeypatch.chdir(tmp_path)
     said = fails([*SMALL, "fit", "backbone=fm", "optimizer=sgd", "optimizer.lr=1e30"], capsys)
     assert "training diverged" in said
-    assert "what was done so far is in runs/" in said
-    assert not list(tmp_path.glob("runs/*/summary.json"))
+    # It diverged in its first epoch: there is nothing to keep.
+    assert "what was done so far" not in said
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_module_that_cannot_be_imported(

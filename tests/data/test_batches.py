@@ -77,6 +77,25 @@ def test_unshuffled_batches_are_slices_in_order() -> None:
     assert list(PermutationBatchSampler(10, 4)) == [slice(0, 4), slice(4, 8), slice(8, 10)]
 
 
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_an_epoch_goes_on_after_the_batches_that_are_done(world_size: int) -> None:
+    for rank in range(world_size):
+        whole, rest = (
+            PermutationBatchSampler(100, 7, shuffle=True, seed=3, rank=rank, world_size=world_size) for _ in range(2)
+        )
+        whole.set_epoch(2)
+        rest.go_on(epoch=2, batches=3)
+        assert len(rest) == len(whole)
+        for expected, found in zip(list(whole)[3:], rest, strict=True):
+            assert torch.equal(expected, found)
+        # The next epoch is whole, and so is one of which all batches are done: it was to end.
+        for sampler in (whole, rest):
+            sampler.set_epoch(3)
+        assert len(list(rest)) == len(list(whole))
+        rest.go_on(epoch=3, batches=len(whole))
+        assert len(list(rest)) == len(list(whole))
+
+
 def test_drop_last() -> None:
     sampler = PermutationBatchSampler(10, 4, True, drop_last=True)
     assert [len(batch) for batch in rows_of(sampler)] == [4, 4]

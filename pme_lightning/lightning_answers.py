@@ -1,0 +1,44 @@
+"""Lightning's answers in the manner of ours: what it says, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from pme_lightning.errors import BadInput
+
+
+@contextmanager
+def interruptible(trainer: Trainer) -> Iterator[None]:
+    """Turns Lightning's answers into ours: leaving the process at Ctrl-C, and complaints about its settings."""
+    try:
+        yield
+    except SystemExit as error:
+        if trainer.state.status == TrainerStatus.INTERRUPTED:
+            raise KeyboardInterrupt from error
+        raise
+    except MisconfigurationException as error:
+        raise BadInput(f"trainer: {error}") from error
+
+
+def quiet_lightning() -> None:
+    """Keeps Lightning's advice out of the way of the output; its warnings about real trouble stay."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*`IterableDataset` has `__len__` defined.*",
+        ".*exists and is not empty.*",
+        ".*Trying to infer the `batch_size`.*",
+        ".*GPU available but not used.*",
+        ".*The number of training batches.*is smaller than the logging interval.*",
+        ".*treespec, LeafSpec.*is deprecated.*",
+        ".*your dataloader is not resumable.*",  # the data module knows how far it was
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,51 @@
+"""Sparse gradients over several processes: only the rows of the batches travel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pme_lightning.optim.sparse_gradients import coalesced
+
+
+@torch.no_grad()
+def average_rows(parameters: Iterable[Tensor]) -> None:
+    """Gives the sparse gradients of every process their mean over processes, as data parallel training does dense ones.
+
+    Each process sends the rows of its own batch to all others: what travels grows with the batch, not with the table.
+    Rows are added up in the order of the processes, so the result is the same everywhere, to the last bit. It needs
+    all-gathers of dense tensors alone, which gloo and NCCL both have.
+
+    Args:
+        parameters: Those whose gradients are sparse, the same in every process; one without a gradient here counts as
+            zero.
+    """
+    processes = dist.get_world_size()
+    for parameter in parameters:
+        grad = parameter.grad
+        if grad is None:
+            shape = (1, 0), (0, *parameter.shape[1:])
+            rows, values = parameter.new_empty(shape[0], dtype=torch.int64)[0], parameter.new_empty(shape[1])
+        else:
+            grad = coalesced(grad)
+            rows, values = grad._indices()[0], grad._values()
+        counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(processes)]
+        dist.all_gather(counts, counts[0].new_tensor([len(rows)]))
+        lengths = torch.cat(counts).tolist()
+        all_rows = _gathered(rows, lengths)
+        all_values = _gathered(values, lengths).div_(processes)
+        parameter.grad = torch.sparse_coo_tensor(
+            all_rows[None], all_values, parameter.shape, check_invariants=False
+        ).coalesce()
+
+
+def _gathered(own: Tensor, lengths: list[int]) -> Tensor:
+    """Returns the tensors of all processes one after the other; collectives want them of one length."""
+    padded = own.new_zeros(max(lengths), *own.shape[1:])
+    padded[: len(own)] = own
+    parts = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])

@@ -1,0 +1,225 @@
+"""Writes, now and then, all that a fit goes on from exactly where it was."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+# Processes agree on what the main one's clock says; asking costs a message.
+_STEPS_BETWEEN_LOOKS = 20
+
+
+class ResumePoint(Callback):
+    """Keeps a checkpoint from which a fit that was killed goes on as if it had not been.
+
+    It is written before a batch is trained on, when everything that the batch before brought is done: at the start of
+    an epoch, and in its midst as often as asked for. It holds what Lightning's checkpoints hold and the state of every
+    random number generator besides; the data module says how many batches of the epoch are behind it. It must be the
+    first callback of its Trainer.
+
+    Ctrl-C lets the batch at work end, writes a checkpoint, and then ends the fit; a second one ends it at once. In a
+    run of several processes it ends at once, and the checkpoint written last is the one to go on from.
+
+    Args:
+        path: The checkpoint.
+        every_n_steps: How many optimizer steps lie between two within an epoch; ``None``: as time says.
+        every_n_minutes: How much time lies between two within an epoch; ``None``: as steps say.
+        at_end: Whether the end of the fit is written too.
+        resumes: Whether the fit goes on from ``path``.
+
+    Attributes:
+        seconds: What the fit has taken, with the time before it was interrupted.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        every_n_steps: int | None = None,
+        every_n_minutes: float | None = None,
+        at_end: bool = True,
+        resumes: bool = False,
+    ) -> None:
+        self.path = path
+        self.every_n_steps = every_n_steps
+        self.every_n_minutes = every_n_minutes
+        self.at_end = at_end
+        self.resumes = resumes
+        self._loaded: dict[str, Any] | None = None
+        self._saving = False
+        self._saved_step = 0
+        self._saved_at = self._started = time.monotonic()
+        self._before = 0.0
+        self._interrupted = False
+        self._handler: Any = None
+
+    @property
+    def seconds(self) -> float:
+        """What the fit has taken so far, with the time before it was interrupted."""
+        return self._before + time.monotonic() - self._started
+
+    def logged_steps(self) -> int | None:
+        """Returns how many steps a fit that goes on has logged before; ``None`` if it starts."""
+        if not self.resumes:
+            return None
+        checkpoint = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+        return checkpoint["resume_point"]["batches_that_stepped"]
+
+    # What is written, and where it goes.
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds what Lightning does not keep."""
+        if self._saving:
+            checkpoint["resume_point"] = {
+                "random": _random_states(),
+                "should_stop": trainer.should_stop,
+                "batches_that_stepped": trainer.fit_loop.epoch_loop._batches_that_stepped,
+                "seconds": self.seconds,
+            }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Takes it up again, also where the folder has been moved since."""
+        self._loaded = checkpoint.get("resume_point")
+        for name, state in checkpoint["callbacks"].items():
+            if name.startswith("ModelCheckpoint"):
+                _move(state, str(self.path.parent.resolve()))
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock; a fit that had ended stays ended."""
+        self._started = self._saved_at = time.monotonic()
+        if self._loaded is not None:
+            self._before = self._loaded["seconds"]
+            trainer.should_stop = self._loaded["should_stop"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Waits for Ctrl-C; from here on processes draw random numbers of their own."""
+        _draw_apart(trainer)
+        self._saved_step = trainer.global_step
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGINT, self._on_interrupt)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Writes a checkpoint where one is due."""
+        if self._loaded is not None:
+            # From here on everything random is drawn as it would have been, and loggers count on.
+            _restore_random_states(self._loaded["random"])
+            _draw_apart(trainer)
+            trainer.fit_loop.epoch_loop._batches_that_stepped = self._loaded["batches_that_stepped"]
+            self._loaded = None
+        if batch_idx % trainer.accumulate_grad_batches:
+            return  # gradients are half gathered, and no checkpoint holds them
+        if self._interrupted or self._is_due(trainer, batch_idx):
+            self._save(trainer)
+        if self._interrupted:
+            self._give_back_interrupts()
+            raise KeyboardInterrupt
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Ends a fit that was interrupted while it validates."""
+        if self._interrupted:
+            self._give_back_interrupts()
+            raise KeyboardInterrupt
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the end."""
+        if self.at_end:
+            self._save(trainer)
+        self._give_back_interrupts()
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Waits for Ctrl-C no longer."""
+        self._give_back_interrupts()
+
+    def _is_due(self, trainer: Trainer, batch_idx: int) -> bool:
+        step = trainer.global_step
+        if step == self._saved_step:
+            return False
+        if batch_idx == 0 or (self.every_n_steps and step % self.every_n_steps == 0):
+            return True
+        return self.every_n_minutes is not None and self._time_is_up(trainer, self.every_n_minutes * 60)
+
+    def _time_is_up(self, trainer: Trainer, seconds: float) -> bool:
+        up = time.monotonic() - self._saved_at >= seconds
+        if trainer.world_size == 1:
+            return up
+        if trainer.global_step % _STEPS_BETWEEN_LOOKS:
+            return False
+        said = torch.tensor([int(up)], device=trainer.strategy.root_device)
+        dist.broadcast(said, 0)
+        return bool(said)
+
+    def _save(self, trainer: Trainer) -> None:
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        self._saving, last = True, progress.is_last_batch
+        # The batch that was fetched is still to be trained on, even where it is the last.
+        progress.is_last_batch = last and progress.current.completed == progress.current.ready
+        for logger in trainer.loggers:
+            logger.save()
+        try:
+            trainer.save_checkpoint(self.path)
+        finally:
+            self._saving, progress.is_last_batch = False, last
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+
+    def _on_interrupt(self, number: int, frame: Any) -> None:
+        self._interrupted = True
+        self._give_back_interrupts()  # the next one is meant
+
+    def _give_back_interrupts(self) -> None:
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+            self._handler = None
+
+
+def _draw_apart(trainer: Trainer) -> None:
+    """Has every process but the main one draw numbers of its own: dropout that is the same everywhere is less of it."""
+    if trainer.global_rank:
+        torch.manual_seed((torch.initial_seed() + 0x9E3779B1 * trainer.global_rank + trainer.global_step) % (1 << 63))
+
+
+def _random_states() -> dict[str, Any]:
+    """Returns the states of all generators, as plain data and tensors: a checkpoint runs no code when it is read."""
+    _, numbers, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    version, internal, next_gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [torch.from_numpy(np.asarray(numbers).astype(np.int64)), position, has_gauss, gauss],
+        "python": [version, list(internal), next_gauss],
+    }
+
+
+def _restore_random_states(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"].cpu())
+    devices: list[Tensor] = states["cuda"]
+    if devices and len(devices) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([state.cpu() for state in devices])
+    numbers, *rest = states["numpy"]
+    np.random.set_state(("MT19937", numbers.numpy().astype(np.uint32), *rest))
+    version, internal, next_gauss = states["python"]
+    random.setstate((version, tuple(internal), next_gauss))
+
+
+def _move(state: dict[str, Any], folder: str) -> None:
+    """Lets Lightning's checkpoint callback find its best checkpoint where it is now."""
+
+    def moved(path: str) -> str:
+        return str(Path(folder) / Path(path).name) if path else path
+
+    for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        state[key] = moved(state[key])
+    state["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
+    state["dirpath"] = folder

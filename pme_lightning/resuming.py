@@ -1,0 +1,66 @@
+"""What a run that was interrupted needs to go on: that it is the same run, and the model that was searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+
+from pme_lightning.data import EncodedDataModule
+from pme_lightning.errors import BadInput
+from pme_lightning.module import CTRModule
+from pme_lightning.run_folder import RunFolder
+
+
+def check_no_other_folder(config: Namespace) -> None:
+    """Refuses a folder to write to beside the one to go on in."""
+    if config.run_dir and Path(config.run_dir).expanduser().absolute() != Path(config.resume).expanduser().absolute():
+        raise BadInput(f"resume={config.resume} goes on in that folder: leave run_dir={config.run_dir} out")
+
+
+def check_same_run(resume: str, config: str, folder: RunFolder, data: EncodedDataModule) -> None:
+    """Refuses to go on with another configuration or other data than the run was started with.
+
+    Args:
+        resume: The folder as it was named.
+        config: The configuration of this command line, as YAML.
+        folder: The folder.
+        data: The data.
+
+    Raises:
+        BadInput: Something is not as it was.
+    """
+    started = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
+    now = dict(_leaves(yaml.safe_load(config)))
+    before = dict(_leaves(started))
+    for key in [*before, *(key for key in now if key not in before)]:
+        if now.get(key) != before.get(key):
+            raise BadInput(
+                f"resume: {key.replace('.init_args', '')} is {now.get(key)}, the run in '{resume}' was started with "
+                f"{before.get(key)}: give the same command, or resume={resume} alone"
+            )
+    facts = folder.finished("data")
+    if facts is not None and facts != data_facts(data):
+        raise BadInput(f"resume: the data have changed since the run in '{resume}' was started: start a new run")
+
+
+def data_facts(data: EncodedDataModule) -> dict[str, Any]:
+    """Returns what must be the same for a run to go on."""
+    return {"rows": data.rows, "field_tokens": list(data.field_tokens)}
+
+
+def searched_model(folder: RunFolder) -> CTRModule:
+    """Returns the model as the search left it."""
+    path = folder.checkpoints("search") / "last.ckpt"
+    return CTRModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{prefix}{key}.")
+    else:
+        yield prefix.rstrip("."), node

@@ -1,0 +1,104 @@
+"""Fits every kind of search on a small click log and saves what it scored; started by torchrun, or imported.
+
+``searches.py FOLDER``: every process writes ``FOLDER/RANK.safetensors``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pme_lightning import CTRModule, SyntheticDataModule
+from pme_lightning.backbones import DCN, FM
+from pme_lightning.callbacks import PEPCallback, PruningCallback
+from pme_lightning.resume_point import ResumePoint
+from pme_lightning.search import (
+    AfterWarmup,
+    AtInit,
+    ExpectedInformation,
+    FieldPopularity,
+    FieldSaliency,
+    FieldSizes,
+    Fisher,
+    Gradual,
+    Magnitude,
+    NoTraining,
+    Popularity,
+    Prefix,
+    Saliency,
+    SingleShot,
+    TopK,
+)
+
+SEARCHES: dict[str, Callable[[], PruningCallback]] = {
+    "pme": lambda: PruningCallback(ExpectedInformation(), AfterWarmup(epochs=1.5), Prefix(), 0.4),
+    "pme_gradual": lambda: PruningCallback(ExpectedInformation("original"), Gradual(prunings=3), Prefix(), 0.4),
+    "fisher": lambda: PruningCallback(Fisher(), AfterWarmup(), Prefix(), 0.4),
+    "fisher_gradual": lambda: PruningCallback(Fisher(), Gradual(prunings=3), Prefix(), 0.4),
+    "magnitude": lambda: PruningCallback(Magnitude(), AfterWarmup(), TopK(), 0.4),
+    "at_init": lambda: PruningCallback(Saliency(), AtInit(batches=5), TopK(), 0.4),
+    "sseds": lambda: PruningCallback(FieldSaliency(), SingleShot(batches=5), FieldSizes(), 0.6),
+    "mde": lambda: PruningCallback(FieldPopularity(), NoTraining(), FieldSizes(), 0.6),
+    "popularity": lambda: PruningCallback(Popularity(), NoTraining(), Prefix(), 0.4),
+    "pep": lambda: PEPCallback(AfterWarmup(), TopK(), init=-3.0, budget=0.4),
+}
+
+
+def searched(batch_size: int, processes: int = 1, accumulated: int = 1) -> dict[str, Tensor]:
+    """Returns the scores and sizes of every search."""
+    found: dict[str, Tensor] = {}
+    for name, make in SEARCHES.items():
+        for backbone in (FM, DCN) if name == "pme" else (FM,):
+            data = SyntheticDataModule(rows=1509, tokens=120, num_fields=3, batch_size=batch_size, seed=3)
+            data.prepare_data()
+            data.setup()
+            torch.manual_seed(1)
+            options = {"hidden_units": [8]} if backbone is DCN else {}
+            model = CTRModule(data.field_tokens, backbone, options, embedding_dim=4, embedding_init_std=0.1)
+            search = make()
+            quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+            trainer = Trainer(
+                accelerator="cpu",
+                devices=processes,
+                strategy="ddp" if processes > 1 else "auto",
+                max_epochs=9,
+                limit_val_batches=0,
+                enable_checkpointing=False,
+                accumulate_grad_batches=accumulated,
+                callbacks=[search],
+                **quiet,
+            )
+            trainer.fit(model, datamodule=data)
+            assert search.scores is not None
+            assert search.result is not None
+            key = f"{name}.{backbone.__name__}"
+            found |= {f"{key}.scores": search.scores.table.clone(), f"{key}.sizes": search.result.sizes}
+            if search.scores.linear is not None:
+                found[f"{key}.linear"] = search.scores.linear.clone()
+    return found
+
+
+def drawn(processes: int, folder: Path) -> Tensor:
+    """Returns what a process draws after it has trained as in a run, with a point to go on from."""
+    data = SyntheticDataModule(rows=1509, tokens=120, num_fields=3, batch_size=256)
+    torch.manual_seed(1)
+    point = ResumePoint(folder / "last.ckpt")
+    options = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "limit_val_batches": 0}
+    trainer = Trainer(accelerator="cpu", devices=processes, strategy="ddp", max_epochs=1, callbacks=[point], **options)
+    data.prepare_data()
+    data.setup()
+    trainer.fit(CTRModule(data.field_tokens, FM), datamodule=data)
+    return torch.rand(4)
+
+
+if __name__ == "__main__":
+    rank, processes, place = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), Path(sys.argv[1])
+    found = searched(64, processes, accumulated=2) | {"drawn": drawn(processes, place)}
+    save_file(found, place / f"{rank}.safetensors")
