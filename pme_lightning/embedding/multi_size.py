@@ -227,7 +227,7 @@ class _Lookup(torch.autograd.Function):
             return None, None, grad_projection, None
         grad_rows = torch.empty_like(rows)
         torch.matmul(grad_distinct, projection.T, out=grad_rows[:, first:])
-        if first:
+        if grad_linear is not None:
             grad_rows[:, :1] = distinct.sum(grad_linear.unsqueeze(-1))
         grads = [part.of(grad_rows) for part in ctx.parts]
         if layout.sparse:

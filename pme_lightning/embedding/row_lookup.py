@@ -46,7 +46,7 @@ class RowLookup(torch.autograd.Function):
         (ids,) = ctx.saved_tensors
         distinct = DistinctTokens.of(ids.reshape(-1))
         rows = distinct.tokens.long()
-        gradients = []
+        gradients: list[Tensor | None] = []
         for shape, needed, grad in zip(ctx.shapes, ctx.needs_input_grad[1:3], (grad_rows, grad_linear), strict=True):
             if shape is None or not needed or grad is None:
                 gradients.append(None)
