@@ -48,6 +48,11 @@ class PruningCallback(Callback):
             count (``2_000_000``) or bytes (``"20MB"``). First-order weights and the shared projection count.
         frequencies: ``(V,)``, how often each token occurs in the training data; ``None`` asks the datamodule.
 
+    Attributes:
+        kept: ``(optimizer steps before it, fraction of the per-token values kept)`` of each pruning so far.
+        scores: What the last pruning was decided by; ``None`` before the end.
+        result: The sizes; ``None`` before the end.
+
     Raises:
         BadInput: The budget cannot be read, or the criterion needs gradients and the schedule has no steps.
     """
@@ -75,6 +80,7 @@ class PruningCallback(Callback):
         self.steps_per_epoch = 0
         self._started = -1  # the last step that a scoring window began in
         self.field_tokens: list[int] = []
+        self.kept: list[tuple[int, float]] = []
         self.scores: Scores | None = None
         self.result: SearchResult | None = None
 
@@ -196,11 +202,13 @@ class PruningCallback(Callback):
             "criterion": self.criterion.state(),
             "basis": self.criterion.basis,
             "axes": getattr(self.criterion, "axes", None),
+            "kept": [list(point) for point in self.kept],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up an interrupted search."""
         self.step, self._started = state_dict["step"], state_dict["started"]
+        self.kept = [(step, fraction) for step, fraction in state_dict["kept"]]
         self.criterion.load_state(state_dict["criterion"])
         self.criterion.basis = state_dict["basis"]
         if state_dict["axes"] is not None:
@@ -269,10 +277,13 @@ class PruningCallback(Callback):
                 # From here on rows are coordinates: the axes are those of the table itself.
                 self.criterion.axes = "original"  # type: ignore[attr-defined]
             embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
+            linear_kept = 0 if allocation.linear is None else int(allocation.linear.sum())
+            self.kept.append((self.step, (int(allocation.sizes.sum()) + linear_kept) / total))
             return
         basis = scores.basis if embedding.projection is None else embedding.projection.T
         self.scores = Scores(scores.table, scores.linear, basis)
         self.result = self.result_for(str(self.budget))
+        self.kept.append((self.step, self.result.parameters / embedding.num_parameters))
 
     def _allocate(self, scores: Scores, values: int) -> Allocation:
         return self.allocator.allocate(

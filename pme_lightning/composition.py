@@ -26,6 +26,7 @@ COMMANDS = {
     "validate": "measure a checkpoint on the validation split: ckpt_path=PATH",
     "test": "measure a checkpoint on the test split: ckpt_path=PATH",
     "predict": "write a checkpoint's probabilities to a file: ckpt_path=PATH",
+    "report": "draw the page of a finished run anew, or compare runs: RUN_DIR [RUN_DIR ...] [out=FILE]",
 }
 GROUPS = ("backbone", "data", "search", "optimizer", "trainer", "logger", "experiment")
 # Keys that a choice of a group may set beside the group's own; another choice resets them.
@@ -92,6 +93,7 @@ class CommandLine:
         overrides: ``key=value`` words and options, key and value, in order.
         flags: Options without a value, such as ``--print_config``.
         config_dir: A folder of the user's own group files.
+        folders: Run folders, for the ``report`` command.
     """
 
     command: str | None = None
@@ -100,6 +102,7 @@ class CommandLine:
     overrides: list[tuple[str, str]] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     config_dir: str | None = None
+    folders: list[str] = field(default_factory=list)
 
 
 FLAGS = ("--help", "-h", "--print_config", "--version")
@@ -117,6 +120,9 @@ def parse_words(words: Sequence[str]) -> CommandLine:
         word = rest.pop(0)
         if word in FLAGS:
             line.flags.append("--help" if word == "-h" else word)
+            continue
+        if line.command == "report" and not re.match(r"-|\w+=", word):
+            line.folders.append(word)
             continue
         if word.startswith("-") and "=" not in word:
             if not rest:
@@ -280,6 +286,8 @@ def compose(line: CommandLine, base: Mapping[str, Any] | None = None) -> Composi
     command = command or "pme"
     if not isinstance(command, str) or command not in COMMANDS:
         raise BadInput(f"command '{command}' is unknown: {did_you_mean(str(command), COMMANDS)}")
+    if command == "report":
+        raise BadInput("command 'report' takes no configuration: python train.py report RUN_DIR [RUN_DIR ...]")
     return Composition(command, config, overrides)
 
 
