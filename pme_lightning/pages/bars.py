@@ -10,6 +10,7 @@ from pme_lightning.pages.markup import Markup, join, number, tag
 from pme_lightning.pages.scales import Axis, linear_axis, percent
 
 ROW_HEIGHT = 19.0
+_ROWS_TOP = 28.0
 _NAME_WIDTH, _TEXT_WIDTH = 118.0, 46.0
 _SMALL_WIDTH, _SMALL_HEIGHT = 150.0, 74.0
 
@@ -65,11 +66,11 @@ def row_bars(
         rows: A name and a fraction each.
         reference: A fraction to compare with, and what it is.
     """
-    height = TOP + 16 + ROW_HEIGHT * len(rows)
+    height = _ROWS_TOP + ROW_HEIGHT * len(rows)
     left, right = _NAME_WIDTH + 8, WIDTH - _TEXT_WIDTH
     parts = []
     for i, (row, share) in enumerate(rows):
-        y = TOP + 14 + i * ROW_HEIGHT
+        y = _ROWS_TOP - 2 + i * ROW_HEIGHT
         label = tag("text", tag("title", row), shortened(row, 18), x=_NAME_WIDTH, y=y + 13, text_anchor="end")
         whole = tag("rect", x=left, y=y + 3, width=right - left, height=ROW_HEIGHT - 6, class_="empty")
         part = tag("rect", x=left, y=y + 3, width=(right - left) * share, height=ROW_HEIGHT - 6, class_="bar")
@@ -77,14 +78,17 @@ def row_bars(
     level, text = reference
     x = left + (right - left) * level
     anchor = "start" if level < 0.5 else "end"
-    line = tag("path", d=f"M{number(x)} {number(TOP + 4)}V{number(height)}", class_="reference")
-    note = tag("text", text, x=x + (4 if level < 0.5 else -4), y=TOP + 9, text_anchor=anchor, class_="note")
+    line = tag("path", d=f"M{number(x)} {number(_ROWS_TOP - 10)}V{number(height)}", class_="reference")
+    note = tag("text", text, x=x + (4 if level < 0.5 else -4), y=_ROWS_TOP - 7, text_anchor=anchor, class_="note")
     group = tag("g", *parts, class_="s0")
     return picture(name, title, description, group, line, note, width=WIDTH, height=height + 4)
 
 
 def small_histogram(name: str, title: str, counts: Sequence[int]) -> Markup:
-    """Returns a histogram of sizes 0 ... ``D`` to be set beside others, its highest bar as high as the picture.
+    """Returns a histogram of sizes 0 ... ``D`` to be set beside others.
+
+    Heights are square roots of shares, so that few tokens of a size can be seen beside very many of another; the
+    highest bar is as high as the picture.
 
     Args:
         name: As in :func:`~pme_lightning.pages.charts.picture`.
@@ -96,7 +100,7 @@ def small_histogram(name: str, title: str, counts: Sequence[int]) -> Markup:
     base = _SMALL_HEIGHT - 14
     bars = []
     for size, count in enumerate(counts):
-        height = max(base * count / most * 0.96, 0.8 if count else 0.0)
+        height = base * 0.96 * sqrt(count / most)
         if height:
             said = tag("title", f"size {size}: {percent(count / total)} of {total:,} tokens")
             thick = max(width * 0.8, width - 2)
@@ -113,8 +117,8 @@ def small_histogram(name: str, title: str, counts: Sequence[int]) -> Markup:
             )
     last = len(counts) - 1
     labels = [
-        tag("text", "0", x=width / 2, y=_SMALL_HEIGHT - 2, text_anchor="middle"),
-        tag("text", str(last), x=_SMALL_WIDTH - width / 2, y=_SMALL_HEIGHT - 2, text_anchor="middle"),
+        tag("text", "0", x=1, y=_SMALL_HEIGHT - 2, text_anchor="start"),
+        tag("text", str(last), x=_SMALL_WIDTH - 1, y=_SMALL_HEIGHT - 2, text_anchor="end"),
     ]
     line = tag("path", d=f"M0 {number(base)}H{number(_SMALL_WIDTH)}", class_="axis")
     listed = ", ".join(f"{percent(count / total)} of size {size}" for size, count in enumerate(counts) if count)

@@ -13,8 +13,8 @@ from itertools import pairwise
 from pme_lightning.pages.markup import Markup, join, number, tag
 from pme_lightning.pages.scales import Axis
 
-WIDTH, HEIGHT = 400.0, 250.0
-LEFT, RIGHT, TOP, BOTTOM = 56.0, 14.0, 12.0, 42.0
+WIDTH, HEIGHT = 400.0, 264.0
+LEFT, RIGHT, TOP, BOTTOM = 56.0, 20.0, 26.0, 42.0
 COLOURS = 7
 _DASHES = (None, "7 4", "2 3", "9 3 2 3")
 _SHAPES = 6
@@ -71,6 +71,7 @@ class Plane:
             parts.append(tag("path", d=f"M{number(x)} {number(bottom)}v4", class_="axis"))
             parts.append(tag("text", self.x.format(tick), x=x, y=bottom + 17, text_anchor="middle"))
         parts.append(tag("path", d=f"M{number(self.left)} {number(bottom)}H{number(right)}", class_="axis"))
+        parts.append(tag("text", self.y.label, x=4, y=12, class_="label"))
         middle = (self.left + right) / 2
         parts.append(tag("text", self.x.label, x=middle, y=self.height - 6, text_anchor="middle", class_="label"))
         return join(parts)

@@ -56,6 +56,7 @@ def table(
     caption: str | None = None,
     text_columns: Sequence[int] = (),
     best: Sequence[tuple[int, int]] = (),
+    compact: bool = False,
 ) -> Markup:
     """Returns a table that scrolls by itself where the screen is narrower.
 
@@ -65,6 +66,7 @@ def table(
         caption: What the table shows.
         text_columns: Columns of words, which are not set like numbers and may wrap.
         best: Cells to point out, ``(row, column)``.
+        compact: Whether lines stand close together.
     """
 
     def kind(row: int, column: int) -> str | None:
@@ -86,10 +88,10 @@ def table(
         )
         for r, row in enumerate(rows)
     ]
-    said = None if caption is None else tag("caption", caption)
-    whole = tag("table", said, tag("thead", head), tag("tbody", join(lines)))
-    # A region that scrolls must be reachable with the keyboard.
-    return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption or "table")
+    whole = tag("table", tag("thead", head), tag("tbody", join(lines)), class_="compact" if compact else None)
+    # A region that scrolls must be reachable with the keyboard; the caption stays where it is.
+    region = tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption or "table")
+    return region if caption is None else tag("div", tag("p", caption, class_="caption"), region)
 
 
 def tiles(entries: Sequence[tuple[str, str, str]]) -> Markup:

@@ -12,7 +12,7 @@ from pme_lightning.pages.markup import Markup, tag
 from pme_lightning.pages.pareto_chart import Curve, Point, pareto_charts
 from pme_lightning.pages.saved_run import SavedRun, read_run
 from pme_lightning.pages.scales import percent
-from pme_lightning.pages.score_section import scores_of_run
+from pme_lightning.pages.search_section import search_of_run
 from pme_lightning.pages.size_section import sizes_of_run
 from pme_lightning.pages.training_section import training_of_run
 from pme_lightning.pages.written import write_page
@@ -34,16 +34,14 @@ def write_run_page(folder: str | Path, out: Path | None = None) -> Path:
 def run_page(run: SavedRun) -> str:
     """Returns the report of a run."""
     summary, found = run.summary, run.findings
-    criterion = (summary["search"] or {}).get("criterion", "The search")
-    sizes = found.get("sizes") or {}
-    scores = found.get("scores")
+    search, sizes = summary["search"], found.get("sizes") or {}
     return document(
         f"{summary['command']}: {summary['data']['name']} ({run.name})",
         _header(run),
         _result(summary),
         sizes_of_run(sizes) if sizes else None,
-        scores_of_run(scores, sizes, criterion) if scores else None,
-        training_of_run(found.get("curves") or {}, found.get("schedule"), summary["search"]),
+        search_of_run(search, found.get("schedule") or [], found.get("scores"), sizes) if search else None,
+        training_of_run(found.get("curves") or {}),
         None if sizes or not found else _fields(found["fields"]),
         _repeat(run),
     )

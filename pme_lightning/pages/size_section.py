@@ -13,6 +13,7 @@ from pme_lightning.pages.scales import Axis, linear_axis, percent, short_count
 # So many fields have their histogram in sight, and so many their bar: those with the most parameters.
 _HISTOGRAMS = 12
 _BARS = 60
+_FEW = 14
 Facts = dict[str, Any]
 
 
@@ -28,9 +29,12 @@ def sizes_of_run(sizes: dict[str, Facts]) -> Markup:
 
 
 def _of_budget(name: str, facts: Facts) -> list[Markup]:
-    pictures = tag("div", _histogram(name, facts), _density(name, facts), class_="figures")
-    fields = tag("div", _bars(name, facts), _fields(facts), class_="beside")
-    return [pictures, *_field_histograms(name, facts), tag("h3", "Field by field"), fields]
+    pictures, bars = [_histogram(name, facts), _density(name, facts)], _bars(name, facts)
+    # Few bars are a picture like the others; many are as long as the table of the fields.
+    few = len(facts["fields"]) <= _FEW
+    top = tag("div", *pictures, bars if few else None, class_="figures")
+    fields = _fields(facts) if few else tag("div", bars, _fields(facts, compact=True), class_="beside")
+    return [top, *_field_histograms(name, facts), tag("h3", "Field by field"), fields]
 
 
 def band_name(band: Facts) -> str:
@@ -53,7 +57,7 @@ def _histogram(name: str, facts: Facts) -> Markup:
         ["size", "tokens", "share"], [[str(s), f"{n:,}", f"{n / tokens:.2%}"] for s, n in enumerate(counts)]
     )
     title = "Sizes of all tokens"
-    svg = histogram(f"{name}-histogram", title, said, shares, names, "size", "of tokens")
+    svg = histogram(f"{name}-histogram", title, said, shares, names, "size", "share of tokens")
     return figure(title, svg, said, numbers=numbers)
 
 
@@ -96,8 +100,11 @@ def _field_histograms(name: str, facts: Facts) -> list[Markup]:
     def small(numbers: list[int]) -> Markup:
         return tag("div", *(_small(f"{name}-field{f}", facts["fields"][f]) for f in numbers), class_="small")
 
-    note = f"The {len(first)} with the most parameters come first. " if rest else ""
-    said = tag("p", f"{note}Sizes 0 … {facts['embedding_dim']} across; the highest bar of each field is as high.")
+    note = f"The {len(first)} fields with the most parameters come first. " if rest else ""
+    said = tag(
+        "p",
+        f"{note}Sizes 0 … {facts['embedding_dim']} across; upward the square root of the share of a field's tokens.",
+    )
     shown = [tag("h3", "Sizes in each field"), said, small(sorted(first))]
     if rest:
         shown.append(details(f"{len(rest)} more fields", small(sorted(rest))))
@@ -131,15 +138,15 @@ def _bars(name: str, facts: Facts) -> Markup:
     return figure(title, svg, said)
 
 
-def _fields(facts: Facts) -> Markup:
+def _fields(facts: Facts, compact: bool = False) -> Markup:
     rows = [
         [
             field["name"],
             f"{field['tokens']:,}",
             f"{field['mean_size']:.2f}",
+            percent(field["kept"]),
             f"{field['full_parameters']:,}",
             f"{field['parameters']:,}",
-            percent(field["kept"]),
         ]
         for field in facts["fields"]
     ]
@@ -149,16 +156,17 @@ def _fields(facts: Facts) -> Markup:
             "all",
             f"{facts['tokens']:,}",
             f"{total:.2f}",
+            percent(facts["kept"]),
             f"{facts['full_parameters']:,}",
             f"{facts['parameters']:,}",
-            percent(facts["kept"]),
         ]
     )
     return table(
-        ["field", "tokens", "mean size", "before", "after", "kept"],
+        ["field", "tokens", "mean size", "kept", "before", "after"],
         rows,
         "Per-token parameters before and after, first-order weights included; the projection that all share is not.",
         text_columns=(0,),
+        compact=compact,
     )
 
 

@@ -1,31 +1,25 @@
-"""How training went: validation and loss over the epochs of each phase, and how far the search had pruned when."""
+"""How training went: validation and loss over the epochs of each phase."""
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 from pme_lightning.pages.charts import Series, legend, line_chart
 from pme_lightning.pages.elements import figure, metric, section, table
 from pme_lightning.pages.markup import Markup, tag
-from pme_lightning.pages.scales import linear_axis, percent
+from pme_lightning.pages.scales import linear_axis, log_axis
 
 Curves = dict[str, dict[str, list[list[float]]]]
 
 
-def training_of_run(curves: Curves, schedule: list[list[float]] | None, search: dict[str, Any] | None) -> Markup:
-    """Returns the section.
-
-    Args:
-        curves: As in ``findings.json``.
-        schedule: The same; ``None`` without a search.
-        search: The block of ``summary.json``; ``None`` without a search.
-    """
+def training_of_run(curves: Curves) -> Markup:
+    """Returns the section; ``curves``: as in ``findings.json``."""
     fits = {phase: curve for phase, curve in curves.items() if curve["valid"]}
     pictures = [
         _validation(fits, 1, "AUC", max) if fits else None,
         _validation(fits, 2, "logloss", min) if fits else None,
         _loss({phase: curve for phase, curve in curves.items() if curve["loss"]}),
-        _schedule(schedule, search) if schedule and search and search["epochs"] else None,
     ]
     if all(picture is None for picture in pictures):
         return Markup("")
@@ -52,10 +46,10 @@ def _validation(fits: Curves, index: int, name: str, best: Any) -> Markup:
         for phase in fits
     ]
     found = {each.name: best(each.points, key=lambda point: point[1]) for each in series}
-    said = "Best: " + ", ".join(f"{who} {metric(y)} after epoch {_epoch(x)}" for who, (x, y) in found.items()) + "."
+    said = "Best: " + ", ".join(f"{who} {metric(y)} after epoch {epoch(x)}" for who, (x, y) in found.items()) + "."
     x = linear_axis("epochs", [0.0, *(point[0] for each in series for point in each.points)], low=0.0)
     y = linear_axis(f"validation {name}", [point[1] for each in series for point in each.points])
-    rows = [[each.name, _epoch(point[0]), metric(point[1])] for each in series for point in each.points]
+    rows = [[each.name, epoch(point[0]), metric(point[1])] for each in series for point in each.points]
     title = f"Validation {name}"
     svg = line_chart(f"training-{name.lower()}", title, said, series, x, y)
     return figure(title, svg, said, legend(series), table(["model", "epoch", name], rows))
@@ -70,11 +64,18 @@ def _loss(curves: Curves) -> Markup | None:
         for phase, curve in curves.items()
     ]
     x = linear_axis("epochs", [0.0, *(point[0] for each in series for point in each.points)], low=0.0)
-    y = linear_axis("training loss", [point[1] for each in series for point in each.points])
+    losses = [point[1] for each in series for point in each.points]
+    # A first loss far above the others would press those into one line.
+    spread = min(losses) > 0 and max(losses) > 5 * median(losses)
+    y = (
+        log_axis("training loss (logarithmic)", losses, "{:g}".format)
+        if spread
+        else linear_axis("training loss", losses)
+    )
     last = ", ".join(f"{each.name} {metric(each.points[-1][1])}" for each in series)
     said = f"Mean log loss of the training rows, before the step they bring; at the end: {last}."
     rows = [
-        [each.name, _epoch(point[0]), metric(point[1])]
+        [each.name, epoch(point[0]), metric(point[1])]
         for each in series
         for point in each.points[:: max(1, len(each.points) // 20)]
     ]
@@ -83,22 +84,15 @@ def _loss(curves: Curves) -> Markup | None:
     return figure(title, svg, said, legend(series), table(["phase", "epoch", "loss"], rows))
 
 
-def _schedule(schedule: list[list[float]], search: dict[str, Any]) -> Markup:
-    steps = schedule[-1][0] or 1
-    points = [(0.0, 1.0), *((step / steps * search["epochs"], kept) for step, kept in schedule)]
-    times = "once" if len(schedule) == 1 else f"{len(schedule)} times"
-    said = (
-        f"Kept of the per-token values: pruned {times} in {_epoch(search['epochs'])} epochs of search, "
-        f"to {percent(schedule[-1][1])} at the end."
-    )
-    x = linear_axis("epochs of the search", [0.0, search["epochs"]], low=0.0)
-    y = linear_axis("kept", [0.0, 1.0], low=0.0, high=1.0, percent=True)
-    rows = [[f"{step:,}", f"{step / steps * search['epochs']:.2f}", percent(kept)] for step, kept in schedule]
-    title = "Schedule of the search"
-    series = [Series("kept", points, 2, steps=True, markers=len(points) < 30)]
-    svg = line_chart("training-schedule", title, said, series, x, y)
-    return figure(title, svg, said, numbers=table(["step", "epoch", "kept"], rows))
+def epoch(number: float) -> str:
+    """Returns how many epochs, with two decimals at most."""
+    return f"{number:.2f}".rstrip("0").rstrip(".")
 
 
-def _epoch(epochs: float) -> str:
-    return f"{epochs:.2f}".rstrip("0").rstrip(".")
+def epochs(number: float) -> str:
+    """Returns a number of epochs in words.
+
+    >>> epochs(1.0), epochs(0.5), epochs(4.6875)
+    ('1 epoch', '0.5 epochs', '4.69 epochs')
+    """
+    return f"{epoch(number)} epoch{'' if number == 1 else 's'}"

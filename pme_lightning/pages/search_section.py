@@ -1,4 +1,4 @@
-"""What the search decided by: how scores are spread over axes and values."""
+"""How the search went: how its scores are spread over axes and values, and how far it had pruned when."""
 
 from __future__ import annotations
 
@@ -10,21 +10,29 @@ from pme_lightning.pages.charts import Series, line_chart
 from pme_lightning.pages.elements import figure, section, table
 from pme_lightning.pages.markup import Markup, tag
 from pme_lightning.pages.scales import linear_axis, percent
+from pme_lightning.pages.training_section import epochs
 
 
-def scores_of_run(scores: dict[str, Any], sizes: dict[str, Any], criterion: str) -> Markup:
+def search_of_run(
+    search: dict[str, Any], schedule: list[list[float]], scores: dict[str, Any] | None, sizes: dict[str, Any]
+) -> Markup:
     """Returns the section.
 
     Args:
-        scores: As in ``findings.json``.
+        search: The block of ``summary.json``.
+        schedule: As in ``findings.json``; empty where nothing is known of it.
+        scores: The same; ``None`` where nothing is known of them.
         sizes: The same, of each budget.
-        criterion: What scored.
     """
-    if not scores["curve"]:
-        return section("Scores", tag("p", f"{criterion} gave no value a score above 0."))
-    pictures = tag("div", _axes(scores), _curve(scores, sizes), class_="figures")
-    said = tag("p", f"{criterion} scores every value of every token; the budget goes to the best.")
-    return section("Scores", said, pictures)
+    scored = bool(scores and scores["curve"])
+    pictures = [
+        _axes(scores) if scores and scored else None,
+        _curve(scores, sizes) if scores and scored else None,
+        _schedule(schedule, search) if schedule and search["epochs"] else None,
+    ]
+    said = f"{search['criterion']} scored every value of every token, and the budget went to the best"
+    said += f": {epochs(search['epochs'])} of search in {search['seconds']:.1f} seconds."
+    return section("Search", tag("p", said), tag("div", *pictures, class_="figures"))
 
 
 def _axes(scores: dict[str, Any]) -> Markup:
@@ -40,7 +48,7 @@ def _axes(scores: dict[str, Any]) -> Markup:
         [[name, f"{each:.4g}", f"{each / total:.2%}"] for name, each in zip(names, sums, strict=True)],
     )
     title = "Score of each axis"
-    svg = histogram("scores-axes", title, said, shares, names, "axis", "of all scores")
+    svg = histogram("scores-axes", title, said, shares, names, "axis", "share of all scores")
     return figure(title, svg, said, numbers=numbers)
 
 
@@ -60,6 +68,23 @@ def _curve(scores: dict[str, Any], sizes: dict[str, Any]) -> Markup:
     thinned = rows[:: max(1, len(rows) // 20)]
     numbers = table(["best values", "of all scores", "lowest score"], thinned)
     return figure(title, line_chart("scores-curve", title, said, series, x, y), said, numbers=numbers)
+
+
+def _schedule(schedule: list[list[float]], search: dict[str, Any]) -> Markup:
+    steps = schedule[-1][0] or 1
+    points = [(0.0, 1.0), *((step / steps * search["epochs"], kept) for step, kept in schedule)]
+    times = "once" if len(schedule) == 1 else f"{len(schedule)} times"
+    said = (
+        f"Kept of the per-token values: pruned {times} in {epochs(search['epochs'])} of search, "
+        f"to {percent(schedule[-1][1])} at the end."
+    )
+    x = linear_axis("epochs of the search", [0.0, search["epochs"]], low=0.0)
+    y = linear_axis("kept", [0.0, 1.0], low=0.0, high=1.0, percent=True)
+    rows = [[f"{step:,}", f"{step / steps * search['epochs']:.2f}", percent(kept)] for step, kept in schedule]
+    title = "Schedule of the search"
+    series = [Series("kept", points, 2, steps=True, markers=len(points) < 30)]
+    svg = line_chart("training-schedule", title, said, series, x, y)
+    return figure(title, svg, said, numbers=table(["step", "epoch", "kept"], rows))
 
 
 def _share_at(points: list[tuple[float, float]], fraction: float) -> float:
