@@ -9,7 +9,6 @@ import base64
 import json
 import os
 import select
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -51,11 +50,19 @@ class Chromium:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         read_by_browser, self._to = os.pipe()
         self._from, written_by_browser = os.pipe()
-        # The browser reads from descriptor 3 and writes to 4.
-        ends = f'exec {shlex.quote(path)} "$@" 3<&{read_by_browser} 4>&{written_by_browser}'
+
+        def hand_over() -> None:
+            # The browser reads from descriptor 3 and writes to 4; neither may be closed by taking the other's place.
+            ends = [os.dup(read_by_browser), os.dup(written_by_browser)]
+            while any(end in (3, 4) for end in ends):
+                ends = [os.dup(end) for end in ends]
+            os.dup2(ends[0], 3)
+            os.dup2(ends[1], 4)
+
         self._process = subprocess.Popen(
-            ["sh", "-c", ends, "sh", *_OPTIONS, f"--user-data-dir={self._profile.name}", "about:blank"],
-            pass_fds=(read_by_browser, written_by_browser),
+            [path, *_OPTIONS, f"--user-data-dir={self._profile.name}", "about:blank"],
+            preexec_fn=hand_over,
+            pass_fds=(3, 4),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

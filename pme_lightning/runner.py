@@ -146,7 +146,7 @@ class Runner:
                 raise
             folder = report.shown(self.folder.path)
             kept = f"what was done so far is in {folder}"
-            if self.command not in _USES_CHECKPOINT:
+            if self.command not in _USES_CHECKPOINT and not (self.folder.path / "summary.json").is_file():
                 kept += f"; the same command with resume={folder} goes on"
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(kept) from None

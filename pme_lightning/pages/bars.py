@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from math import sqrt
 
 from pme_lightning.pages.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plane, marker, picture
+from pme_lightning.pages.labels import shortened
 from pme_lightning.pages.markup import Markup, join, number, tag
 from pme_lightning.pages.scales import Axis, linear_axis, percent
 
 ROW_HEIGHT = 19.0
 _ROWS_TOP = 28.0
-_NAME_WIDTH, _TEXT_WIDTH = 118.0, 46.0
+_NAME_WIDTH, _NAME_LETTERS, _TEXT_WIDTH = 118.0, 17.0, 46.0
 _SMALL_WIDTH, _SMALL_HEIGHT = 150.0, 74.0
 
 
@@ -71,7 +72,9 @@ def row_bars(
     parts = []
     for i, (row, share) in enumerate(rows):
         y = _ROWS_TOP - 2 + i * ROW_HEIGHT
-        label = tag("text", tag("title", row), shortened(row, 18), x=_NAME_WIDTH, y=y + 13, text_anchor="end")
+        label = tag(
+            "text", tag("title", row), shortened(row, _NAME_LETTERS), x=_NAME_WIDTH, y=y + 13, text_anchor="end"
+        )
         whole = tag("rect", x=left, y=y + 3, width=right - left, height=ROW_HEIGHT - 6, class_="empty")
         part = tag("rect", x=left, y=y + 3, width=(right - left) * share, height=ROW_HEIGHT - 6, class_="bar")
         parts.append(join([label, whole, part, tag("text", percent(share), x=right + 5, y=y + 13)]))
@@ -201,12 +204,3 @@ def density_legend() -> Markup:
     line = [tag("path", d="M1 8H27", class_="line"), tag("path", d=marker(0, 14, 8, r=2.6), class_="marker")]
     mean = tag("svg", *line, viewBox="0 0 28 16", aria_hidden="true", class_="key s1")
     return tag("ul", tag("li", shade, "few to all tokens of a column"), tag("li", mean, "mean size"), class_="legend")
-
-
-def shortened(text: str, length: int) -> str:
-    """Returns a text of at most so many characters.
-
-    >>> shortened("a_rather_long_name", 9)
-    'a_rather…'
-    """
-    return text if len(text) <= length else text[: length - 1] + "…"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from pme_lightning.pages.labels import Labels
 from pme_lightning.pages.markup import Markup, join, number, tag
 from pme_lightning.pages.scales import Axis
 
@@ -121,47 +122,45 @@ def line_chart(
     """
     plane = Plane(x, y)
     parts = [plane.frame()]
-    for level, text in references:
-        if not y.low <= level <= y.high:
-            continue
-        _, height = plane.at(x.low, level)
+    lines = [[plane.at(*point) for point in each.points] for each in series]
+    levels = [(plane.at(x.low, level)[1], text) for level, text in references if y.low <= level <= y.high]
+    frame = (LEFT, TOP - 12, WIDTH, HEIGHT - BOTTOM)
+    labels = Labels(frame, [*lines, *([(LEFT, height), (WIDTH - RIGHT, height)] for height, _ in levels)])
+    for height, _ in levels:
         parts.append(tag("path", d=f"M{number(LEFT)} {number(height)}H{number(WIDTH - RIGHT)}", class_="reference"))
-        # Above the line, unless that is beyond the picture.
-        above = height - 5 if height > TOP + 14 else height + 14
-        parts.append(tag("text", text, x=LEFT + 6, y=above, class_="note"))
-    parts += [_drawn(each, plane) for each in series]
+    parts += [_drawn(each, places, plane) for each, places in zip(series, lines, strict=True)]
+    # Texts come last: nothing is drawn over them.
+    for height, text in levels:
+        parts.append(_note(labels.along(height, text), text))
+    for each, places in zip(series, lines, strict=True):
+        for place, text in zip(places, each.labels, strict=False):
+            if text:
+                parts.append(_note(labels.beside(*place, text), text))
     labelled = f"{title}; {y.label} over {x.label}"
     return picture(name, labelled, description, *parts, width=WIDTH, height=HEIGHT)
 
 
-def _drawn(series: Series, plane: Plane) -> Markup:
-    places = [plane.at(*point) for point in series.points]
+def _note(place: tuple[float, float], text: str) -> Markup:
+    return tag("text", text, x=place[0], y=place[1], class_="note")
+
+
+def _drawn(series: Series, places: Sequence[tuple[float, float]], plane: Plane) -> Markup:
     parts: list[Markup] = []
     if series.line and len(places) > 1:
         d = f"M{_point(places[0])}"
         for _, after in pairwise(places):
             d += (f"H{number(after[0])}" if series.steps else "") + f"L{_point(after)}"
-        dashes = _DASHES[series.style // COLOURS % len(_DASHES)]
-        parts.append(tag("path", d=d, class_="line", stroke_dasharray=dashes))
+        parts.append(tag("path", d=d, class_="line", stroke_dasharray=_dashes(series)))
     if series.markers or len(places) == 1:
         for i, (point, place) in enumerate(zip(series.points, places, strict=True)):
             label = series.labels[i] if series.labels else ""
             said = f"{series.name}{' ' + label if label else ''}: {plane.x.format(point[0])}, {point[1]:.4g}"
             parts.append(tag("path", tag("title", said), d=marker(series.style, *place), class_="marker"))
-    for place, label in zip(places, series.labels, strict=False):
-        if label:
-            end = place[0] > plane.width - RIGHT - 60
-            parts.append(
-                tag(
-                    "text",
-                    label,
-                    x=place[0] + (-7 if end else 7),
-                    y=place[1] + 14,
-                    text_anchor="end" if end else "start",
-                    class_="note",
-                )
-            )
     return tag("g", *parts, class_=f"s{series.style % COLOURS}")
+
+
+def _dashes(series: Series) -> str | None:
+    return _DASHES[series.style // COLOURS % len(_DASHES)]
 
 
 def marker(style: int, x: float, y: float, r: float = 3.6) -> str:
@@ -190,8 +189,7 @@ def legend(series: Sequence[Series]) -> Markup | None:
     for each in series:
         parts = []
         if each.line:
-            dashes = _DASHES[each.style // COLOURS % len(_DASHES)]
-            parts.append(tag("path", d="M1 8H27", class_="line", stroke_dasharray=dashes))
+            parts.append(tag("path", d="M1 8H27", class_="line", stroke_dasharray=_dashes(each)))
         if each.markers:
             parts.append(tag("path", d=marker(each.style, 14, 8), class_="marker"))
         key = tag("svg", *parts, viewBox="0 0 28 16", aria_hidden="true", class_=f"key s{each.style % COLOURS}")

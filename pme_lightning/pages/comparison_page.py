@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 from urllib.parse import quote
 
 from pme_lightning.pages.elements import document, metric, section, table
-from pme_lightning.pages.markup import Child, Markup, tag
+from pme_lightning.pages.markup import Child, Markup, join, tag
 from pme_lightning.pages.pareto_chart import Curve, Point, pareto_charts
-from pme_lightning.pages.run_page import FILE, class_name, full_size, points
+from pme_lightning.pages.result_section import full_size, points
+from pme_lightning.pages.run_page import FILE, class_name
 from pme_lightning.pages.saved_run import SavedRun
 
+FULL_SIZE = "full size"
 # Keys that differ between any two runs and say nothing about them.
 _OF_THE_RUN = ("run_dir", "resume")
 
@@ -25,14 +28,14 @@ def comparison_page(runs: Sequence[SavedRun], place: Path) -> str:
         runs: At least two, in the order to show them.
         place: Where the page will be, for links to the runs' own reports.
     """
-    names = run_names(runs)
+    groups = _same_rows(runs)
+    names = dict(zip((run.path for run in runs), run_names(runs), strict=True))
     return document(
         f"{len(runs)} runs compared",
-        tag("header", tag("h1", f"{len(runs)} runs compared"), tag("p", _told(runs))),
-        _other_data(runs, names),
-        _curves(runs, names),
-        _results(runs, names, place),
-        _differences(runs, names),
+        tag("header", tag("h1", f"{len(runs)} runs compared"), _told(groups)),
+        *_curves(groups, names),
+        _results(groups, names, place),
+        _differences(runs, list(names.values())),
     )
 
 
@@ -59,83 +62,91 @@ def config_differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[str]
     }
 
 
-def _told(runs: Sequence[SavedRun]) -> str:
-    sets = dict.fromkeys(run.summary["data"]["name"] for run in runs)
-    return f"data: {', '.join(sets)}"
+def _told(groups: Sequence[Sequence[SavedRun]]) -> Markup:
+    told = "; ".join(_data_of(group[0]) for group in groups)
+    if len(groups) == 1:
+        return tag("p", f"data: {told}")
+    warning = "The runs were not all tested on the same rows: AUC and logloss compare within a data set only."
+    return join([tag("p", f"data: {told}"), tag("p", tag("strong", warning), role="note")])
 
 
-def _other_data(runs: Sequence[SavedRun], names: list[str]) -> Markup | None:
-    """Warns where test rows are not the same, so that nobody compares their AUC."""
+def _data_of(run: SavedRun) -> str:
+    data = run.summary["data"]
+    tested = data["rows"].get("test")
+    return data["name"] if tested is None else f"{data['name']}, {tested:,} test rows"
 
-    def rows(run: SavedRun) -> tuple[Any, ...]:
+
+def _same_rows(runs: Sequence[SavedRun]) -> list[list[SavedRun]]:
+    """Returns the runs whose test rows are the same, as far as can be told, together."""
+    groups: dict[tuple[Any, ...], list[SavedRun]] = {}
+    for run in runs:
         data = run.summary["data"]
-        return data["name"], data["rows"].get("test"), data.get("best_auc")
-
-    other = [name for name, run in zip(names, runs, strict=True) if rows(run) != rows(runs[0])]
-    if not other:
-        return None
-    said = f"Not the test rows of {names[0]}: {', '.join(other)}. Their AUC and logloss do not compare with its."
-    return tag("p", tag("strong", said), role="note")
+        groups.setdefault((data["name"], data["rows"].get("test"), data.get("best_auc")), []).append(run)
+    return list(groups.values())
 
 
-def _curves(runs: Sequence[SavedRun], names: list[str]) -> Markup | None:
-    curves = []
-    fulls: dict[Point, None] = {}
-    for i, (run, name) in enumerate(zip(runs, names, strict=True)):
-        found = points(run.summary)
-        full = full_size(run.summary)
-        if full:
-            fulls[full] = None
-        if found:
-            curves.append(Curve(name, found, i))
-    if not curves:
-        return None
-    # One level to compare with, where all runs agree on it; otherwise each is a point of its own.
-    level = next(iter(fulls)) if len(fulls) == 1 else None
-    if len(fulls) > 1:
-        curves.append(Curve("full size beside a run", [Point("", p.kept, p.auc, p.logloss) for p in fulls], len(runs)))
-    return section("Accuracy over size", pareto_charts(curves, level, front=True))
+def _curves(groups: Sequence[Sequence[SavedRun]], names: dict[Path, str]) -> list[Markup]:
+    sections = []
+    for g, group in enumerate(groups):
+        curves = []
+        fulls: dict[Point, None] = {}
+        for i, run in enumerate(group):
+            if full := full_size(run.summary):
+                fulls[full] = None
+            if found := points(run.summary):
+                curves.append(Curve(names[run.path], found, i))
+        # One level to compare with, where all runs agree on it; otherwise each is a point of its own.
+        level = next(iter(fulls)) if len(fulls) == 1 else None
+        if len(fulls) > 1:
+            beside = [Point("", point.kept, point.auc, point.logloss) for point in fulls]
+            curves.append(Curve("full size, beside a run", beside, len(group), joined=False))
+        if curves:
+            heading = "Accuracy over size" if len(groups) == 1 else f"Accuracy over size: {_data_of(group[0])}"
+            sections.append(section(heading, pareto_charts(f"pareto{g}", curves, level, front=True)))
+    return sections
 
 
-def _results(runs: Sequence[SavedRun], names: list[str], place: Path) -> Markup:
+def _results(groups: Sequence[Sequence[SavedRun]], names: dict[Path, str], place: Path) -> Markup:
     header = ["run", "command", "backbone", "criterion", "budget", "kept", "bytes", "test AUC", "logloss"]
     header += ["search s", "training s"]
     rows: list[list[Child]] = []
-    values: list[tuple[float | None, float | None]] = []
-    for run, name in zip(runs, names, strict=True):
-        for label, model in _models(run.summary):
-            test = model["test"] or {}
-            values.append((test.get("auc"), test.get("logloss")))
-            search = run.summary["search"] if label != "full size" else None
-            rows.append(
-                [
-                    _link(run, name, place),
-                    run.summary["command"],
-                    class_name(run.config, "backbone") or "-",
-                    search["criterion"] if search else "-",
-                    label,
-                    f"{model['embedding']['fraction']:.1%}",
-                    f"{model['embedding']['bytes']:,}",
-                    metric(test.get("auc")),
-                    metric(test.get("logloss")),
-                    f"{search['seconds']:.1f}" if search else "-",
-                    f"{model['finetune']['seconds']:.1f}" if model["finetune"] else "-",
-                ]
-            )
-    best = []
-    for column, (index, choose) in ((7, (0, max)), (8, (1, min))):
-        measured = [value[index] for value in values if value[index] is not None]
-        if measured:
-            best += [(r, column) for r, value in enumerate(values) if value[index] == choose(measured)]
+    best: list[tuple[int, int]] = []
+    for group in groups:
+        first = len(rows)
+        measured: list[tuple[float | None, float | None]] = []
+        for run in group:
+            for label, model in _models(run.summary):
+                test = model["test"] or {}
+                measured.append((test.get("auc"), test.get("logloss")))
+                rows.append([_link(run, names[run.path], place), *_cells(run, label, model)])
+        for column, index, choose in ((7, 0, max), (8, 1, min)):
+            values = [each[index] for each in measured if each[index] is not None]
+            best += [(first + r, column) for r, each in enumerate(measured) if values and each[index] == choose(values)]
     return section("Results", table(header, rows, "Every model of every run; the best is set in bold", (0,), best))
+
+
+def _cells(run: SavedRun, label: str, model: dict[str, Any]) -> list[Child]:
+    test, search = model["test"] or {}, run.summary["search"] if label != FULL_SIZE else None
+    return [
+        run.summary["command"],
+        class_name(run.config, "backbone") or "-",
+        search["criterion"] if search else "-",
+        label,
+        f"{model['embedding']['fraction']:.1%}",
+        f"{model['embedding']['bytes']:,}",
+        metric(test.get("auc")),
+        metric(test.get("logloss")),
+        f"{search['seconds']:.1f}" if search else "-",
+        f"{model['finetune']['seconds']:.1f}" if model["finetune"] else "-",
+    ]
 
 
 def _models(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     budget = (summary["search"] or {}).get("budget")
     whole = summary["embedding"]["parameters"] == summary["embedding"]["full_parameters"]
     own = [(point["budget"], point) for point in summary.get("pareto") or []]
-    own = own or [("full size" if whole else budget or "-", summary)]
-    return [*own, *([("full size", summary["baseline"])] if summary["baseline"] else [])]
+    own = own or [(FULL_SIZE if whole else budget or "-", summary)]
+    return [*own, *([(FULL_SIZE, summary["baseline"])] if summary["baseline"] else [])]
 
 
 def _link(run: SavedRun, name: str, place: Path) -> Markup:
@@ -164,8 +175,4 @@ def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _shown(value: Any) -> str:
-    return (
-        {None: "null", True: "true", False: "false"}.get(value, str(value))
-        if not isinstance(value, (list, dict))
-        else str(value)
-    )
+    return value if isinstance(value, str) else json.dumps(value)

@@ -36,22 +36,25 @@ class Curve:
         name: Of the run.
         points: Its models.
         style: A number that colour and shape follow from.
+        joined: Whether a line goes from each to the next.
     """
 
     name: str
     points: list[Point]
     style: int
+    joined: bool = True
 
 
-def pareto_charts(curves: Sequence[Curve], full: Point | None, front: bool = False) -> Markup:
+def pareto_charts(name: str, curves: Sequence[Curve], full: Point | None, front: bool = False) -> Markup:
     """Returns two pictures: test AUC and test logloss over the fraction kept.
 
     Args:
+        name: Unique in the page.
         curves: At least one, with at least one point in all.
         full: The full-size model to compare with, drawn as a level; ``None`` for none.
         front: Whether to draw the best that can be had at each size.
     """
-    pictures = [_chart(curves, full, front, name, better) for name, better in (("AUC", 1), ("logloss", -1))]
+    pictures = [_chart(name, curves, full, front, metric, better) for metric, better in (("AUC", 1), ("logloss", -1))]
     return tag("div", *pictures, class_="figures")
 
 
@@ -70,7 +73,7 @@ def pareto_front(points: Sequence[Point], metric: str, better: int) -> list[Poin
     return front
 
 
-def _chart(curves: Sequence[Curve], full: Point | None, front: bool, name: str, better: int) -> Markup:
+def _chart(page_name: str, curves: Sequence[Curve], full: Point | None, front: bool, name: str, better: int) -> Markup:
     metric = name.lower()
     everything = [point for curve in curves for point in curve.points]
     series = [
@@ -78,7 +81,7 @@ def _chart(curves: Sequence[Curve], full: Point | None, front: bool, name: str, 
             curve.name,
             sorted((point.kept, getattr(point, metric)) for point in curve.points),
             curve.style,
-            line=len(curve.points) > 1,
+            line=curve.joined and len(curve.points) > 1,
             labels=[point.label for point in sorted(curve.points, key=lambda p: (p.kept, getattr(p, metric)))],
         )
         for curve in curves
@@ -97,5 +100,5 @@ def _chart(curves: Sequence[Curve], full: Point | None, front: bool, name: str, 
     if full:
         said += f" The full-size model reaches {getattr(full, metric):.4f}."
     title = f"Test {name} over size"
-    svg = line_chart(f"pareto-{metric}", title, said, drawn, x, y, level)
+    svg = line_chart(f"{page_name}-{metric}", title, said, drawn, x, y, level)
     return figure(title, svg, said, legend(drawn))

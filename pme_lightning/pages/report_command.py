@@ -25,6 +25,8 @@ def report(line: CommandLine) -> None:
         BadInput: A folder is none of a finished run, or the place cannot be written to.
     """
     folders, out = line.folders, None
+    if line.flags:
+        raise BadInput(f"report: {line.flags[0]} does not go with this command; it takes folders and out=FILE")
     others = [*line.choices.items(), *(("config", file) for file in line.files), *line.overrides]
     for key, value in others:
         if key != "out":

@@ -84,10 +84,16 @@ def log_axis(label: str, values: Sequence[float], format: Format, high: float | 
         format: Writes a value.
         high: Where it ends; ``None``: somewhat above the values.
     """
-    least, most = min(values), max(values) if high is None else high
-    least, most = least / 1.25, most if high is not None else most * 1.25
-    decades = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
-    ticks = [m * 10.0**d for d in decades for m in (1, 2, 5) if least <= m * 10.0**d <= most * (1 + 1e-9)]
+    least = min(values) / 1.25
+    most = max(values) * 1.25 if high is None else high
+    decades = range(math.floor(math.log10(least)) - 1, math.ceil(math.log10(most)) + 2)
+    round_values = [m * 10.0**d for d in decades for m in (1, 2, 5)]
+    ticks = [tick for tick in round_values if least <= tick <= most * (1 + 1e-9)]
+    if len(ticks) < 2:
+        # Nothing round is near: the axis reaches out to what is.
+        least = max(tick for tick in round_values if tick <= least)
+        most = min(tick for tick in round_values if tick >= most) if high is None else high
+        ticks = [tick for tick in round_values if least <= tick <= most]
     if len(ticks) > 8:
         ticks = [tick for tick in ticks if f"{tick:e}".startswith("1")]
     return Axis(label, least, most, log=True, ticks=ticks, format=format)
@@ -127,6 +133,6 @@ def percent(value: float) -> str:
 
 def _decimals(step: float, percent: bool) -> Format:
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    if digits < 6 and not math.isclose(step * 10**digits, round(step * 10**digits), abs_tol=1e-6):
+    if digits < 9 and not math.isclose(step * 10**digits, round(step * 10**digits), abs_tol=1e-6):
         digits += 1
     return lambda value: f"{value * 100:.{digits}f}%" if percent else f"{value:,.{digits}f}"

@@ -54,6 +54,8 @@ def _axes(scores: dict[str, Any]) -> Markup:
 
 def _curve(scores: dict[str, Any], sizes: dict[str, Any]) -> Markup:
     points = [(fraction, share) for fraction, share, _ in scores["curve"]]
+    if points[-1][0] < 1:
+        points.append((1.0, 1.0))  # the others have a score of 0
     marks = [(facts["kept"], _share_at(points, facts["kept"])) for facts in sizes.values()]
     half = next(fraction for fraction, share in points if share >= 0.5)
     said = f"Half of the sum of all scores lies in the best {percent(half)} of the values."
@@ -73,11 +75,8 @@ def _curve(scores: dict[str, Any], sizes: dict[str, Any]) -> Markup:
 def _schedule(schedule: list[list[float]], search: dict[str, Any]) -> Markup:
     steps = schedule[-1][0] or 1
     points = [(0.0, 1.0), *((step / steps * search["epochs"], kept) for step, kept in schedule)]
-    times = "once" if len(schedule) == 1 else f"{len(schedule)} times"
-    said = (
-        f"Kept of the per-token values: pruned {times} in {epochs(search['epochs'])} of search, "
-        f"to {percent(schedule[-1][1])} at the end."
-    )
+    said = f"After {epochs(search['epochs'])} of search {percent(schedule[-1][1])} of the per-token values are kept"
+    said += ", in one pruning." if len(schedule) == 1 else "."
     x = linear_axis("epochs of the search", [0.0, search["epochs"]], low=0.0)
     y = linear_axis("kept", [0.0, 1.0], low=0.0, high=1.0, percent=True)
     rows = [[f"{step:,}", f"{step / steps * search['epochs']:.2f}", percent(kept)] for step, kept in schedule]

@@ -9,6 +9,7 @@ from pme_lightning.pages.charts import Series, legend, line_chart
 from pme_lightning.pages.elements import details, figure, section, table
 from pme_lightning.pages.markup import Markup, tag
 from pme_lightning.pages.scales import Axis, linear_axis, percent, short_count
+from pme_lightning.pages.training_section import styles
 
 # So many fields have their histogram in sight, and so many their bar: those with the most parameters.
 _HISTOGRAMS = 12
@@ -25,7 +26,7 @@ def sizes_of_run(sizes: dict[str, Facts]) -> Markup:
         details(f"the sizes of budget {name}", *_of_budget(f"sizes{i}", facts))
         for i, (name, facts) in enumerate(sizes.items())
     ]
-    return section("Sizes", tag("div", _means(sizes), class_="figures"), _kept_by_budget(sizes), *folded)
+    return section("Sizes", tag("div", _means(sizes), _kept_by_budget(sizes), class_="beside"), *folded)
 
 
 def _of_budget(name: str, facts: Facts) -> list[Markup]:
@@ -172,16 +173,17 @@ def _fields(facts: Facts, compact: bool = False) -> Markup:
 
 def _means(sizes: dict[str, Facts]) -> Markup | None:
     """Mean size over popularity, a line a budget."""
-    bands = next(iter(sizes.values()))["bands"]
+    first = next(iter(sizes.values()))
+    bands, style = first["bands"], styles([f"finetune-{name}" for name in sizes])
     if not bands:
         return None
     series = [
         Series(
             f"budget {name}",
             [(float(i), b["mean_size"]) for i, b in enumerate(facts["bands"]) if b["mean_size"] is not None],
-            style=i,
+            style=style[f"finetune-{name}"],
         )
-        for i, (name, facts) in enumerate(sizes.items())
+        for name, facts in sizes.items()
     ]
     every = max(1, -(-len(bands) // 8))
     x = Axis(
@@ -191,7 +193,7 @@ def _means(sizes: dict[str, Facts]) -> Markup | None:
         ticks=[float(i) for i in range(0, len(bands), every)],
         format=lambda i: short_count(bands[int(i)]["fewest"]),
     )
-    y = linear_axis("mean size", [0.0, *(mean for each in series for _, mean in each.points)], low=0.0)
+    y = linear_axis("mean size", [], low=0.0, high=float(first["embedding_dim"]))
     said = "What tokens of each popularity keep on average, for each budget."
     title = "Mean size over popularity"
     rows = [

@@ -10,6 +10,8 @@ from pme_lightning.pages.elements import figure, metric, section, table
 from pme_lightning.pages.markup import Markup, tag
 from pme_lightning.pages.scales import linear_axis, log_axis
 
+# Of so many models a caption tells one by one.
+_TOLD = 3
 Curves = dict[str, dict[str, list[list[float]]]]
 
 
@@ -46,6 +48,9 @@ def _validation(fits: Curves, index: int, name: str, best: Any) -> Markup:
         for phase in fits
     ]
     found = {each.name: best(each.points, key=lambda point: point[1]) for each in series}
+    if len(found) > _TOLD:
+        one = best(found, key=lambda who: found[who][1])
+        found = {one: found[one]}
     said = "Best: " + ", ".join(f"{who} {metric(y)} after epoch {epoch(x)}" for who, (x, y) in found.items()) + "."
     x = linear_axis("epochs", [0.0, *(point[0] for each in series for point in each.points)], low=0.0)
     y = linear_axis(f"validation {name}", [point[1] for each in series for point in each.points])
@@ -73,7 +78,8 @@ def _loss(curves: Curves) -> Markup | None:
         else linear_axis("training loss", losses)
     )
     last = ", ".join(f"{each.name} {metric(each.points[-1][1])}" for each in series)
-    said = f"Mean log loss of the training rows, before the step they bring; at the end: {last}."
+    said = "Mean log loss of the training rows, before the step they bring"
+    said += f"; at the end: {last}." if len(series) <= _TOLD else "."
     rows = [
         [each.name, epoch(point[0]), metric(point[1])]
         for each in series
