@@ -19,10 +19,16 @@ def letters(text: str) -> float:
     """Returns how wide a text is, in letters of middling width.
 
     >>> letters("size"), letters("WW"), letters("漢字")
-    (4.0, 3.0, 4.0)
+    (4.0, 4.0, 4.0)
     """
     return sum(
-        2.0 if east_asian_width(each) in "WF" else 1.5 if each in "mwMW@%" else 1.2 if each.isupper() else 1.0
+        2.0
+        if each == "W" or east_asian_width(each) in "WF"
+        else 1.7
+        if each in "mwM@%"
+        else 1.2
+        if each.isupper()
+        else 1.0
         for each in text
     )
 

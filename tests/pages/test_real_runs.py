@@ -124,6 +124,7 @@ def test_reports_in_a_browser(look: Look, pme: Path, pareto: Path, width: int) -
         assert {"Size over popularity", "Scores held by the best values", "Validation AUC"} <= set(titles)
 
 
+@pytest.mark.slow
 def test_every_command_leaves_a_report(pme: Path, tmp_path: Path) -> None:
     words = [word for word in TINY if not word.startswith("search")]
     checkpoint = f"ckpt_path={pme}/checkpoints/finetune/best.ckpt"
