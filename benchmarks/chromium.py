@@ -90,7 +90,9 @@ class Chromium:
         os.close(self._from)
         self._profile.cleanup()
 
-    def open(self, page: Path, width: int, height: int = 900, dark: bool = False, scale: float = 1.0) -> None:
+    def open(
+        self, page: Path, width: int, height: int = 900, dark: bool = False, scale: float = 1.0, media: str = "screen"
+    ) -> None:
         """Shows a page in a window of so many pixels, and waits until it is loaded.
 
         Args:
@@ -99,6 +101,7 @@ class Chromium:
             height: Of the window.
             dark: Whether the reader prefers dark pages.
             scale: Pixels of a picture for each of the window.
+            media: ``screen``, or ``print`` for the page as it is laid out on paper.
         """
         self._call(
             "Emulation.setDeviceMetricsOverride",
@@ -108,7 +111,7 @@ class Chromium:
             mobile=width < 600,
         )
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self._call("Emulation.setEmulatedMedia", features=scheme)
+        self._call("Emulation.setEmulatedMedia", media=media, features=scheme)
         self.complaints, self.requests, self._loaded = [], [], False
         failed = self._call("Page.navigate", url=page.absolute().as_uri()).get("errorText")
         if failed:

@@ -57,6 +57,7 @@ def help_text(files: GroupFiles) -> str:
         "  python train.py backbone=deepfm",
         "  python train.py backbone=autoint data=parquet data.path=clicks.parquet search.budget=0.1",
         "  python train.py test ckpt_path=runs/RUN/checkpoints/finetune/best.ckpt",
+        "  python train.py report runs/RUN runs/ANOTHER",
     ]
     return "\n".join(lines)
 

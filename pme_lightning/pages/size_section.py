@@ -116,7 +116,9 @@ def _small(name: str, field: Facts) -> Markup:
     caption = tag(
         "figcaption",
         tag("b", field["name"], title=field["name"]),
-        f"{field['tokens']:,} tokens, mean {field['mean_size']:.1f}",
+        f"{field['tokens']:,} tokens",
+        tag("br"),
+        f"mean size {field['mean_size']:.1f}",
     )
     svg = small_histogram(name, f"Sizes of the tokens of {field['name']}", field["histogram"])
     return tag("figure", caption, svg)

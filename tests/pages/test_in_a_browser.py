@@ -97,6 +97,14 @@ def test_names_run_no_code(look: Look, chromium: Chromium, tmp_path: Path) -> No
     assert marked in chromium.evaluate("document.body.textContent")
 
 
+@pytest.mark.parametrize("budgets", [(), ("0.5", "0.2", "0.1", "0.05")])
+def test_the_print_fits_the_paper(chromium: Chromium, tmp_path: Path, budgets: tuple[str, ...]) -> None:
+    page = write_run_page(write_run(tmp_path / "run", ["user", "a_rather_long_name"], budgets=budgets, D=16))
+    # The width of A4 between its margins, in the pixels of a browser.
+    chromium.open(page, 720, media="print")
+    assert chromium.evaluate("document.documentElement.scrollWidth") == 720
+
+
 def test_the_print_holds_what_is_folded_away(chromium: Chromium, tmp_path: Path) -> None:
     page = write_run_page(write_run(tmp_path / "run", [f"field_{i}" for i in range(30)]))
     chromium.open(page, 1280)
