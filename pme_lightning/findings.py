@@ -57,7 +57,7 @@ class Findings:
 
     def add_curve(self, phase: str, curve: TrainingCurve) -> None:
         """Keeps the curve of a phase; points that are no numbers, as AUC with one label alone, are left out."""
-        points = {"loss": curve.loss, "valid": curve.valid}
+        points: dict[str, list[Any]] = {"loss": curve.loss, "valid": curve.valid}
         self._found["curves"][phase] = {
             name: [point for point in of_kind if all(map(math.isfinite, point))] for name, of_kind in points.items()
         }
