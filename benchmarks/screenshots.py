@@ -26,7 +26,7 @@ IMAGES = ROOT / "docs" / "images"
 RUNS = {
     "deepfm": ["backbone=deepfm"],
     "fm": ["backbone=fm"],
-    "deepfm-budgets": ["pareto", "backbone=deepfm"],
+    "deepfm-budgets": ["pareto", "backbone=deepfm", "budgets=[0.5,0.2,0.05]"],
 }
 # What is taken: name of the picture, page, width, the heading that it ends before (None: all of the page), dark.
 PICTURES: list[tuple[str, str, int, str | None, bool]] = [
