@@ -91,7 +91,7 @@ class Chromium:
         self._profile.cleanup()
 
     def open(
-        self, page: Path, width: int, height: int = 900, dark: bool = False, scale: float = 1.0, media: str = "screen"
+        self, page: Path, width: int, height: int = 900, dark: bool = False, scale: float = 1.0, media: str = ""
     ) -> None:
         """Shows a page in a window of so many pixels, and waits until it is loaded.
 
@@ -101,7 +101,7 @@ class Chromium:
             height: Of the window.
             dark: Whether the reader prefers dark pages.
             scale: Pixels of a picture for each of the window.
-            media: ``screen``, or ``print`` for the page as it is laid out on paper.
+            media: ``print`` lays the page out as on paper; otherwise it is on a screen, and on paper in :meth:`pdf`.
         """
         self._call(
             "Emulation.setDeviceMetricsOverride",
