@@ -79,8 +79,10 @@ def take(
     top, bottom = (_top_of(browser, heading) for heading in (start, end))
     height = None if bottom is None else bottom - (top or 0)
     browser.screenshot(target, height=height, top=top or 0)
-    # A report has few colours.
-    Image.open(target).convert("RGB").quantize(224, dither=Image.Dither.NONE).save(target, optimize=True)
+    # A page has few colours, and those of a single mark must not be lost among the greys of letters.
+    Image.open(target).convert("RGB").quantize(255, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        target, optimize=True
+    )
     size = target.stat().st_size
     if size > _MOST_BYTES:
         raise SystemExit(f"{target.name} has {size:,} bytes, more than {_MOST_BYTES:,}")
