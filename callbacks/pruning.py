@@ -263,7 +263,9 @@ class PruningCallback(Callback):
         return SplitTensor(tensor, RowLayout.of_rows(self._num_tokens, *tensor.shape[1:]), self.tokens.shard)
 
     def _cut(self, name: str, whole: Tensor) -> Tensor:
-        return self.tokens.cut(whole) if name in self.criterion.per_token else whole
+        if self.tokens is ALONE:
+            return whole
+        return self.tokens.cut(whole) if name in self.criterion.per_token else whole.clone()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the sums of all processes up: the main one writes them."""

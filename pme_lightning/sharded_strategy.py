@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.optimizer import _optimizer_to_device
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -51,15 +54,19 @@ class ShardedStrategy(DDPStrategy):
             }
         return state
 
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Returns a checkpoint that is mapped, not read: of tables just this process's rows are brought to memory."""
+        if not self._split() or not Path(checkpoint_path).is_file():
+            return super().load_checkpoint(checkpoint_path, weights_only)
+        return torch.load(checkpoint_path, map_location="cpu", mmap=True, weights_only=bool(weights_only))
+
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Gives every optimizer this process's part of what the checkpoint holds."""
-        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            for number, split in self._numbered(optimizer).items():
-                own = state["state"].get(number, {})
-                for key, value in own.items():
-                    if isinstance(value, Tensor) and value.shape == split.layout.shape:
-                        own[key] = split.layout.cut(value, split.shard)
-        super().load_optimizer_state_dict(checkpoint)
+        for optimizer, whole in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            splits = self._numbered(optimizer)
+            state = {number: _own(values, splits.get(number)) for number, values in whole["state"].items()}
+            optimizer.load_state_dict(whole | {"state": state})
+            _optimizer_to_device(optimizer, self.root_device)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
         """Writes a checkpoint; all processes take part."""
@@ -92,6 +99,16 @@ class _Split:
     def of(self, held: Tensor) -> SplitTensor:
         """Marks a tensor that is split as the parameter is."""
         return SplitTensor(held.detach(), self.layout, self.shard)
+
+
+def _own(values: dict[str, Any], split: _Split | None) -> dict[str, Any]:
+    """Returns copies of what an optimizer keeps of a parameter, cut where it is split: none may need the file later."""
+    own = dict(values)
+    for key, value in values.items():
+        if isinstance(value, Tensor):
+            cut = split is not None and value.shape == split.layout.shape
+            own[key] = split.layout.cut(value, split.shard) if cut and split else value.clone()
+    return own
 
 
 if ShardedStrategy.strategy_name not in StrategyRegistry:

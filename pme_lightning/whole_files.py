@@ -40,8 +40,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     A process that is killed while it writes leaves the checkpoint before. Nothing is gathered in memory first: of a
     :class:`SplitTensor` the main process gets the rows of the others a slice at a time, and writes them to their places
-    in the file. Checkpoints that hold any are written by all processes together. Read, they are mapped to memory, so
-    that of a table just the rows that are looked at are brought in.
+    in the file. Checkpoints that hold any are written by all processes together.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -64,21 +63,14 @@ class WholeCheckpoints(TorchCheckpointIO):
         try:
             if split:
                 _write_split(checkpoint, partial)
-            else:
-                torch.save(checkpoint, partial)
-            with partial.open("rb") as file:
+            with partial.open("rb+" if split else "wb") as file:
+                if not split:
+                    torch.save(checkpoint, file)
+                    file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Reads a checkpoint; arguments as in Lightning's class."""
-        if map_location is not None or "://" in str(path):
-            return super().load_checkpoint(path, map_location, weights_only)
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=bool(weights_only))
 
 
 def _write_split(checkpoint: Any, path: Path | None) -> None:
