@@ -1,5 +1,6 @@
 """The search for sizes: criteria score, schedules time, allocators share out the budget. Torch only."""
 
+from pme_lightning.search.across import ALONE, SplitTokens, Tokens
 from pme_lightning.search.allocators import Allocation, Allocator, Prefix, TopK
 from pme_lightning.search.budget import Budget, parse_budget
 from pme_lightning.search.concave import concave_slopes
@@ -20,6 +21,7 @@ from pme_lightning.search.schedules import (
 from pme_lightning.search.survival import Survival
 
 __all__ = [
+    "ALONE",
     "Action",
     "AfterWarmup",
     "Allocation",
@@ -45,7 +47,9 @@ __all__ = [
     "Scores",
     "SearchResult",
     "SingleShot",
+    "SplitTokens",
     "Survival",
+    "Tokens",
     "TopK",
     "Uniform",
     "concave_slopes",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pme_lightning.embedding.distinct import DistinctTokens
+from pme_lightning.search.across import Tokens
 from pme_lightning.search.criteria import Criterion, Scores, known_axes, principal_axes
 from pme_lightning.search.field_level import KnowsFields
 
@@ -56,6 +57,8 @@ class ExpectedInformation(KnowsFields, Criterion):
     """
 
     needs_rows: ClassVar[bool] = True
+    splits: ClassVar[bool] = True
+    per_token: ClassVar[tuple[str, ...]] = ("gradient", "linear_gradient")
 
     def __init__(self, axes: Literal["original", "principal"] = "principal") -> None:
         self.axes = known_axes("ExpectedInformation", axes)
@@ -83,18 +86,30 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise RuntimeError("ExpectedInformation.update_rows was called before start")
         if (linear_grad is None) != ("product" not in self._sums):
             raise ValueError("first-order weights must be given to both start and update_rows, or to neither")
-        sums, distinct = self._sums, DistinctTokens.of(ids.reshape(-1))
-        tokens = distinct.tokens.long()
+        distinct, dtype = DistinctTokens.of(ids.reshape(-1)), self._sums["gradient"].dtype
+        self.update_moments(ids, row_grad, linear_grad)
+        column = None if linear_grad is None else distinct.sum(linear_grad.to(dtype).reshape(-1, 1))[:, 0]
+        row_sums = distinct.sum(row_grad.to(dtype).reshape(ids.numel(), -1))
+        self.update_tokens(distinct.tokens.long(), row_sums, column)
+
+    @torch.no_grad()
+    def update_moments(self, ids: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
+        sums = self._sums
         gradient = row_grad.to(sums["gradient"].dtype)
         by_field = gradient.transpose(0, 1)  # (F, B, D)
         sums["rows"] += len(ids)
-        sums["gradient"].index_add_(0, tokens, distinct.sum(gradient.reshape(ids.numel(), -1)))
         sums["information"] += by_field.transpose(1, 2) @ by_field
         if linear_grad is not None:
             linear = linear_grad.to(gradient.dtype)
-            sums["linear_gradient"].index_add_(0, tokens, distinct.sum(linear.reshape(-1, 1))[:, 0])
             sums["linear_information"] += linear.square().sum(0)
             sums["product"] += (gradient * linear.unsqueeze(-1)).sum(0)
+
+    @torch.no_grad()
+    def update_tokens(self, tokens: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
+        sums = self._sums
+        sums["gradient"].index_add_(0, tokens, row_grad.to(sums["gradient"].dtype))
+        if linear_grad is not None:
+            sums["linear_gradient"].index_add_(0, tokens, linear_grad.to(sums["linear_gradient"].dtype))
 
     @torch.no_grad()
     def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
@@ -113,7 +128,7 @@ class ExpectedInformation(KnowsFields, Criterion):
             if column is not None and firsts is not None:
                 column[own] = firsts
         if basis is not None:
-            order = table.sum(0, dtype=torch.float64).argsort(descending=True, stable=True)
+            order = self.tokens.sum(table.sum(0, dtype=torch.float64)).argsort(descending=True, stable=True)
             table, basis = table[:, order], basis[:, order]
         self.basis = basis
         return Scores(table, column, basis)
@@ -122,7 +137,7 @@ class ExpectedInformation(KnowsFields, Criterion):
         """Returns the eigenvectors ``(D, D)`` of the energy of the rows, each field weighted by its information."""
         per_row = self._sums["information"].diagonal(dim1=1, dim2=2).mean(1) / self._sums["rows"].clamp(min=1)
         tokens = torch.tensor(list(fields), device=weight.device)
-        return principal_axes(weight, frequencies.double() * per_row.repeat_interleave(tokens))
+        return principal_axes(weight, frequencies.double() * per_row.repeat_interleave(tokens), self.tokens)
 
     def state(self) -> dict[str, Tensor]:
         return dict(self._sums)
@@ -149,8 +164,8 @@ class ExpectedInformation(KnowsFields, Criterion):
         values, gradients = weight[own].double() @ axes, sums["gradient"][own].double() @ axes
         squares = ((sums["information"][field] @ axes) * axes).sum(0)
         # A window of several epochs sees a token's rows more than once, and learns no more from them.
-        share = rows / frequencies.sum().clamp(min=1)
-        signal = _signal(values, gradients, squares / rows, frequencies.double(), share)
+        share = rows / self.tokens.sum(frequencies.sum()).clamp(min=1)
+        signal = _signal(values, gradients, squares / rows, frequencies.double(), share, self.tokens)
         if linear is None:
             return _gain(signal), None
         first_information = sums["linear_information"][field].reshape(1)
@@ -160,6 +175,7 @@ class ExpectedInformation(KnowsFields, Criterion):
             first_information / rows,
             frequencies.double(),
             share,
+            self.tokens,
         )[:, 0]
         both = squares * first_information
         products = sums["product"][field] @ axes
@@ -171,7 +187,9 @@ class ExpectedInformation(KnowsFields, Criterion):
         return _gain(signal), _gain(first)
 
 
-def _signal(values: Tensor, gradients: Tensor, information: Tensor, frequencies: Tensor, share: Tensor) -> Tensor:
+def _signal(
+    values: Tensor, gradients: Tensor, information: Tensor, frequencies: Tensor, share: Tensor, tokens: Tokens
+) -> Tensor:
     """Returns ``n h E[w²]`` for the tokens of a field.
 
     Args:
@@ -180,31 +198,34 @@ def _signal(values: Tensor, gradients: Tensor, information: Tensor, frequencies:
         information: ``(K,)``: ``h``, that of one row.
         frequencies: ``(n,)``: rows of each token in the training split.
         share: the window's part of the training split.
+        tokens: how processes agree, where the field's tokens are split over them.
     """
     whole = frequencies.unsqueeze(1) * information  # (n, K): the information that full training will have
     known = whole > 0
     seen = torch.where(known, whole * share, 1.0)
     target = torch.where(known, values - gradients / seen, 0)
     noise = 1 / seen
-    spectrum = _spectrum(target.square(), frequencies, information * share)
+    spectrum = _spectrum(target.square(), frequencies, information * share, tokens)
     trust = spectrum / (spectrum + noise)
     expected = (trust * target).square() + spectrum * (1 - trust)
     return torch.where(known, whole * expected, 0)
 
 
-def _spectrum(squares: Tensor, frequencies: Tensor, information: Tensor) -> Tensor:
+def _spectrum(squares: Tensor, frequencies: Tensor, information: Tensor, tokens: Tokens) -> Tensor:
     """Returns ``σ²`` ``(K,)``: the variance of the true values behind targets of known noise.
 
     The estimate weights each token by how precisely its square is known, ``(σ² + noise)^-2``, and so depends on
     itself. Tokens of equal frequency have equal noise: the steps to its fixed point work on one row for each.
     """
-    counts, place, tokens = frequencies.unique(return_inverse=True, return_counts=True)
-    sums = squares.new_zeros(len(counts), squares.shape[1]).index_add_(0, place, squares)
+    counts = tokens.union(frequencies)
+    place = torch.searchsorted(counts, frequencies)
+    number = tokens.sum(torch.bincount(place, minlength=len(counts)))
+    sums = tokens.sum(squares.new_zeros(len(counts), squares.shape[1]).index_add_(0, place, squares))
     seen = counts.unsqueeze(1) * information  # (U, K)
     known = seen > 0
     noise = 1 / torch.where(known, seen, 1.0)
-    excess = torch.where(known, sums - tokens.unsqueeze(1) * noise, 0)
-    weight = torch.where(known, tokens.unsqueeze(1).double(), 0)
+    excess = torch.where(known, sums - number.unsqueeze(1) * noise, 0)
+    weight = torch.where(known, number.unsqueeze(1).double(), 0)
     spectrum = squares.new_full((squares.shape[1],), 1e-3)
     for _ in range(_FIXED_POINT_STEPS):
         precision = (spectrum + noise).pow(-2)
