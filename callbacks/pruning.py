@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pme_lightning.callbacks.pruned_model import PrunedModel, RecentBatches
 from pme_lightning.callbacks.rank_sums import add_up, added_up, keep_on_main, same_on_all
 from pme_lightning.embedding import FullEmbedding, RowLayout
 from pme_lightning.errors import BadInput
@@ -85,6 +86,8 @@ class PruningCallback(Callback):
         self.field_tokens: list[int] = []
         self.tokens: Tokens = ALONE
         self._num_tokens = 0
+        self._batches = RecentBatches()
+        self._pruned: PrunedModel | None = None
         self.scores: Scores | None = None
         self.result: SearchResult | None = None
 
@@ -166,6 +169,8 @@ class PruningCallback(Callback):
         if action.start and self._started < self.step:
             self.criterion.start(embedding.weight.detach(), self._linear(embedding), self.frequencies)
             self._started = self.step
+        if self.criterion.rounds:
+            self._batches.add(batch, trainer.world_size)
         if action.score and self.criterion.needs_rows:
             embedding.observer = partial(self._observe, trainer)
             if embedding.shard is not None:
@@ -244,6 +249,7 @@ class PruningCallback(Callback):
             "criterion": {name: self._marked(name, tensor) for name, tensor in self.criterion.state().items()},
             "basis": self.criterion.basis,
             "axes": getattr(self.criterion, "axes", None),
+            "batches": self._batches.state(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -253,6 +259,7 @@ class PruningCallback(Callback):
         self.criterion.basis = state_dict["basis"]
         if state_dict["axes"] is not None:
             self.criterion.axes = state_dict["axes"]  # type: ignore[attr-defined]
+        self._batches.load_state(state_dict["batches"])
         # The checkpoint holds the sums of all processes.
         keep_on_main(self.criterion)
 
@@ -269,6 +276,7 @@ class PruningCallback(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the sums of all processes up: the main one writes them."""
+        self._batches.gather()
         add_up(self.criterion)
         keep_on_main(self.criterion)
 
@@ -281,13 +289,15 @@ class PruningCallback(Callback):
         Raises:
             BadInput: The budget cannot be read, or nothing fits into it.
             RuntimeError: The search is not done yet.
+
+        With a criterion that looks at the pruned model (``rounds``), the model must still be as the search left it.
         """
         if self.scores is None or self.frequencies is None:
             raise RuntimeError("the search is not done yet: fit first")
         parsed = parse_budget(budget)
         D = self.scores.table.shape[1]
         total = self._num_tokens * (D + (self.scores.linear is not None))
-        allocation = self._allocate(self.scores, parsed.parameters(total, overhead=D * D))
+        allocation = self._settled(self.scores, parsed.parameters(total, overhead=D * D))
         # Small numbers travel where tokens are split.
         sizes = allocation.sizes.to(torch.uint8 if D < 256 else torch.int32)
         return SearchResult(
@@ -335,7 +345,23 @@ class PruningCallback(Callback):
             return
         basis = scores.basis if embedding.projection is None else embedding.projection.T
         self.scores = Scores(scores.table, scores.linear, basis)
+        if self.criterion.rounds and embedding.kept is None:
+            self._pruned = PrunedModel(cast(CTRModule, pl_module), self._batches, scores.basis)
         self.result = self.result_for(str(self.budget))
+
+    def _settled(self, scores: Scores, values: int) -> Allocation:
+        """Returns who keeps what, made again with what rows tell of the model so pruned, as often as is asked for."""
+        allocation = self._allocate(scores, values)
+        if self._pruned is None:
+            return allocation
+        assert self.frequencies is not None
+        information = self.criterion.information
+        for _ in range(self.criterion.rounds):
+            kept = self.allocator.kept(scores.table, allocation.sizes)
+            information = information.halfway(self._pruned.information(kept, allocation.linear))
+            scores = self.criterion.scores_given(information, self.frequencies)
+            allocation = self._allocate(scores if self.tokens is not ALONE else same_on_all(scores), values)
+        return allocation
 
     def _allocate(self, scores: Scores, values: int) -> Allocation:
         return self.allocator.allocate(
