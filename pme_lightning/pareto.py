@@ -85,7 +85,7 @@ def _start(runner: Runner) -> CTRModule:
     """Returns the module that a fine-tune starts from: every budget's has one of its own, in the same state."""
     if not runner.warm:
         return runner.module()
-    return searched_model(runner.folder)
+    return searched_model(runner.folder, runner.shard)
 
 
 def _rows(summary: dict[str, Any]) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from pme_lightning import pareto, report
 from pme_lightning.arguments import build, init_args, optimizer_arguments, print_config
 from pme_lightning.class_path import instantiate
 from pme_lightning.data import EncodedDataModule
-from pme_lightning.embedding import MultiSizeEmbedding
+from pme_lightning.embedding import MultiSizeEmbedding, Shard
 from pme_lightning.errors import BadInput
 from pme_lightning.lightning_answers import interruptible, quiet_lightning
 from pme_lightning.loggers import finish_loggers, phase_logger
@@ -34,13 +34,14 @@ from pme_lightning.processes import (
     first_on_each_machine,
     join,
     missing_processes,
+    shard_of,
     telling_of_lost_processes,
     wait_for_all,
 )
 from pme_lightning.progress import phase_progress
 from pme_lightning.ranks import is_main
 from pme_lightning.resume_point import ResumePoint
-from pme_lightning.resuming import check_no_other_folder, check_same_run, data_facts, searched_model
+from pme_lightning.resuming import check_no_other_folder, check_same_run, data_facts, load_module, searched_model
 from pme_lightning.run_checks import build_trainer, check_labels, check_parts, check_paths, check_same_model
 from pme_lightning.run_folder import RunFolder, check_resumable, find_run_folder, find_sizes, sizes_files
 from pme_lightning.search import SearchResult
@@ -235,7 +236,7 @@ class Runner:
         if done is not None:
             report.say("search: was done before")
             keeps_model = self.warm or self.command != "pme"
-            module = searched_model(self.folder) if keeps_model else self.module()
+            module = searched_model(self.folder, self.shard) if keeps_model else self.module()
             return done, SearchResult.load(sizes_files(self.folder.path)[0]), module
         module = self.module()
         callback = build(self.config.search)
@@ -361,13 +362,14 @@ class Runner:
             backbone_args=init_args(self.config.backbone),
             **optimizer_arguments(self.config),
             **self.config.model.as_dict(),
+            shard=self.shard,
         )
 
     def _load(self) -> CTRModule:
         """Loads the checkpoint that was named, and numbers the tokens as it does."""
         path = self.config.ckpt_path
         try:
-            module = CTRModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+            module = load_module(path, self.shard)
         except BadInput:
             raise
         except Exception as error:
@@ -403,6 +405,12 @@ class Runner:
         if self.command not in ("test", "predict"):
             check_labels(data)
         return data
+
+    @property
+    def shard(self) -> Shard | None:
+        """The rows of tables that this process holds; ``predict`` runs in one, which holds them all."""
+        assert self._checked is not None
+        return None if self.command == "predict" else shard_of(self._checked)
 
     def transfer(self, result: SearchResult) -> Callback:
         """Builds what gives a module these sizes."""

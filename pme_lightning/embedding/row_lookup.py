@@ -52,11 +52,12 @@ class RowLookup(torch.autograd.Function):
                 gradients.append(None)
                 continue
             summed = distinct.sum(grad.reshape(len(distinct.order), shape[1])).to(ctx.dtype)
-            gradients.append(_as_gradient(rows, summed, shape, ctx.sparse))
+            gradients.append(as_gradient(rows, summed, shape, ctx.sparse))
         return None, *gradients, None
 
 
-def _as_gradient(rows: Tensor, values: Tensor, shape: torch.Size, sparse: bool) -> Tensor:
+def as_gradient(rows: Tensor, values: Tensor, shape: torch.Size, sparse: bool) -> Tensor:
+    """Returns the gradient of a table from those of its rows, each once and in rising order."""
     if sparse:
         # Checks would cost more than the gradient; DistinctTokens gives rising rows within the table.
         return torch.sparse_coo_tensor(rows[None], values, shape, is_coalesced=True, check_invariants=False)
