@@ -91,26 +91,28 @@ def search(table: Table, settings: Settings) -> None:
                 settings.steps
             ),
             "search=pme, scoring": searching,
-            "PEP's rule as published": lambda data=data: _pep_as_published(data, settings.steps),
+            "PEP's rule as published": lambda data=data: _pep_as_published(data, settings.steps, settings.device),
         }
         table.race(
             "search", f"DeepFM 64x64, {tokens:.0e} tokens", timed_in_ms(racers), "ms/step", "search=pme, scoring"
         )
 
 
-def _pep_as_published(data: ZipfClicks, steps: int) -> float:
+def _pep_as_published(data: ZipfClicks, steps: int, device: str) -> float:
     """PEP (Liu et al., 2021): each step makes a table ``sign(w) relu(|w| - sigmoid(s))``, one s for each value."""
-    weight = nn.Parameter(torch.randn(data.num_tokens, EMBEDDING_DIM) * 0.01)
-    threshold = nn.Parameter(torch.full((data.num_tokens, EMBEDDING_DIM), -15.0))
-    linear = nn.Embedding(data.num_tokens, 1)
-    network = BACKBONES["DeepFM"](len(data.fields), EMBEDDING_DIM, hidden_units=NARROW)
+    place = "cuda" if device == "gpu" else "cpu"
+    weight = nn.Parameter(torch.randn(data.num_tokens, EMBEDDING_DIM, device=place) * 0.01)
+    threshold = nn.Parameter(torch.full((data.num_tokens, EMBEDDING_DIM), -15.0, device=place))
+    linear = nn.Embedding(data.num_tokens, 1, device=place)
+    network = BACKBONES["DeepFM"](len(data.fields), EMBEDDING_DIM, hidden_units=NARROW).to(place)
     optimizer = torch.optim.Adam([weight, threshold, *linear.parameters(), *network.parameters()], lr=1e-3)
 
     def step(batch: tuple[Tensor, Tensor]) -> None:
         optimizer.zero_grad()
         table = torch.sign(weight) * torch.relu(torch.abs(weight) - torch.sigmoid(threshold))
-        logits = network(F.embedding(batch[0], table), linear(batch[0]).squeeze(-1))
-        F.binary_cross_entropy_with_logits(logits, batch[1]).backward()
+        ids, labels = (part.to(place) for part in batch)
+        logits = network(F.embedding(ids, table), linear(ids).squeeze(-1))
+        F.binary_cross_entropy_with_logits(logits, labels).backward()
         optimizer.step()
 
     # A step of it takes seconds on a large table.
