@@ -259,7 +259,8 @@ class _Lookup(torch.autograd.Function):
         ctx.save_for_backward(rows, projection)
         places = distinct.places()
         embeddings = F.embedding(places, rows[:, int(layout.first_order) :] @ projection)
-        return embeddings, F.embedding(places, rows[:, :1]).squeeze(-1) if layout.first_order else None
+        # Of single values, next to one another, index_select is several times faster than embedding.
+        return embeddings, rows[:, 0].contiguous().index_select(0, places) if layout.first_order else None
 
     @staticmethod
     @once_differentiable
