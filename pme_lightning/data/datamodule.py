@@ -19,16 +19,17 @@ from pme_lightning.data.cache import (
     key_of,
     read_link,
     slices,
-    write_encoded,
     write_link,
 )
 from pme_lightning.data.csv_files import CsvOptions
 from pme_lightning.data.encoded import SPLITS, EncodedData, EncodedDataModule
+from pme_lightning.data.encoding import Source, write_encoded
 from pme_lightning.data.faults import located
+from pme_lightning.data.folders import unfinished
 from pme_lightning.data.progress import rows_progress
 from pme_lightning.data.schema import Binning, Schema, infer_schema
 from pme_lightning.data.sources import ALL, Format, Part, cheap_count, find_part, find_parts, name_of
-from pme_lightning.data.splits import SplitBy, SplitOptions, divide, split_by
+from pme_lightning.data.splits import SplitBy, SplitOptions, Whole, divide, split_by
 from pme_lightning.data.vocabulary import Vocabulary
 from pme_lightning.errors import BadInput
 
@@ -271,19 +272,26 @@ class ClickDataModule(EncodedDataModule):
             found = EncodedFolder.open(self.cache / known) if known is not None else None
             if found is not None:
                 return found
+            vocabulary = _left_vocabulary(self.cache / known) if known is not None else None
+        if vocabulary is None:
             with located(parts, self.csv):
                 vocabulary = self._fit(parts)
         folder = self._cache_folder("", source, vocabulary.fingerprint)
+        if self._given_vocabulary is None:
+            # Before the rows are encoded: after an interruption the tokens need not be counted again.
+            write_link(link, folder.name)
         found = EncodedFolder.open(folder)
         if found is None:
-            with located(parts, self.csv):
-                frames = self._divided(parts, [vocabulary.schema.label, *vocabulary.schema.columns()])
-                self._encode(folder, frames, vocabulary, labelled=True, total=cheap_count(parts))
+            try:
+                with located(parts, self.csv):
+                    sources = self._sources(parts, [vocabulary.schema.label, *vocabulary.schema.columns()])
+                    self._encode(folder, sources, vocabulary, labelled=True, total=cheap_count(parts))
+            except BadInput:
+                link.unlink(missing_ok=True)
+                raise
             if {split: part.stamp() for split, part in parts.items()} != stamps:
                 raise BadInput(f"the files of '{self._name()}' changed while they were read: run again")
             found = EncodedFolder(folder)
-        if self._given_vocabulary is None:
-            write_link(link, folder.name)
         return found
 
     def _open_predict(self, path: str) -> EncodedFolder:
@@ -293,8 +301,8 @@ class ClickDataModule(EncodedDataModule):
         found = EncodedFolder.open(folder)
         if found is None:
             with located({"predict": part}, self.csv):
-                frames = {"predict": part.frame(self.csv)}
-                self._encode(folder, frames, vocabulary, labelled=False, total=cheap_count({"predict": part}))
+                sources = {"predict": Source(part.frame(self.csv), Whole("predict"))}
+                self._encode(folder, sources, vocabulary, labelled=False, total=cheap_count({"predict": part}))
             found = EncodedFolder(folder)
         return found
 
@@ -303,35 +311,47 @@ class ClickDataModule(EncodedDataModule):
         name = re.sub(r"[^\w.-]", "_", self._name())[:64]
         return self.cache / f"{name}{suffix}-{key_of(*key)}"
 
-    def _divided(self, parts: dict[str, Part], columns: list[str]) -> dict[str, pl.LazyFrame]:
-        """The splits' rows; every split is known to have the columns before any of them is read."""
+    def _sources(self, parts: dict[str, Part], columns: list[str]) -> dict[str, Source]:
+        """The rows and their splits; every part is known to have the columns before any of them is read."""
         frames = {split: part.frame(self.csv) for split, part in parts.items()}
         for split, frame in frames.items():
             check_columns(frame, columns, parts[split].where())
         if self._given_vocabulary is not None and ALL not in frames and "train" not in frames:
             # Nothing is fitted, so test rows can stand alone.
-            return frames
-        return divide(frames, self.split_options)
+            return {split: Source(frame, Whole(split)) for split, frame in frames.items()}
+        return {name: Source(frames[name], division) for name, division in divide(frames, self.split_options).items()}
 
     def _fit(self, parts: dict[str, Part]) -> Vocabulary:
-        if "train" not in parts and ALL not in parts:
+        name = "train" if "train" in parts else ALL
+        if name not in parts:
             raise BadInput(f"there is no train split, only {', '.join(parts)}: name one with data.train_path=FILE")
-        training = parts["train" if "train" in parts else ALL]
+        training = parts[name]
         schema = infer_schema(training.types(self.csv), **self.schema_options, unused=self.split_options.columns())
-        frame = self._divided(parts, [schema.label, *schema.columns()])["train"]
+        source = self._sources(parts, [schema.label, *schema.columns()])[name]
+        columns = list(dict.fromkeys([*schema.columns(), *source.division.columns]))
         passes = 2 if any(one.binning == "quantile" for one in schema.fields) else 1
-        total = cheap_count({"train": training}) if "train" in parts else None
-        with rows_progress(f"reading the tokens of '{self._name()}'", total) as advance:
+        total = cheap_count({"train": training})
+        with rows_progress(f"reading the tokens of '{self._name()}'", total) as progress:
 
             def train_slices() -> Iterator[pl.DataFrame]:
-                for part in slices(frame, schema.columns(), "the train split"):
-                    yield part
-                    advance(len(part) / passes)
+                first = 0
+                for part in slices(source.frame, columns, "the train split"):
+                    yield source.division.rows_of("train", part, first)
+                    first += len(part)
+                    progress.advance(len(part) / passes)
 
-            return Vocabulary.fit(train_slices, schema, self.min_count)
+            return Vocabulary.fit(train_slices, schema, self.min_count, scratch=self.cache)
 
     def _encode(
-        self, folder: Path, frames: dict[str, pl.LazyFrame], vocabulary: Vocabulary, labelled: bool, total: int | None
+        self, folder: Path, sources: dict[str, Source], vocabulary: Vocabulary, labelled: bool, total: int | None
     ) -> None:
-        with rows_progress(f"encoding '{self._name()}'", total) as advance:
-            write_encoded(folder, frames, vocabulary, labelled, advance)
+        with rows_progress(f"encoding '{self._name()}'", total) as progress:
+            write_encoded(folder, sources, vocabulary, labelled, progress)
+
+
+def _left_vocabulary(folder: Path) -> Vocabulary | None:
+    """The vocabulary that an interrupted encoding has left, None where there is none or it is damaged."""
+    try:
+        return Vocabulary.load(unfinished(folder) / "vocabulary")
+    except BadInput:
+        return None

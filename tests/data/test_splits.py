@@ -20,8 +20,14 @@ def rows(n: int) -> pl.LazyFrame:
 
 
 def divided(frames: dict[str, pl.LazyFrame], column: str = "row", **options: Any) -> dict[str, list]:
-    splits = divide(frames, SplitOptions(**options))
-    return {name: frame.collect()[column].to_list() for name, frame in splits.items()}
+    splits: dict[str, list] = {}
+    for name, division in divide(frames, SplitOptions(**options)).items():
+        first = 0
+        for part in frames[name].collect().iter_slices(7):
+            for split in division.splits:
+                splits.setdefault(split, []).extend(division.rows_of(split, part, first)[column])
+            first += len(part)
+    return splits
 
 
 @given(n=st.integers(10, 300), seed=st.integers(0, 5))
