@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from pme_lightning.data.orders import shuffled
 from pme_lightning.errors import BadInput
 
 # Up to this many ids (256 MiB) the range check at construction costs less than a tenth of a second.
@@ -95,10 +96,43 @@ def keep(batch: Any) -> Any:
     return batch
 
 
+class Cuts:
+    """Where the order of ``n`` rows is cut into batches, and these into the parts of ranks.
+
+    The *global* batch of ``world_size * batch_size`` rows is what is cut from the order, and each rank takes its part
+    of it. The last global batch is split as evenly as it goes; where it has fewer rows than there are ranks it joins
+    the batch before it. So every rank has the same number of batches, and none of them is empty.
+
+    Args:
+        n: number of rows, at least ``world_size``.
+        batch_size: rows per batch and rank.
+        world_size: number of ranks.
+        drop_last: leave out a last global batch that is not full.
+    """
+
+    def __init__(self, n: int, batch_size: int, world_size: int, drop_last: bool = False) -> None:
+        self.world_size = world_size
+        self.global_batch = batch_size * world_size
+        full, rest = divmod(n, self.global_batch)
+        self.num_batches = full if drop_last or rest == 0 or (full and rest < world_size) else full + 1
+        # Where the last global batch of each epoch ends.
+        self._stop = full * self.global_batch if drop_last else n
+
+    def of(self, k: int, rank: int) -> tuple[int, int]:
+        """From which place of the order to which other the ``k``-th batch of a rank goes."""
+        start = k * self.global_batch
+        stop = self._stop if k == self.num_batches - 1 else start + self.global_batch
+        # Parts that differ by one row at most, the longer ones first (as in torch.tensor_split).
+        share, extra = divmod(stop - start, self.world_size)
+        first = start + rank * share + min(rank, extra)
+        return first, first + share + (rank < extra)
+
+
 class PermutationBatchSampler(DistributedSampler):
     """Yields one batch of row numbers at a time: slices in order, or index tensors by a seeded permutation.
 
-    The order depends on (seed, epoch) alone, so a run repeats exactly. With several processes the *global* batch of
+    The order depends on (seed, epoch) alone (see :func:`~pme_lightning.data.orders.shuffled`; of many rows it is one
+    of blocks, and of rows in windows of blocks), so a run repeats exactly. With several processes the *global* batch of
     ``world_size * batch_size`` rows is what is cut from the order, and each rank takes its part of it: two ranks of
     batch ``B`` see in every step the rows that one process sees with batch ``2B``. No row is dropped or repeated
     (unless ``drop_last``) and every rank yields the same number of batches, so neither training nor evaluation
@@ -145,13 +179,8 @@ class PermutationBatchSampler(DistributedSampler):
         )
         self.n = n
         self.batch_size = batch_size
-        global_batch = batch_size * world_size
-        full, rest = divmod(n, global_batch)
-        self.num_batches = full if drop_last or (full and rest < world_size) else full + 1
-        if rest == 0:
-            self.num_batches = full
-        # Where the last global batch of each epoch ends.
-        self._stop = full * global_batch if drop_last else n
+        self.cuts = Cuts(n, batch_size, world_size, drop_last)
+        self.num_batches = self.cuts.num_batches
         self._done = (-1, 0)
 
     def __len__(self) -> int:
@@ -165,18 +194,8 @@ class PermutationBatchSampler(DistributedSampler):
 
     def __iter__(self) -> Iterator[Tensor | slice]:
         """Yields this rank's batches of one epoch."""
-        order = None
-        if self.shuffle:
-            # Mixing by a large odd constant keeps (seed, epoch) and (seed + 1, epoch - 1) apart.
-            generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + self.epoch) % (1 << 63))
-            order = torch.randperm(self.n, generator=generator)
-        global_batch = self.batch_size * self.num_replicas
+        order = shuffled(self.n, self.seed, self.epoch) if self.shuffle else None
         epoch, done = self._done
         for k in range(done if epoch == self.epoch else 0, self.num_batches):
-            start = k * global_batch
-            stop = self._stop if k == self.num_batches - 1 else start + global_batch
-            # Parts that differ by one row at most, the longer ones first (as in torch.tensor_split).
-            share, extra = divmod(stop - start, self.num_replicas)
-            first = start + self.rank * share + min(self.rank, extra)
-            last = first + share + (self.rank < extra)
-            yield slice(first, last) if order is None else order[first:last]
+            first, last = self.cuts.of(k, self.rank)
+            yield slice(first, last) if order is None else order.rows(first, last)

@@ -39,6 +39,17 @@ def test_fractions_are_met_and_every_row_is_used_once(n: int, seed: int) -> None
     assert splits == divided({ALL: rows(n)}, fractions=(0.6, 0.3, 0.1), seed=seed)
 
 
+@given(n=st.integers(10, 300), seed=st.integers(0, 5))
+def test_fractions_of_many_rows_are_computed_and_met_as_exactly(n: int, seed: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pme_lightning.data.splits._TABULATED", 5)
+        splits = divided({ALL: rows(n)}, fractions=(0.6, 0.3, 0.1), seed=seed)
+        assert sorted(chain(*splits.values())) == list(range(n))
+        assert abs(len(splits["valid"]) - 0.3 * n) <= 0.5
+        assert abs(len(splits["test"]) - 0.1 * n) <= 0.5
+        assert splits != divided({ALL: rows(n)}, fractions=(0.6, 0.3, 0.1), seed=seed + 1)
+
+
 def test_other_seed_other_rows() -> None:
     assert divided({ALL: rows(200)}, seed=1) != divided({ALL: rows(200)}, seed=2)
 
