@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -14,6 +15,10 @@ BLOCK_ROWS = 1 << 10
 WINDOW_BLOCKS = 1 << 12
 
 
+# Is told which ranges of rows will be read soon: the first of each, int64, and how long they are.
+Prefetch = Callable[[Tensor, int], None]
+
+
 class Order(Protocol):
     """Which row comes at which place of an epoch."""
 
@@ -21,17 +26,18 @@ class Order(Protocol):
         """The row numbers at the places ``start ... stop - 1``, int64."""
 
 
-def shuffled(n: int, seed: int, epoch: int) -> Order:
+def shuffled(n: int, seed: int, epoch: int, prefetch: Prefetch | None = None) -> Order:
     """The order of an epoch: it depends on the number of rows, the seed and the epoch alone.
 
     Args:
         n: number of rows.
         seed: of the order.
         epoch: each has another order.
+        prefetch: is told of rows before they are read, where the order is one of blocks.
     """
     # Mixing by a large odd constant keeps (seed, epoch) and (seed + 1, epoch - 1) apart.
     mixed = (seed * 0x9E3779B1 + epoch) % (1 << 63)
-    return Permuted(n, mixed) if n <= PERMUTED_ROWS else BlockShuffled(n, mixed)
+    return Permuted(n, mixed) if n <= PERMUTED_ROWS else BlockShuffled(n, mixed, prefetch)
 
 
 class Permuted:
@@ -56,11 +62,19 @@ class BlockShuffled:
     Args:
         n: number of rows.
         seed: of the order.
+        prefetch: is told of the rows of a window when the one before begins.
         block_rows: rows of a block; the last one may have fewer.
         window_blocks: blocks of a window.
     """
 
-    def __init__(self, n: int, seed: int, block_rows: int = BLOCK_ROWS, window_blocks: int = WINDOW_BLOCKS) -> None:
+    def __init__(
+        self,
+        n: int,
+        seed: int,
+        prefetch: Prefetch | None = None,
+        block_rows: int = BLOCK_ROWS,
+        window_blocks: int = WINDOW_BLOCKS,
+    ) -> None:
         self.n = n
         self.block_rows = block_rows
         self.window_blocks = window_blocks
@@ -70,6 +84,7 @@ class BlockShuffled:
         # What the last block lacks, and where in the order of blocks it is: windows after it begin earlier.
         self._lacking = num_blocks * block_rows - n
         self._short = int((self._blocks == num_blocks - 1).nonzero())
+        self._prefetch = prefetch
         self._window = -1
         self._rows = torch.empty(0, dtype=torch.int64)
 
@@ -92,7 +107,12 @@ class BlockShuffled:
 
     def _of_window(self, window: int) -> Tensor:
         if window != self._window:
-            blocks = self._blocks[window * self.window_blocks : (window + 1) * self.window_blocks]
+            blocks = self._blocks_of(window)
+            if self._prefetch is not None:
+                ahead = self._blocks_of(window + 1)
+                # The first window of an epoch, or of what is left of one, has not been fetched yet.
+                soon = ahead if window == self._window + 1 and window else torch.cat([blocks, ahead])
+                self._prefetch(soon.sort().values * self.block_rows, self.block_rows)
             rows = (blocks[:, None] * self.block_rows + torch.arange(self.block_rows)).reshape(-1)
             rows = rows[rows < self.n]
             # Apart from the seed of the blocks and of other windows, whatever the seeds are.
@@ -100,3 +120,6 @@ class BlockShuffled:
             self._rows = rows[torch.randperm(len(rows), generator=generator)]
             self._window = window
         return self._rows
+
+    def _blocks_of(self, window: int) -> Tensor:
+        return self._blocks[window * self.window_blocks : (window + 1) * self.window_blocks]

@@ -72,7 +72,7 @@ def test_sorted_rows_come_well_mixed() -> None:
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_sampler_over_blocks(monkeypatch: pytest.MonkeyPatch, world_size: int) -> None:
     monkeypatch.setattr(orders, "PERMUTED_ROWS", 10)
-    monkeypatch.setattr(orders.BlockShuffled.__init__, "__defaults__", (8, 5))
+    monkeypatch.setattr(orders.BlockShuffled.__init__, "__defaults__", (None, 8, 5))
 
     def sampler(rank: int, batch_size: int = 7, world_size: int = world_size) -> PermutationBatchSampler:
         found = PermutationBatchSampler(1003, batch_size, shuffle=True, seed=1, rank=rank, world_size=world_size)
