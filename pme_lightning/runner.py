@@ -25,6 +25,7 @@ from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.lightning_answers import interruptible, quiet_lightning
+from pme_lightning.live_figures import LiveFigures
 from pme_lightning.loggers import finish_loggers, phase_logger
 from pme_lightning.module import CTRModule
 from pme_lightning.processes import (
@@ -246,7 +247,9 @@ class Runner:
         # The search ends the fit when it is done. It looks at training rows alone: the validation split stays for
         # choosing among models.
         lasting = {"max_epochs": -1, "max_steps": -1, "min_epochs": None, "min_steps": None}
-        trainer = self._trainer("search", [point, callback], limit_val_batches=0, **lasting)
+        trainer = self._trainer(
+            "search", [point, callback, *self._watching(Throughput())], limit_val_batches=0, **lasting
+        )
         self._fit_on(trainer, module, point)
         result: SearchResult | None = callback.result
         if result is None:
@@ -286,7 +289,7 @@ class Runner:
         throughput = Throughput()
         stopping = EarlyStopping(**self.config.early_stopping.as_dict())
         point = self._resume_point(self.folder.checkpoints(phase) / "last.ckpt")
-        trainer = self._trainer(phase, [point, *callbacks, stopping, checkpoint, throughput])
+        trainer = self._trainer(phase, [point, *callbacks, stopping, checkpoint, *self._watching(throughput)])
         report.say(f"{'fine-tune' if callbacks else 'full-size model'}: at most {trainer.max_epochs} epochs")
         self._fit_on(trainer, module, point)
         if not checkpoint.best_model_path:
@@ -303,6 +306,10 @@ class Runner:
             "rows_per_second": throughput.rows_per_second,
         }
         return Fitted(module, trainer, Path(checkpoint.best_model_path), facts)
+
+    def _watching(self, throughput: Throughput) -> list[Callback]:
+        """Returns what measures a fit, and what logs it where there is a logger."""
+        return [throughput, *([LiveFigures(throughput)] if self.config.logger else [])]
 
     def _resume_point(self, path: Path, at_end: bool = True) -> ResumePoint:
         steps, minutes = self.config.checkpoint_every_n_steps, self.config.checkpoint_every_n_minutes
