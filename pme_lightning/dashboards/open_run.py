@@ -43,16 +43,16 @@ def open_run(arguments: Mapping[str, Any], folder: RunFolder, command: str) -> w
     if folder.reopened:
         settings["id"] = shown_by(folder.path).get("id") or settings["id"]
     settings |= {"dir": str(folder.path), "resume": "allow"}
-    offline = bool(arguments.get("offline"))
-    # Where the environment says offline or disabled there is nothing to ask a server.
-    if not offline and os.environ.get("WANDB_MODE") not in ("offline", "dryrun", "disabled"):
+    mode: Any = "offline" if arguments.get("offline") else os.environ.get("WANDB_MODE")
+    # Where offline or disabled was asked for there is nothing to ask a server.
+    if mode not in ("offline", "dryrun", "disabled"):
         reason = _why_not_online()
         if reason is not None:
             say(f"wandb: {reason}; the run is kept on disk")
-            offline = True
+            mode = "offline"
     try:
         try:
-            run = wandb.init(**settings, mode="offline" if offline else None)
+            run = wandb.init(**settings, mode=mode)
         except UsageError:
             raise
         except Error as error:

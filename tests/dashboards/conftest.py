@@ -1,15 +1,22 @@
-"""Reads the file that an offline run leaves for `wandb sync`: what a dashboard would show of it."""
+"""Offline runs of the real command line, read back from the file that `wandb sync` uploads."""
 
 from __future__ import annotations
 
 import json
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from wandb.proto import wandb_internal_pb2
+
+from pme_lightning.cli import main
+
+SMALL = ["data.rows=6000", "data.tokens=600", "data.num_fields=4", "data.batch_size=256", "model.embedding_dim=8"]
+SMALL += ["backbone.hidden_units=[8]", "trainer.max_epochs=2", "trainer.log_every_n_steps=5"]
 
 
 @dataclass
@@ -150,3 +157,71 @@ def _records(file: Path) -> Iterator[bytes]:
         if kind in (1, 4):  # whole, or the last fragment
             yield record
             record = b""
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps what Weights & Biases stages, and any key, out of the tests."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    _keyless(monkeypatch, tmp_path_factory.getbasetemp())
+
+
+def _keyless(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    patch.setenv("NETRC", str(folder / "no-netrc"))
+    patch.setenv("WANDB_DATA_DIR", str(folder / "wandb-data"))
+    patch.setenv("WANDB_CACHE_DIR", str(folder / "wandb-cache"))
+    patch.setenv("WANDB_CONFIG_DIR", str(folder / "wandb-config"))
+    patch.setenv("WANDB_SILENT", "true")
+
+
+@pytest.fixture
+def small() -> list[str]:
+    """Words that make a run small."""
+    return SMALL
+
+
+@pytest.fixture
+def read() -> Callable[[Path], OfflineRun]:
+    """Reads the one offline run in a run folder."""
+    return read_run
+
+
+@pytest.fixture
+def read_all() -> Callable[[Path], list[OfflineRun]]:
+    """Reads all offline runs in a run folder, the earliest first."""
+    return lambda folder: [read_file(file) for file in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))]
+
+
+def _run_once(factory: pytest.TempPathFactory, name: str, *words: str) -> Path:
+    folder = factory.mktemp(name) / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        _keyless(patch, factory.getbasetemp())
+        patch.setenv("PME_CACHE_DIR", str(factory.getbasetemp() / "cache"))
+        main([*words, "logger=wandb", f"run_dir={folder}", *SMALL])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pme_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a `pme` run without a key, for tests that only look at it."""
+    named = ["logger.name=first", "logger.group=trials", "logger.tags=[small,cpu]", "logger.notes=of the tests"]
+    return _run_once(tmp_path_factory, "pme-wandb", "search.budget=0.3", *named)
+
+
+@pytest.fixture(scope="session")
+def pareto_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a `pareto` run, for tests that only look at it."""
+    return _run_once(tmp_path_factory, "pareto-wandb", "pareto", "budgets=[0.2,0.5]")
+
+
+@pytest.fixture
+def pme_run(pme_folder: Path) -> OfflineRun:
+    """What a dashboard would show of a `pme` run."""
+    return read_run(pme_folder)
+
+
+@pytest.fixture
+def pareto_run(pareto_folder: Path) -> OfflineRun:
+    """What a dashboard would show of a `pareto` run."""
+    return read_run(pareto_folder)
