@@ -63,19 +63,26 @@ def log_inputs(run: wandb.Run, used: dict[str, str | None]) -> None:
         run: The open run.
         used: The file of each kind of artifact, such as ``{"sizes": "runs/a/sizes.safetensors"}``.
     """
-    for kind, file in used.items():
-        folder = find_run_folder(file) if file else None
-        shown = shown_by(folder) if folder else {}
-        if not shown:
-            continue
-        name = "/".join(part for part in (shown["entity"], shown["project"], f"{kind}:{shown['id']}") if part)
-        run.config.update({"inputs": {kind: name}}, allow_val_change=True)
-        if run.offline or run.disabled:
-            continue
+    inputs = {kind: name for kind, file in used.items() if file and (name := _artifact_of(file, kind))}
+    if not inputs:
+        return
+    run.config.update({"inputs": inputs}, allow_val_change=True)
+    if run.offline or run.disabled:
+        return
+    for name in inputs.values():
         try:
             run.use_artifact(name)
         except (Error, ValueError) as error:
             say(f"wandb: {name} is not linked: {str(error).strip().splitlines()[0]}")
+
+
+def _artifact_of(file: str, kind: str) -> str | None:
+    """Returns the name of the artifact that a file in another run's folder is, if a dashboard shows that run."""
+    folder = find_run_folder(file)
+    shown = shown_by(folder) if folder else {}
+    if not shown:
+        return None
+    return "/".join(part for part in (shown["entity"], shown["project"], f"{kind}:{shown['id']}") if part)
 
 
 def _description(run: wandb.Run, kinds: Sequence[Kind], model: str | None) -> str:

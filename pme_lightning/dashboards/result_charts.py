@@ -34,7 +34,7 @@ def log_result(run: wandb.Run, summary: dict[str, Any]) -> None:
 def model_charts(summary: dict[str, Any]) -> dict[str, Any]:
     """Returns the table of the models, and a chart of each figure that all of them have."""
     models = models_of(summary)
-    columns = ["model", *models[0][1]]
+    columns: list[str | int] = ["model", *models[0][1]]
     rows = [[name, *figures.values()] for name, figures in models]
     charts: dict[str, Any] = {"result/models": wandb.Table(columns, data=rows, allow_mixed_types=True)}
     for key, title in _BARS.items():
@@ -63,7 +63,7 @@ def _figures(block: dict[str, Any]) -> dict[str, Any]:
 def _log_curve(run: wandb.Run, rows: list[dict[str, Any]]) -> None:
     run.define_metric(CURVE_AXIS, hidden=True)
     run.define_metric("pareto/*", step_metric=CURVE_AXIS)
-    columns = list(rows[0])
+    columns: list[str | int] = [*rows[0]]
     table = wandb.Table(columns, data=[list(row.values()) for row in rows], allow_mixed_types=True)
     charts: dict[str, Any] = {"curve/points": table}
     for key, title in (("auc", "Test AUC"), ("logloss", "Test logloss")):

@@ -66,7 +66,7 @@ class RunLogger(WandbLogger):
             if kind not in get_args(Kind):
                 raise BadInput(f"logger.artifacts: '{kind}' is none; {did_you_mean(str(kind), get_args(Kind))}")
         self.artifacts: tuple[Kind, ...] = DEFAULT_ARTIFACTS if artifacts is None else tuple(artifacts)
-        more = {"entity": entity, "group": group, "tags": tags, "notes": notes, "job_type": job_type}
+        more: dict[str, Any] = {"entity": entity, "group": group, "tags": tags, "notes": notes, "job_type": job_type}
         super().__init__(
             name=name,
             save_dir=save_dir,
@@ -77,10 +77,7 @@ class RunLogger(WandbLogger):
             experiment=experiment,
             **more,
         )
-        if experiment is not None and prefix:
-            # What is defined later goes before what is defined for all.
-            experiment.define_metric(self.axis, hidden=True)
-            experiment.define_metric(f"{prefix}/*", step_metric=self.axis)
+        self._has_axis = not prefix
 
     @property
     def axis(self) -> str:
@@ -90,6 +87,10 @@ class RunLogger(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Writes figures of a step, under the phase."""
+        if not self._has_axis:
+            self.experiment.define_metric(self.axis, hidden=True)
+            self.experiment.define_metric(f"{self._prefix}/*", step_metric=self.axis)
+            self._has_axis = True
         named: dict[str, Any] = {f"{self._prefix}/{key}" if self._prefix else key: v for key, v in metrics.items()}
         self.experiment.log(named if step is None else {**named, self.axis: step})
 

@@ -81,7 +81,15 @@ def spectrum_charts(spectrum: ScoreSpectrum) -> dict[str, Any]:
 
 
 def _field_table(fields: Sequence[FieldFacts]) -> wandb.Table:
-    columns = ["field", "tokens", "mean size", "first-order weights", "parameters before", "parameters after", "kept"]
+    columns: list[str | int] = [
+        "field",
+        "tokens",
+        "mean size",
+        "first-order weights",
+        "parameters before",
+        "parameters after",
+        "kept",
+    ]
     rows = [[f.name, f.tokens, f.mean_size, f.first_order, f.full_parameters, f.parameters, f.kept] for f in fields]
     return wandb.Table(columns, data=rows, allow_mixed_types=True)
 
