@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -103,6 +104,15 @@ class LiveFigures(Callback):
             figures["gpu_memory_gib"] = torch.cuda.memory_allocated(device) / _GIB
             figures["gpu_memory_peak_gib"] = torch.cuda.max_memory_allocated(device) / _GIB
         return figures
+
+
+def live_figures(callbacks: Sequence[Callback]) -> list[Callback]:
+    """Returns the callback for a fit of these callbacks, and what measures its speed if nothing among them does."""
+    measuring = next((each for each in callbacks if isinstance(each, Throughput)), None)
+    if measuring is not None:
+        return [LiveFigures(measuring)]
+    throughput = Throughput()
+    return [throughput, LiveFigures(throughput)]
 
 
 def learning_rates(trainer: Trainer, module: CTRModule) -> dict[str, float]:

@@ -17,8 +17,7 @@ class RunFolder:
     """The folder of one run.
 
     It holds ``config.yaml``, ``vocabulary/``, ``sizes.safetensors`` (of several budgets ``sizes/BUDGET.safetensors``),
-    ``checkpoints/PHASE/{best,last}.ckpt``, ``logs/`` (or ``wandb/`` and ``wandb_run.json``, which names the run of the
-    dashboard) and, when the run is done, ``summary.json``. Until then
+    ``checkpoints/PHASE/{best,last}.ckpt``, ``logs/`` and, when the run is done, ``summary.json``. Until then
     ``progress.json`` tells which phases are done, and ``checkpoints/search/resume.ckpt`` how far a search has come.
     Files appear under their name only when they are whole.
 

@@ -25,7 +25,7 @@ from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.lightning_answers import interruptible, quiet_lightning
-from pme_lightning.live_figures import LiveFigures
+from pme_lightning.live_figures import live_figures
 from pme_lightning.loggers import abandon_loggers, finish_loggers, log_sizes, phase_logger
 from pme_lightning.module import CTRModule
 from pme_lightning.processes import (
@@ -248,9 +248,7 @@ class Runner:
         # The search ends the fit when it is done. It looks at training rows alone: the validation split stays for
         # choosing among models.
         lasting = {"max_epochs": -1, "max_steps": -1, "min_epochs": None, "min_steps": None}
-        trainer = self._trainer(
-            "search", [point, callback, *self._watching(Throughput())], limit_val_batches=0, **lasting
-        )
+        trainer = self._trainer("search", [point, callback], limit_val_batches=0, **lasting)
         self._fit_on(trainer, module, point)
         result: SearchResult | None = callback.result
         if result is None:
@@ -291,7 +289,7 @@ class Runner:
         throughput = Throughput()
         stopping = EarlyStopping(**self.config.early_stopping.as_dict())
         point = self._resume_point(self.folder.checkpoints(phase) / "last.ckpt")
-        trainer = self._trainer(phase, [point, *callbacks, stopping, checkpoint, *self._watching(throughput)])
+        trainer = self._trainer(phase, [point, *callbacks, stopping, checkpoint, throughput])
         report.say(f"{'fine-tune' if callbacks else 'full-size model'}: at most {trainer.max_epochs} epochs")
         self._fit_on(trainer, module, point)
         if not checkpoint.best_model_path:
@@ -308,10 +306,6 @@ class Runner:
             "rows_per_second": throughput.rows_per_second,
         }
         return Fitted(module, trainer, Path(checkpoint.best_model_path), facts)
-
-    def _watching(self, throughput: Throughput) -> list[Callback]:
-        """Returns what measures a fit, and what logs it where there is a logger."""
-        return [throughput, *([LiveFigures(throughput)] if self.config.logger else [])]
 
     def _resume_point(self, path: Path, at_end: bool = True) -> ResumePoint:
         steps, minutes = self.config.checkpoint_every_n_steps, self.config.checkpoint_every_n_minutes
@@ -441,6 +435,8 @@ class Runner:
         self._logger = phase_logger(self.config.logger, self.folder, phase, resolved, logged)
         # A resume point comes first: it looks at a batch before anything is done with it.
         options["callbacks"] = [*callbacks[:1], *(options.get("callbacks") or []), *callbacks[1:]]
+        if self._logger is not None:
+            options["callbacks"] += live_figures(callbacks)
         # Lightning would add a checkpoint callback of its own.
         options["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in options["callbacks"])
         options["plugins"] = [*_listed(options.get("plugins")), WholeCheckpoints()]
