@@ -55,6 +55,9 @@ class PruningCallback(Callback):
             count (``2_000_000``) or bytes (``"20MB"``). First-order weights and the shared projection count.
         frequencies: ``(V,)``, how often each token occurs in the training data; ``None`` asks the datamodule.
 
+    Attributes:
+        kept_fraction: Per-token values left so far, as a fraction of the full-size table's.
+
     Raises:
         BadInput: The budget cannot be read, or the criterion needs gradients and the schedule has no steps.
     """
@@ -90,6 +93,7 @@ class PruningCallback(Callback):
         self._pruned: PrunedModel | None = None
         self.scores: Scores | None = None
         self.result: SearchResult | None = None
+        self.kept_fraction = 1.0
 
     def num_steps(self, steps_per_epoch: int) -> int:
         """Returns the length of the search in optimizer steps, given those of an epoch."""
@@ -250,6 +254,7 @@ class PruningCallback(Callback):
             "basis": self.criterion.basis,
             "axes": getattr(self.criterion, "axes", None),
             "batches": self._batches.state(),
+            "kept_fraction": self.kept_fraction,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -257,6 +262,7 @@ class PruningCallback(Callback):
         self.step, self._started = state_dict["step"], state_dict["started"]
         self.criterion.load_state({name: self._cut(name, each) for name, each in state_dict["criterion"].items()})
         self.criterion.basis = state_dict["basis"]
+        self.kept_fraction = state_dict["kept_fraction"]
         if state_dict["axes"] is not None:
             self.criterion.axes = state_dict["axes"]  # type: ignore[attr-defined]
         self._batches.load_state(state_dict["batches"])
@@ -342,12 +348,15 @@ class PruningCallback(Callback):
                 # From here on rows are coordinates: the axes are those of the table itself.
                 self.criterion.axes = "original"  # type: ignore[attr-defined]
             embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
+            kept = int(allocation.sizes.sum()) + (0 if allocation.linear is None else int(allocation.linear.sum()))
+            self.kept_fraction = kept / total
             return
         basis = scores.basis if embedding.projection is None else embedding.projection.T
         self.scores = Scores(scores.table, scores.linear, basis)
         if self.criterion.rounds and embedding.kept is None:
             self._pruned = PrunedModel(cast(CTRModule, pl_module), self._batches, scores.basis)
         self.result = self.result_for(str(self.budget))
+        self.kept_fraction = self.result.parameters / embedding.num_parameters
 
     def _settled(self, scores: Scores, values: int) -> Allocation:
         """Returns who keeps what, made again with what rows tell of the model so pruned, as often as is asked for."""

@@ -25,7 +25,8 @@ from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import MultiSizeEmbedding, Shard
 from pme_lightning.errors import BadInput
 from pme_lightning.lightning_answers import interruptible, quiet_lightning
-from pme_lightning.loggers import finish_loggers, phase_logger
+from pme_lightning.live_figures import live_figures
+from pme_lightning.loggers import abandon_loggers, finish_loggers, log_sizes, phase_logger
 from pme_lightning.module import CTRModule
 from pme_lightning.processes import (
     ProcessLost,
@@ -135,8 +136,9 @@ class Runner:
             summary = getattr(self, f"_{self.command}")()
             spent = self.folder.checkpoints("search")
             self.folder.complete(summary, spent if self.command == "pme" else spent / "resume.ckpt")
-            finish_loggers(self._logger, summary)
+            finish_loggers(self._logger, summary, self.folder)
         except BaseException as error:
+            abandon_loggers(self._logger)
             if not self.folder.has_checkpoint():
                 self.folder.discard()
                 raise
@@ -268,6 +270,7 @@ class Runner:
             "kept": result.parameters,
         }
         self.folder.finish("search", facts)
+        log_sizes(self._logger, callback, self.data)
         return facts, result, module if self.warm or self.command != "pme" else self.module()
 
     def fit(self, phase: str, module: CTRModule, *callbacks: Callback) -> Fitted:
@@ -437,9 +440,11 @@ class Runner:
         options = check_processes(self.command, build(self.config.trainer)) | arguments
         resolved = yaml.safe_load(print_config(self.parser, self.config, self.command))
         logged = next((each.logged_steps() for each in callbacks if isinstance(each, ResumePoint)), None)
-        self._logger = phase_logger(self.config.logger, self.folder.path, phase, resolved, logged)
+        self._logger = phase_logger(self.config.logger, self.folder, phase, resolved, logged)
         # A resume point comes first: it looks at a batch before anything is done with it.
         options["callbacks"] = [*callbacks[:1], *(options.get("callbacks") or []), *callbacks[1:]]
+        if self._logger is not None:
+            options["callbacks"] += live_figures(callbacks)
         # Lightning would add a checkpoint callback of its own.
         options["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in options["callbacks"])
         options["plugins"] = [*_listed(options.get("plugins")), WholeCheckpoints()]
