@@ -48,6 +48,9 @@ class PruningCallback(Callback):
             count (``2_000_000``) or bytes (``"20MB"``). First-order weights and the shared projection count.
         frequencies: ``(V,)``, how often each token occurs in the training data; ``None`` asks the datamodule.
 
+    Attributes:
+        kept_fraction: Per-token values left so far, as a fraction of the full-size table's.
+
     Raises:
         BadInput: The budget cannot be read, or the criterion needs gradients and the schedule has no steps.
     """
@@ -77,6 +80,7 @@ class PruningCallback(Callback):
         self.field_tokens: list[int] = []
         self.scores: Scores | None = None
         self.result: SearchResult | None = None
+        self.kept_fraction = 1.0
 
     def num_steps(self, steps_per_epoch: int) -> int:
         """Returns the length of the search in optimizer steps, given those of an epoch."""
@@ -196,6 +200,7 @@ class PruningCallback(Callback):
             "criterion": self.criterion.state(),
             "basis": self.criterion.basis,
             "axes": getattr(self.criterion, "axes", None),
+            "kept_fraction": self.kept_fraction,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -203,6 +208,7 @@ class PruningCallback(Callback):
         self.step, self._started = state_dict["step"], state_dict["started"]
         self.criterion.load_state(state_dict["criterion"])
         self.criterion.basis = state_dict["basis"]
+        self.kept_fraction = state_dict["kept_fraction"]
         if state_dict["axes"] is not None:
             self.criterion.axes = state_dict["axes"]  # type: ignore[attr-defined]
         # The checkpoint holds the sums of all processes.
@@ -269,10 +275,13 @@ class PruningCallback(Callback):
                 # From here on rows are coordinates: the axes are those of the table itself.
                 self.criterion.axes = "original"  # type: ignore[attr-defined]
             embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
+            kept = int(allocation.sizes.sum()) + (0 if allocation.linear is None else int(allocation.linear.sum()))
+            self.kept_fraction = kept / total
             return
         basis = scores.basis if embedding.projection is None else embedding.projection.T
         self.scores = Scores(scores.table, scores.linear, basis)
         self.result = self.result_for(str(self.budget))
+        self.kept_fraction = self.result.parameters / embedding.num_parameters
 
     def _allocate(self, scores: Scores, values: int) -> Allocation:
         return self.allocator.allocate(

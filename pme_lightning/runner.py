@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
@@ -439,9 +438,11 @@ class Runner:
         options["default_root_dir"] = str(self.folder.path)
         options["enable_model_summary"] = bool(options.get("enable_model_summary"))
         options["num_sanity_val_steps"] = options.get("num_sanity_val_steps") or 0
-        if options.get("enable_progress_bar") is not False:
+        bars = any(isinstance(each, ProgressBar) for each in options["callbacks"])
+        if options.get("enable_progress_bar") is not False and not bars:
             options["callbacks"].append(phase_progress(phase))
-            options["enable_progress_bar"] = sys.stdout.isatty()
+        # Lightning would add a bar of its own.
+        options["enable_progress_bar"] = bars
         return build_trainer(options)
 
     def _label(self) -> str:
