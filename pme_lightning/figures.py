@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,6 +77,20 @@ def search_of(trainer: Trainer) -> Any | None:
 
 def _is_search(callback: Callback) -> bool:
     return hasattr(callback, "num_steps") and hasattr(callback, "result")
+
+
+def how_far(trainer: Trainer, batches: int) -> tuple[int, float]:
+    """Returns how much is done, and of how much: steps of a search, whose length is known, or batches of the epoch.
+
+    Args:
+        trainer: The phase's Trainer.
+        batches: How many batches of the epoch are done.
+    """
+    search = search_of(trainer)
+    if search is None:
+        return batches, float(trainer.num_training_batches)
+    per_epoch = max(1, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
+    return trainer.global_step, float(search.num_steps(per_epoch))
 
 
 def kept_fraction(trainer: Trainer, pl_module: LightningModule) -> float:

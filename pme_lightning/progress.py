@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tas
 from rich.table import Column
 from rich.text import Text
 
-from pme_lightning.figures import Figures, search_of, searched
+from pme_lightning.figures import Figures, how_far, search_of, searched
 
 # Lines within a long epoch: at most one a tenth of it, and none sooner than this after the last.
 _SECONDS_BETWEEN_LINES = 30.0
@@ -32,7 +32,7 @@ def shows_bars() -> bool:
 
 
 class PhaseLines(Callback):
-    """One line an epoch, for logs and pipes; in a long epoch one a tenth; at the end of a search what it found.
+    """A few lines, for logs and pipes: one an epoch, in a long epoch one a tenth; of a search one a tenth at most.
 
     Args:
         phase: Name of the phase.
@@ -45,27 +45,28 @@ class PhaseLines(Callback):
         self._tenths = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock of an epoch that goes on from its midst."""
-        self._start_epoch(trainer.fit_loop.batch_idx + 1, trainer)
+        """Starts the clock, also of a phase that goes on from its midst."""
+        self._start_clock(trainer, trainer.fit_loop.batch_idx + 1)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock."""
+        """Starts the clock of an epoch."""
         self.figures.on_train_epoch_start(trainer, pl_module)
-        self._start_epoch(0, trainer)
+        if search_of(trainer) is None:
+            self._start_clock(trainer, 0)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Says how far a long epoch has come."""
+        """Says how far a long epoch or search has come."""
         self.figures.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if not trainer.is_global_zero or trainer.is_last_batch:
-            return
-        done = (batch_idx + 1) / trainer.num_training_batches
-        now = time.monotonic()
-        if int(10 * done) > self._tenths and now - self._said >= _SECONDS_BETWEEN_LINES:
-            self._tenths, self._said = int(10 * done), now
-            told = ", ".join([f"{done:.0%} of it", *self.figures.told(trainer, pl_module, ended=False)])
-            self.say(f"  {self._epoch(trainer)}, {told}")
+        waited = time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES
+        if (
+            waited
+            and trainer.is_global_zero
+            and not trainer.is_last_batch
+            and self._comes_to_a_tenth(trainer, batch_idx)
+        ):
+            self._tell(trainer, pl_module, ended=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves the validation out of the speed."""
@@ -73,10 +74,9 @@ class PhaseLines(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says what the epoch brought."""
-        if trainer.is_global_zero:
-            seconds = time.monotonic() - self._started
-            told = ", ".join([*self.figures.told(trainer, pl_module, ended=True), f"{seconds:.1f} s"])
-            self.say(f"  {self._epoch(trainer)}, {told}")
+        batches = int(trainer.num_training_batches)
+        if trainer.is_global_zero and (search_of(trainer) is None or self._comes_to_a_tenth(trainer, batches - 1)):
+            self._tell(trainer, pl_module, ended=True)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says what a search found."""
@@ -88,13 +88,30 @@ class PhaseLines(Callback):
         """Prints a line."""
         print(text, flush=True)
 
-    def _epoch(self, trainer: Trainer) -> str:
-        return f"{self.phase}: epoch {trainer.current_epoch + 1}"
+    def _tell(self, trainer: Trainer, pl_module: LightningModule, ended: bool) -> None:
+        self._said = time.monotonic()
+        told = [f"  {self.phase}: epoch {trainer.current_epoch + 1}"]
+        if search_of(trainer) is not None:
+            told.append(f"{self._tenths:d}0% of the search")
+        elif not ended:
+            told.append(f"{self._tenths:d}0% of it")
+        told += self.figures.told(trainer, pl_module, ended)
+        if ended:
+            told.append(f"{self._said - self._started:.1f} s")
+        self.say(", ".join(told))
 
-    def _start_epoch(self, batches: int, trainer: Trainer) -> None:
+    def _start_clock(self, trainer: Trainer, batches: int) -> None:
         self._started = self._said = time.monotonic()
-        total = trainer.num_training_batches
-        self._tenths = int(10 * batches / total) if total else 0
+        self._tenths = self._tenths_of(trainer, batches)
+
+    def _comes_to_a_tenth(self, trainer: Trainer, batch_idx: int) -> bool:
+        before, self._tenths = self._tenths, self._tenths_of(trainer, batch_idx + 1)
+        return self._tenths > before
+
+    @staticmethod
+    def _tenths_of(trainer: Trainer, batches: int) -> int:
+        done, total = how_far(trainer, batches)
+        return int(10 * done / total) if total else 0
 
 
 class PhaseBar(PhaseLines):
@@ -118,7 +135,7 @@ class PhaseBar(PhaseLines):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Shows the bar before the first batch is done."""
         if trainer.is_global_zero and self._training is None:
-            done, total = self._done(trainer, batch_idx)
+            done, total = how_far(trainer, batch_idx)
             self._training = self._bars().add_task(self._named(trainer), total=total, completed=done, figures="")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -140,7 +157,7 @@ class PhaseBar(PhaseLines):
         if now - self._looked >= _SECONDS_BETWEEN_LOOKS or trainer.is_last_batch:
             self._looked = now
             figures = "  ".join(self.figures.shown(trainer, pl_module))
-            done = self._done(trainer, batch_idx + 1)[0]
+            done = how_far(trainer, batch_idx + 1)[0]
             self._progress.update(self._training, completed=done, figures=figures)
 
     def on_validation_batch_start(
@@ -221,15 +238,6 @@ class PhaseBar(PhaseLines):
             return self.phase
         epochs = trainer.max_epochs
         return f"{self.phase} {trainer.current_epoch + 1}" + (f"/{epochs}" if epochs and epochs > 0 else "")
-
-    @staticmethod
-    def _done(trainer: Trainer, batches: int) -> tuple[int, float]:
-        """Returns how much is done, and of how much: batches of the epoch, or steps of the search."""
-        search = search_of(trainer)
-        if search is None:
-            return batches, float(trainer.num_training_batches)
-        per_epoch = max(1, -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches))
-        return trainer.global_step, float(search.num_steps(per_epoch))
 
     def _stop(self) -> None:
         if self._progress is not None:

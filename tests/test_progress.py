@@ -93,6 +93,17 @@ def test_a_long_epoch_gets_a_line_a_tenth_and_no_more(
     assert "of it" not in last
 
 
+def test_a_search_of_many_short_epochs_gets_ten_lines(
+    tiny: Any, make_trainer: MakeTrainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callbacks = [search(AfterWarmup(epochs=40.0)), PhaseLines("search")]
+    tiny.batch_size = 320
+    make_trainer(max_epochs=-1, callbacks=callbacks).fit(model(tiny), datamodule=tiny)
+    *lines, found = capsys.readouterr().out.splitlines()
+    assert [re.search(r"(\d+)% of the search", line)[1] for line in lines] == [f"{10 * k}" for k in range(1, 11)]  # type: ignore
+    assert "kept" in found
+
+
 def bar(phase: str) -> tuple[PhaseBar, io.StringIO]:
     out = io.StringIO()
     return PhaseBar(phase, Console(file=out, force_terminal=True, width=80)), out
