@@ -111,5 +111,5 @@ def searched(trainer: Trainer) -> str | None:
     share = f" ({search.kept_fraction:.1%})" if hasattr(search, "kept_fraction") else ""
     return (
         f"kept {result.parameters:,} values{share}: sizes {int(sizes.min())} to {int(sizes.max())}, "
-        f"{sizes.mean():.2f} on average, 0 for {(sizes == 0).double().mean():.0%} of the tokens"
+        f"mean {sizes.mean():.2f}, {(sizes == 0).double().mean():.0%} are 0"
     )

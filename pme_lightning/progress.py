@@ -97,7 +97,8 @@ class PhaseLines(Callback):
             told.append(f"{self._tenths:d}0% of it")
         told += self.figures.told(trainer, pl_module, ended)
         if ended:
-            told.append(f"{self._said - self._started:.1f} s")
+            seconds = self._said - self._started
+            told.append(f"{seconds:.1f} s" if seconds < 10 else f"{seconds:,.0f} s")
         self.say(", ".join(told))
 
     def _start_clock(self, trainer: Trainer, batches: int) -> None:
