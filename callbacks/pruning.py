@@ -60,6 +60,21 @@ class PruningCallback(Callback):
 
     Raises:
         BadInput: The budget cannot be read, or the criterion needs gradients and the schedule has no steps.
+
+    Examples:
+        >>> from pme_lightning import SyntheticDataModule
+        >>> from pme_lightning.search import AfterWarmup, Fisher, Prefix
+        >>> data = SyntheticDataModule(rows=2_000, tokens=200, num_fields=3)
+        >>> data.setup()
+        >>> search = PruningCallback(Fisher(), AfterWarmup(epochs=1), Prefix(), budget=0.2)
+        >>> module = CTRModule(data.field_tokens, embedding_dim=8)
+        >>> quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        >>> trainer = Trainer(max_epochs=1, callbacks=[search], accelerator="cpu", enable_model_summary=False, **quiet)
+        >>> trainer.fit(module, datamodule=data)
+        >>> search.result.sizes.shape
+        torch.Size([200])
+        >>> search.result.parameters + 8 * 8 <= 0.2 * module.full_parameters
+        True
     """
 
     splits: ClassVar[bool] = True

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
 from pme_lightning import pareto, report
 from pme_lightning.arguments import build, init_args, optimizer_arguments, print_config
-from pme_lightning.class_path import instantiate
+from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import MultiSizeEmbedding, Shard
 from pme_lightning.errors import BadInput
@@ -76,12 +75,20 @@ class Runner:
         command: One of :data:`pme_lightning.composition.COMMANDS`.
         parser: The parser that checked the configuration; it builds what the configuration names.
         config: The whole configuration.
+        given: Objects to use in the place of those that ``data`` and ``search`` of the configuration describe.
     """
 
-    def __init__(self, command: str, parser: LightningArgumentParser, config: Namespace) -> None:
+    def __init__(
+        self,
+        command: str,
+        parser: LightningArgumentParser,
+        config: Namespace,
+        given: Mapping[str, Any] | None = None,
+    ) -> None:
         self.command = command
         self.parser = parser
         self.config = config
+        self.given = dict(given or {})
         self.sizes: SearchResult | None = None
         self._logger: Logger | None = None
         self._checked: Trainer | None = None
@@ -130,7 +137,7 @@ class Runner:
         self._open_folder()
         try:
             if not self.folder.reopened:
-                self.folder.write_text("config.yaml", print_config(self.parser, self.config, self.command))
+                self.folder.write_text("config.yaml", self._config_text())
             if is_main():
                 self.data.save_vocabulary(self.folder.vocabulary)
             summary = getattr(self, f"_{self.command}")()
@@ -164,8 +171,7 @@ class Runner:
         """
         if self.config.resume:
             self.folder = RunFolder.reopen(self.config.resume, writes=is_main())
-            config = print_config(self.parser, self.config, self.command)
-            check_same_run(self.config.resume, config, self.folder, self.data)
+            check_same_run(self.config.resume, self._config_text(), self.folder, self.data)
             wait_for_all()
         else:
             if is_main():
@@ -241,7 +247,7 @@ class Runner:
             module = searched_model(self.folder, self.shard) if keeps_model else self.module()
             return done, SearchResult.load(sizes_files(self.folder.path)[0]), module
         module = self.module()
-        callback = build(self.config.search)
+        callback = self.given.get("search") or build(self.config.search)
         accumulated = self.config.trainer.accumulate_grad_batches
         steps_per_epoch = max(1, math.ceil(len(self.data.train_dataloader()) / accumulated))
         report.say(f"search: {type(callback).__name__}, {callback.num_steps(steps_per_epoch)} steps")
@@ -291,7 +297,8 @@ class Runner:
         stopping = EarlyStopping(**self.config.early_stopping.as_dict())
         point = self._resume_point(self.folder.checkpoints(phase) / "last.ckpt")
         trainer = self._trainer(phase, [point, *callbacks, stopping, checkpoint, throughput])
-        report.say(f"{'fine-tune' if callbacks else 'full-size model'}: at most {trainer.max_epochs} epochs")
+        epochs = f"{trainer.max_epochs} epoch{'' if trainer.max_epochs == 1 else 's'}"
+        report.say(f"{'fine-tune' if callbacks else 'full-size model'}: at most {epochs}")
         self._fit_on(trainer, module, point)
         if not checkpoint.best_model_path:
             raise BadInput(
@@ -395,7 +402,7 @@ class Runner:
         return module
 
     def _data(self) -> EncodedDataModule:
-        data = build(self.config.data)
+        data = self.given.get("data") or build(self.config.data)
         data.seed = self.config.seed
         folder = find_run_folder(self.config.ckpt_path or self.config.sizes or "")
         if folder is not None:
@@ -438,7 +445,7 @@ class Runner:
     def _trainer(self, phase: str, callbacks: Sequence[Callback], **arguments: Any) -> Trainer:
         """Builds the phase's own Trainer: a second fit on a spent one would do nothing."""
         options = check_processes(self.command, build(self.config.trainer)) | arguments
-        resolved = yaml.safe_load(print_config(self.parser, self.config, self.command))
+        resolved = yaml.safe_load(self._config_text())
         logged = next((each.logged_steps() for each in callbacks if isinstance(each, ResumePoint)), None)
         self._logger = phase_logger(self.config.logger, self.folder, phase, resolved, logged)
         # A resume point comes first: it looks at a batch before anything is done with it.
@@ -452,10 +459,20 @@ class Runner:
         options["default_root_dir"] = str(self.folder.path)
         options["enable_model_summary"] = bool(options.get("enable_model_summary"))
         options["num_sanity_val_steps"] = options.get("num_sanity_val_steps") or 0
-        if options.get("enable_progress_bar") is not False:
+        bars = any(isinstance(each, ProgressBar) for each in options["callbacks"])
+        if options.get("enable_progress_bar") is not False and not bars:
             options["callbacks"].append(phase_progress(phase))
-            options["enable_progress_bar"] = sys.stdout.isatty()
+        # Lightning would add a bar of its own.
+        options["enable_progress_bar"] = bars
         return build_trainer(options)
+
+    def _config_text(self) -> str:
+        """Returns what ``config.yaml`` holds; of objects that were given, their class and that they were."""
+        text = print_config(self.parser, self.config, self.command)
+        if not self.given:
+            return text
+        told = {key: f"{class_path(type(value))} (an object of a program)" for key, value in self.given.items()}
+        return yaml.safe_dump(yaml.safe_load(text) | told, sort_keys=False, width=100)
 
     def _label(self) -> str:
         return f"{self.command}-{self.config.backbone.class_path.rpartition('.')[2].lower()}"

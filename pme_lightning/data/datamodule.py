@@ -87,6 +87,18 @@ class ClickDataModule(EncodedDataModule):
             rows.
         cache_dir: ``$PME_CACHE_DIR`` or ``~/.cache/pme-lightning`` if not given.
         name: of the data set; made of the path if not given.
+
+    Examples:
+        >>> rows = pl.DataFrame({"click": [0, 1] * 50, "user": ["ann", "bob"] * 50, "item": list(range(10)) * 10})
+        >>> rows.write_parquet("clicks.parquet")
+        >>> data = ClickDataModule("clicks.parquet", min_count=2)
+        >>> data.prepare_data()
+        >>> data.setup()
+        >>> print(data.describe())
+        column  type    kind         tokens
+        click   Int64   label
+        user    String  categorical       3
+        item    Int64   categorical      11
     """
 
     def __init__(

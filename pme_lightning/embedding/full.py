@@ -51,6 +51,14 @@ class FullEmbedding(nn.Module):
     Shape:
         - ids: ``(B, F)`` integers in ``[0, V)``
         - output: ``(B, F, D)``
+
+    Examples:
+        >>> table = FullEmbedding(num_tokens=10, embedding_dim=4, first_order=True)
+        >>> rows, linear = table.lookup(torch.tensor([[0, 9]]))
+        >>> rows.shape, linear.shape
+        (torch.Size([1, 2, 4]), torch.Size([1, 2]))
+        >>> table.num_parameters
+        50
     """
 
     observer: Observer | None = None

@@ -68,6 +68,13 @@ class MultiSizeEmbedding(nn.Module):
     Shape:
         - ids: ``(B, F)`` integers in ``[0, V)``
         - output: ``(B, F, D)``
+
+    Examples:
+        >>> table = MultiSizeEmbedding.from_sizes(torch.tensor([3, 1, 1, 0]), embedding_dim=4)
+        >>> table(torch.tensor([[0, 1], [2, 3]])).shape
+        torch.Size([2, 2, 4])
+        >>> table.num_parameters  # 3 + 1 + 1 values, and the shared projection of 4 x 4
+        21
     """
 
     sparse: bool = False

@@ -238,6 +238,15 @@ class Fisher(_GradientCriterion):
 
     Raises:
         BadInput: other axes; or, on start, a table that is not finite.
+
+    Examples:
+        >>> weight, frequencies = torch.tensor([[1.0, 2.0], [0.0, 3.0]]), torch.tensor([5, 1])
+        >>> fisher = Fisher(axes="original")
+        >>> fisher.start(weight, None, frequencies)
+        >>> fisher.update(torch.tensor([[1.0, 0.5], [2.0, 0.0]]))  # the gradient of a batch
+        >>> fisher.scores(weight, None, frequencies).table
+        tensor([[1., 1.],
+                [0., 0.]])
     """
 
     def __init__(self, axes: Literal["original", "principal"] = "principal") -> None:
