@@ -64,12 +64,15 @@ class Findings:
         self._write()
 
     def add_search(self, search: Any) -> None:
-        """Keeps how far a search pruned when, and its scores, as far as the callback of the search tells of them."""
+        """Keeps how far a search pruned when, and its scores, as far as the callback of the search tells of them.
+
+        Where tokens are split over processes nobody has all scores, and none are kept.
+        """
         kept = getattr(search, "kept", None)
         if kept:
             self._found["schedule"] = [list(point) for point in kept]
         scores = getattr(search, "scores", None)
-        if scores is not None and self._folder.writes:
+        if scores is not None and len(scores.table) == self._data.num_tokens and self._folder.writes:
             self._found["scores"] = dataclasses.asdict(score_spectrum(scores))
         self._write()
 

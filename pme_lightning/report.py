@@ -136,8 +136,9 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Prints a table, within 80 columns where nobody's terminal says otherwise."""
-    Console(width=None if sys.stdout.isatty() else 80, highlight=False).print(table)
+    """Prints a table, within 80 columns where nobody's terminal says otherwise, and plain where it is none."""
+    terminal = sys.stdout.isatty()
+    Console(width=None if terminal else 80, force_terminal=None if terminal else False, highlight=False).print(table)
 
 
 def print_ending(summary: dict[str, Any], folder: Path, verdict: str | None) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,20 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
 from pme_lightning import pareto, report
 from pme_lightning.arguments import build, init_args, optimizer_arguments, print_config
-from pme_lightning.class_path import instantiate
+from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.data import EncodedDataModule
-from pme_lightning.embedding import MultiSizeEmbedding
+from pme_lightning.embedding import MultiSizeEmbedding, Shard
 from pme_lightning.errors import BadInput
 from pme_lightning.findings import Findings
 from pme_lightning.lightning_answers import interruptible, quiet_lightning
-from pme_lightning.loggers import finish_loggers, phase_logger
+from pme_lightning.live_figures import live_figures
+from pme_lightning.loggers import abandon_loggers, finish_loggers, log_sizes, phase_logger
 from pme_lightning.module import CTRModule
 from pme_lightning.pages.run_page import write_run_page
 from pme_lightning.processes import (
@@ -36,13 +36,14 @@ from pme_lightning.processes import (
     first_on_each_machine,
     join,
     missing_processes,
+    shard_of,
     telling_of_lost_processes,
     wait_for_all,
 )
 from pme_lightning.progress import phase_progress
 from pme_lightning.ranks import is_main
 from pme_lightning.resume_point import ResumePoint
-from pme_lightning.resuming import check_no_other_folder, check_same_run, data_facts, searched_model
+from pme_lightning.resuming import check_no_other_folder, check_same_run, data_facts, load_module, searched_model
 from pme_lightning.run_checks import build_trainer, check_labels, check_parts, check_paths, check_same_model
 from pme_lightning.run_folder import RunFolder, check_resumable, find_run_folder, find_sizes, sizes_files
 from pme_lightning.search import SearchResult
@@ -77,12 +78,20 @@ class Runner:
         command: One of :data:`pme_lightning.composition.COMMANDS`.
         parser: The parser that checked the configuration; it builds what the configuration names.
         config: The whole configuration.
+        given: Objects to use in the place of those that ``data`` and ``search`` of the configuration describe.
     """
 
-    def __init__(self, command: str, parser: LightningArgumentParser, config: Namespace) -> None:
+    def __init__(
+        self,
+        command: str,
+        parser: LightningArgumentParser,
+        config: Namespace,
+        given: Mapping[str, Any] | None = None,
+    ) -> None:
         self.command = command
         self.parser = parser
         self.config = config
+        self.given = dict(given or {})
         self.sizes: SearchResult | None = None
         self._logger: Logger | None = None
         self._checked: Trainer | None = None
@@ -131,7 +140,7 @@ class Runner:
         self._open_folder()
         try:
             if not self.folder.reopened:
-                self.folder.write_text("config.yaml", print_config(self.parser, self.config, self.command))
+                self.folder.write_text("config.yaml", self._config_text())
             if is_main():
                 self.data.save_vocabulary(self.folder.vocabulary)
             summary = getattr(self, f"_{self.command}")()
@@ -139,8 +148,9 @@ class Runner:
             self.folder.complete(summary, spent if self.command == "pme" else spent / "resume.ckpt")
             if self.folder.writes:
                 write_run_page(self.folder.path)
-            finish_loggers(self._logger, summary)
+            finish_loggers(self._logger, summary, self.folder)
         except BaseException as error:
+            abandon_loggers(self._logger)
             if not self.folder.has_checkpoint():
                 self.folder.discard()
                 raise
@@ -166,8 +176,7 @@ class Runner:
         """
         if self.config.resume:
             self.folder = RunFolder.reopen(self.config.resume, writes=is_main())
-            config = print_config(self.parser, self.config, self.command)
-            check_same_run(self.config.resume, config, self.folder, self.data)
+            check_same_run(self.config.resume, self._config_text(), self.folder, self.data)
             wait_for_all()
         else:
             if is_main():
@@ -241,10 +250,10 @@ class Runner:
         if done is not None:
             report.say("search: was done before")
             keeps_model = self.warm or self.command != "pme"
-            module = searched_model(self.folder) if keeps_model else self.module()
+            module = searched_model(self.folder, self.shard) if keeps_model else self.module()
             return done, SearchResult.load(sizes_files(self.folder.path)[0]), module
         module = self.module()
-        callback = build(self.config.search)
+        callback = self.given.get("search") or build(self.config.search)
         accumulated = self.config.trainer.accumulate_grad_batches
         steps_per_epoch = max(1, math.ceil(len(self.data.train_dataloader()) / accumulated))
         report.say(f"search: {type(callback).__name__}, {callback.num_steps(steps_per_epoch)} steps")
@@ -276,6 +285,7 @@ class Runner:
             "kept": result.parameters,
         }
         self.folder.finish("search", facts)
+        log_sizes(self._logger, callback, self.data)
         return facts, result, module if self.warm or self.command != "pme" else self.module()
 
     def fit(self, phase: str, module: CTRModule, *callbacks: Callback) -> Fitted:
@@ -296,7 +306,8 @@ class Runner:
         stopping = EarlyStopping(**self.config.early_stopping.as_dict())
         point = self._resume_point(self.folder.checkpoints(phase) / "last.ckpt")
         trainer = self._trainer(phase, [point, *callbacks, stopping, checkpoint, throughput, curve])
-        report.say(f"{'fine-tune' if callbacks else 'full-size model'}: at most {trainer.max_epochs} epochs")
+        epochs = f"{trainer.max_epochs} epoch{'' if trainer.max_epochs == 1 else 's'}"
+        report.say(f"{'fine-tune' if callbacks else 'full-size model'}: at most {epochs}")
         self._fit_on(trainer, module, point)
         self.findings.add_curve(phase, curve)
         if not checkpoint.best_model_path:
@@ -376,13 +387,14 @@ class Runner:
             backbone_args=init_args(self.config.backbone),
             **optimizer_arguments(self.config),
             **self.config.model.as_dict(),
+            shard=self.shard,
         )
 
     def _load(self) -> CTRModule:
         """Loads the checkpoint that was named, and numbers the tokens as it does."""
         path = self.config.ckpt_path
         try:
-            module = CTRModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+            module = load_module(path, self.shard)
         except BadInput:
             raise
         except Exception as error:
@@ -405,7 +417,7 @@ class Runner:
         return module
 
     def _data(self) -> EncodedDataModule:
-        data = build(self.config.data)
+        data = self.given.get("data") or build(self.config.data)
         data.seed = self.config.seed
         folder = find_run_folder(self.config.ckpt_path or self.config.sizes or "")
         if folder is not None:
@@ -418,6 +430,12 @@ class Runner:
         if self.command not in ("test", "predict"):
             check_labels(data)
         return data
+
+    @property
+    def shard(self) -> Shard | None:
+        """The rows of tables that this process holds; ``predict`` runs in one, which holds them all."""
+        assert self._checked is not None
+        return None if self.command == "predict" else shard_of(self._checked)
 
     def transfer(self, result: SearchResult) -> Callback:
         """Builds what gives a module these sizes."""
@@ -442,11 +460,13 @@ class Runner:
     def _trainer(self, phase: str, callbacks: Sequence[Callback], **arguments: Any) -> Trainer:
         """Builds the phase's own Trainer: a second fit on a spent one would do nothing."""
         options = check_processes(self.command, build(self.config.trainer)) | arguments
-        resolved = yaml.safe_load(print_config(self.parser, self.config, self.command))
+        resolved = yaml.safe_load(self._config_text())
         logged = next((each.logged_steps() for each in callbacks if isinstance(each, ResumePoint)), None)
-        self._logger = phase_logger(self.config.logger, self.folder.path, phase, resolved, logged)
+        self._logger = phase_logger(self.config.logger, self.folder, phase, resolved, logged)
         # A resume point comes first: it looks at a batch before anything is done with it.
         options["callbacks"] = [*callbacks[:1], *(options.get("callbacks") or []), *callbacks[1:]]
+        if self._logger is not None:
+            options["callbacks"] += live_figures(callbacks)
         # Lightning would add a checkpoint callback of its own.
         options["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in options["callbacks"])
         options["plugins"] = [*_listed(options.get("plugins")), WholeCheckpoints()]
@@ -454,10 +474,20 @@ class Runner:
         options["default_root_dir"] = str(self.folder.path)
         options["enable_model_summary"] = bool(options.get("enable_model_summary"))
         options["num_sanity_val_steps"] = options.get("num_sanity_val_steps") or 0
-        if options.get("enable_progress_bar") is not False:
+        bars = any(isinstance(each, ProgressBar) for each in options["callbacks"])
+        if options.get("enable_progress_bar") is not False and not bars:
             options["callbacks"].append(phase_progress(phase))
-            options["enable_progress_bar"] = sys.stdout.isatty()
+        # Lightning would add a bar of its own.
+        options["enable_progress_bar"] = bars
         return build_trainer(options)
+
+    def _config_text(self) -> str:
+        """Returns what ``config.yaml`` holds; of objects that were given, their class and that they were."""
+        text = print_config(self.parser, self.config, self.command)
+        if not self.given:
+            return text
+        told = {key: f"{class_path(type(value))} (an object of a program)" for key, value in self.given.items()}
+        return yaml.safe_dump(yaml.safe_load(text) | told, sort_keys=False, width=100)
 
     def _label(self) -> str:
         return f"{self.command}-{self.config.backbone.class_path.rpartition('.')[2].lower()}"

@@ -24,7 +24,7 @@ def report(line: CommandLine) -> None:
     Raises:
         BadInput: A folder is none of a finished run, or the place cannot be written to.
     """
-    folders, out = line.folders, None
+    folders, out = line.asked, None
     if line.flags:
         raise BadInput(f"report: {line.flags[0]} does not go with this command; it takes folders and out=FILE")
     others = [*line.choices.items(), *(("config", file) for file in line.files), *line.overrides]
