@@ -40,6 +40,9 @@ class Chromium:
         path: Of the program.
         seconds: How long to wait for an answer before giving up.
 
+    Raises:
+        OSError: It does not start (``TimeoutError``: or does not answer).
+
     Attributes:
         complaints: What the page on show complained of: exceptions, errors on the console, failed requests.
         requests: What the page on show asked for beside itself.
@@ -73,10 +76,14 @@ class Chromium:
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self._loaded = False
-        target = self._call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self._call(f"{domain}.enable")
+        try:
+            target = self._call("Target.createTarget", url="about:blank")["targetId"]
+            self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                self._call(f"{domain}.enable")
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Chromium:
         return self
@@ -84,6 +91,10 @@ class Chromium:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the browser, and takes away what it wrote."""
         self._process.terminate()
         self._process.wait(self._seconds)
         os.close(self._to)
@@ -91,7 +102,7 @@ class Chromium:
         self._profile.cleanup()
 
     def open(
-        self, page: Path, width: int, height: int = 900, dark: bool = False, scale: float = 1.0, media: str = "screen"
+        self, page: Path, width: int, height: int = 900, dark: bool = False, scale: float = 1.0, media: str = ""
     ) -> None:
         """Shows a page in a window of so many pixels, and waits until it is loaded.
 
@@ -101,7 +112,7 @@ class Chromium:
             height: Of the window.
             dark: Whether the reader prefers dark pages.
             scale: Pixels of a picture for each of the window.
-            media: ``screen``, or ``print`` for the page as it is laid out on paper.
+            media: ``print`` lays the page out as on paper; otherwise it is on a screen, and on paper in :meth:`pdf`.
         """
         self._call(
             "Emulation.setDeviceMetricsOverride",
@@ -166,7 +177,7 @@ class Chromium:
                 raise TimeoutError(f"Chromium said nothing for {self._seconds:.0f} seconds")
             part = os.read(self._from, 1 << 16)
             if not part:
-                raise RuntimeError("Chromium ended")
+                raise OSError("Chromium ended")
             self._received += part
         line, _, self._received = self._received.partition(b"\0")
         message: dict[str, Any] = json.loads(line)

@@ -26,7 +26,7 @@ IMAGES = ROOT / "docs" / "images"
 RUNS = {
     "deepfm": ["backbone=deepfm"],
     "fm": ["backbone=fm"],
-    "deepfm-budgets": ["pareto", "backbone=deepfm"],
+    "deepfm-budgets": ["pareto", "backbone=deepfm", "budgets=[0.5,0.2,0.05]"],
 }
 # What is taken: name of the picture, page, width, the heading that it ends before (None: all of the page), dark.
 PICTURES: list[tuple[str, str, int, str | None, bool]] = [
@@ -56,7 +56,7 @@ def run(folder: Path, name: str) -> str:
 
 def draw_terminal(command: str, printed: str, page: Path) -> None:
     """Writes a page with what a terminal shows of a run."""
-    console = Console(record=True, width=84, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(record=True, width=98, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(Text(f"$ {command}", style="bold"))
     console.print(Text.from_ansi(printed.rstrip()))
     page.write_text(console.export_html(inline_styles=True, code_format=_TERMINAL), encoding="utf-8")
@@ -64,7 +64,7 @@ def draw_terminal(command: str, printed: str, page: Path) -> None:
 
 _TERMINAL = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
 <style>body {{ margin: 0; background: #0d1117; display: inline-block; padding: 18px 22px; }}
-pre {{ margin: 0; color: #e6edf3; font: 14px/1.32 "DejaVu Sans Mono", ui-monospace, Menlo, Consolas, monospace; }}
+pre {{ margin: 0; color: #e6edf3; font: 14px/1.18 "DejaVu Sans Mono", ui-monospace, Menlo, Consolas, monospace; }}
 </style><pre>{code}</pre>"""
 
 
@@ -72,14 +72,17 @@ def take(
     browser: Chromium, page: Path, target: Path, width: int, start: str | None, end: str | None, dark: bool
 ) -> None:
     """Takes the part of a page from one heading to before another, and makes the file small."""
-    browser.open(page, width, dark=dark)
+    # A window lower than any page: pictures are as high as what they show.
+    browser.open(page, width, height=200, dark=dark)
     if browser.complaints:
         raise SystemExit(f"{page}: {browser.complaints}")
     top, bottom = (_top_of(browser, heading) for heading in (start, end))
     height = None if bottom is None else bottom - (top or 0)
     browser.screenshot(target, height=height, top=top or 0)
-    # A report has few colours.
-    Image.open(target).convert("RGB").quantize(96, dither=Image.Dither.NONE).save(target, optimize=True)
+    # A page has few colours, and those of a single mark must not be lost among the greys of letters.
+    Image.open(target).convert("RGB").quantize(255, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        target, optimize=True
+    )
     size = target.stat().st_size
     if size > _MOST_BYTES:
         raise SystemExit(f"{target.name} has {size:,} bytes, more than {_MOST_BYTES:,}")
@@ -117,7 +120,7 @@ def main(words: list[str] | None = None) -> None:
         with Chromium(program) as browser:
             for name, page, width, end, dark in PICTURES:
                 take(browser, folder / page, arguments.images / f"{name}.png", width, _FROM.get(name), end, dark)
-            take(browser, folder / "terminal.html", arguments.images / "terminal.png", 760, None, None, False)
+            take(browser, folder / "terminal.html", arguments.images / "terminal.png", 880, None, None, False)
 
 
 if __name__ == "__main__":

@@ -371,7 +371,7 @@ class PruningCallback(Callback):
                 self.criterion.axes = "original"  # type: ignore[attr-defined]
             embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
             linear_kept = 0 if allocation.linear is None else int(allocation.linear.sum())
-            self.kept.append((self.step, (int(allocation.sizes.sum()) + linear_kept) / total))
+            self.kept.append((self.step, self.tokens.total(int(allocation.sizes.sum()) + linear_kept) / total))
             return
         basis = scores.basis if embedding.projection is None else embedding.projection.T
         self.scores = Scores(scores.table, scores.linear, basis)

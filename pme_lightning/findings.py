@@ -57,19 +57,22 @@ class Findings:
 
     def add_curve(self, phase: str, curve: TrainingCurve) -> None:
         """Keeps the curve of a phase; points that are no numbers, as AUC with one label alone, are left out."""
-        points = {"loss": curve.loss, "valid": curve.valid}
+        points: dict[str, list[Any]] = {"loss": curve.loss, "valid": curve.valid}
         self._found["curves"][phase] = {
             name: [point for point in of_kind if all(map(math.isfinite, point))] for name, of_kind in points.items()
         }
         self._write()
 
     def add_search(self, search: Any) -> None:
-        """Keeps how far a search pruned when, and its scores, as far as the callback of the search tells of them."""
+        """Keeps how far a search pruned when, and its scores, as far as the callback of the search tells of them.
+
+        Where tokens are split over processes nobody has all scores, and none are kept.
+        """
         kept = getattr(search, "kept", None)
         if kept:
             self._found["schedule"] = [list(point) for point in kept]
         scores = getattr(search, "scores", None)
-        if scores is not None and self._folder.writes:
+        if scores is not None and len(scores.table) == self._data.num_tokens and self._folder.writes:
             self._found["scores"] = dataclasses.asdict(score_spectrum(scores))
         self._write()
 

@@ -120,7 +120,7 @@ def _results(groups: Sequence[Sequence[SavedRun]], names: dict[Path, str], place
                 measured.append((test.get("auc"), test.get("logloss")))
                 rows.append([_link(run, names[run.path], place), *_cells(run, label, model)])
         for column, index, choose in ((7, 0, max), (8, 1, min)):
-            values = [each[index] for each in measured if each[index] is not None]
+            values = [value for each in measured if (value := each[index]) is not None]
             best += [(first + r, column) for r, each in enumerate(measured) if values and each[index] == choose(values)]
     return section("Results", table(header, rows, "Every model of every run; the best is set in bold", (0,), best))
 

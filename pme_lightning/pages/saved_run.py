@@ -35,10 +35,16 @@ _SUMMARY = {
     "baseline": Optional(_TRAINED),
     "pareto": Optional([_TRAINED | {"budget": str, "sizes": str}]),
 }
-_FIELD = {"name": str, "tokens": int, "mean_size": float, "first_order": Optional(int), "full_parameters": int}
+_FIELD: dict[str, Any] = {
+    "name": str,
+    "tokens": int,
+    "mean_size": float,
+    "first_order": Optional(int),
+    "full_parameters": int,
+}
 _FIELD |= {"parameters": int, "kept": float, "histogram": [int]}
 _BAND = {"fewest": int, "most": int, "tokens": int, "mean_size": Optional(float), "histogram": [int]}
-_SIZES = {"embedding_dim": int, "tokens": int, "full_parameters": int, "parameters": int, "kept": float}
+_SIZES: dict[str, Any] = {"embedding_dim": int, "tokens": int, "full_parameters": int, "parameters": int, "kept": float}
 _SIZES |= {"histogram": [int], "fields": [_FIELD], "bands": [_BAND]}
 _SCORES = {"axes": [float], "first_order": Optional(float), "values": int, "curve": [(float, float, float)]}
 _FINDINGS = {

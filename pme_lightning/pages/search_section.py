@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,8 +10,11 @@ from pme_lightning.pages.bars import histogram
 from pme_lightning.pages.charts import Series, line_chart
 from pme_lightning.pages.elements import figure, section, table
 from pme_lightning.pages.markup import Markup, tag
-from pme_lightning.pages.scales import linear_axis, percent
+from pme_lightning.pages.scales import linear_axis, log_axis, percent
 from pme_lightning.pages.training_section import epochs
+
+# Where half of all scores lie in fewer of the values than this, the picture of their spread is logarithmic.
+_STEEP = 0.02
 
 
 def search_of_run(
@@ -64,6 +68,11 @@ def _curve(scores: dict[str, Any], sizes: dict[str, Any]) -> Markup:
         one = len(marks) == 1
         series.append(Series("kept", marks, 1, line=False, labels=["kept" if one else name for name in sizes]))
     x = linear_axis("values, the best first", [0.0, 1.0], low=0.0, high=1.0, percent=True)
+    if half < _STEEP:
+        # Few values hold nearly everything: equal steps would show a corner and nothing else.
+        series = [replace(each, points=[point for point in each.points if point[0] > 0]) for each in series]
+        fractions = [point[0] for each in series for point in each.points]
+        x = log_axis("values, the best first (logarithmic)", fractions, percent, high=1.0)
     y = linear_axis("share of all scores", [0.0, 1.0], low=0.0, high=1.0, percent=True)
     title = "Scores held by the best values"
     rows = [[percent(f), percent(share), f"{lowest:.4g}"] for f, share, lowest in scores["curve"]]

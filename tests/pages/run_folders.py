@@ -41,6 +41,7 @@ def write_run(
     command: str = "pme",
     findings: bool = True,
     rows: int = 1000,
+    steepness: float = 4.0,
     config: dict[str, Any] | None = None,
 ) -> Path:
     """Writes the folder of a finished run, without what only training needs."""
@@ -49,7 +50,7 @@ def write_run(
     V = tokens * len(fields)
     result = SearchResult(torch.randint(0, D + 1, (V,)), torch.rand(V) < 0.5, D, None, "20%", "Fisher")
     facts = dataclasses.asdict(size_facts(result, fields, [tokens] * len(fields), (torch.rand(V) ** -1.5).long() - 1))
-    scores = score_spectrum(Scores(torch.rand(V, D) ** 4, torch.rand(V)))
+    scores = score_spectrum(Scores(torch.rand(V, D) ** steepness, torch.rand(V) ** steepness))
     summary = {
         "version": 1,
         "command": command,

@@ -79,6 +79,13 @@ def test_many_runs_side_by_side(look: Look, tmp_path: Path, width: int) -> None:
     assert titles(look(out, width)) == ["Test AUC over size", "Test logloss over size"]
 
 
+def test_scores_that_few_values_hold(look: Look, tmp_path: Path) -> None:
+    page = write_run_page(write_run(tmp_path / "run", ["a", "b"], tokens=400, steepness=200.0))
+    found = look(page, 390)
+    (curve,) = [picture for picture in found["pictures"] if picture["title"].startswith("Scores held")]
+    assert "logarithmic" in curve["title"]
+
+
 def test_dark_pages_are_dark(look: Look, chromium: Chromium, tmp_path: Path) -> None:
     page = write_run_page(write_run(tmp_path / "run", ["user", "item"]))
     shades = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -156,6 +157,28 @@ def test_field_names_of_the_users_own(tmp_path: Path) -> None:
     page = Page(tmp_path / "run" / "report.html")
     assert "script" not in page.names
     assert {row["field"] for row in page.table("field", "tokens", "mean size")} == {hostile, 'a"&', "all"}
+
+
+def test_the_python_of_the_docs(pme: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from pme_lightning import SyntheticDataModule
+
+    data = SyntheticDataModule(rows=4000, tokens=300, num_fields=3)
+    data.prepare_data()
+    data.setup()
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "report.md").read_text(), flags=re.DOTALL)
+    capsys.readouterr()
+    exec(compile(code.replace("runs/RUN", str(pme)), "docs", "exec"), {"data": data})
+    fields = read(pme, "findings.json")["sizes"]["30%"]["fields"]
+    expected = "".join(f"{field['name']} {field['mean_size']} {field['kept']}\n" for field in fields)
+    assert capsys.readouterr().out == expected
+
+
+def test_every_picture_of_the_docs_is_there_and_small() -> None:
+    text = (ROOT / "docs" / "report.md").read_text()
+    names = re.findall(r"images/(\w+\.png)", text)
+    assert len(names) >= 5
+    for name in names:
+        assert 0 < (ROOT / "docs" / "images" / name).stat().st_size < 200_000
 
 
 # The report command.
