@@ -99,8 +99,16 @@ class PruningCallback(Callback):
             BadInput: It is, and this search needs all of it.
         """
         shard = self._embedding(pl_module).shard
-        if shard is None:
-            return
+        if shard is not None:
+            self.check_splits()
+            self.tokens = self.criterion.tokens = SplitTokens(shard, self._embedding(pl_module).num_tokens)
+
+    def check_splits(self) -> None:
+        """Checks that the search can be made of a table that is split over processes.
+
+        Raises:
+            BadInput: A part of it needs the whole table.
+        """
         for part, name, can in (
             (self, "search", type(self).splits),
             (self.criterion, "search.criterion", self.criterion.splits),
@@ -109,10 +117,9 @@ class PruningCallback(Callback):
         ):
             if not can:
                 raise BadInput(
-                    f"{name} {type(part).__name__} needs the whole table in each process: use search=pme, fisher, "
-                    "magnitude, at_init or popularity with trainer=sharded, or this search with trainer=ddp"
+                    f"{name} {type(part).__name__} needs the whole table, and trainer=sharded splits it: use "
+                    "search=pme, fisher, magnitude, at_init, popularity, uniform or random, or trainer=ddp"
                 )
-        self.tokens = self.criterion.tokens = SplitTokens(shard, self._embedding(pl_module).num_tokens)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reads the token counts and checks the budget; a search of no steps is done here, and so is its fit.

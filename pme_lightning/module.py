@@ -19,7 +19,7 @@ from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, Shard, Si
 from pme_lightning.errors import BadInput
 from pme_lightning.global_batch import over_ranks
 from pme_lightning.optim import average_rows, build_optimizer, clip_gradients, takes_sparse_gradients
-from pme_lightning.sharded_strategy import ShardedStrategy
+from pme_lightning.sharded_strategy import ShardedStrategy, check_precision
 
 
 class CTRModule(LightningModule):
@@ -217,10 +217,7 @@ class CTRModule(LightningModule):
                 f"this model's table is split over {shard.processes} processes: train it with strategy='sharded' in as "
                 f"many; here are {there_are} with {type(self.trainer.strategy).__name__}"
             )
-        if self.trainer.precision == "16-mixed":
-            raise BadInput(
-                "trainer.precision: 16-mixed scales losses by what one process sees; use bf16-mixed or 32-true"
-            )
+        check_precision(self.trainer.precision)
 
     def on_fit_start(self) -> None:
         """Starts every process from the same table, where DDP does not."""

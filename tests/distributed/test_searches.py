@@ -25,6 +25,8 @@ def test_every_search_scores_as_one_process_does(
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     alone = module.searched(128, accumulated=2)
+    split = module.searched(128, 1, 2, module.SPLIT)
+    alone |= {f"split.{name}": tensor for name, tensor in split.items()}
     # Each process has random numbers of its own while it trains.
     assert not torch.equal(first.pop("drawn"), second.pop("drawn"))
     assert set(first) == set(second) == set(alone)
