@@ -4,12 +4,13 @@
 
 A search, the checkpoint that is written at its end, the transfer to sizes that keep a tenth, a fine-tune, its
 checkpoint, and reading that checkpoint again. What is counted is in bytes; resident is by how much the anonymous
-memory of a process (what is not a file's) grew at most, sampled every few milliseconds, from before the model was built.
+memory of a process (what is not a file's) grew at most, sampled every few milliseconds, since before there was a model.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import re
 import tempfile
@@ -166,9 +167,14 @@ def main() -> None:
         assert result is not None
         counted = Counted()
         trainer = trainer_of(TransferCallback(result, "warm"), counted)
+        module.trainer = data.trainer = None  # as in a run
+        gc.collect()
         _, resident = watch.most(lambda: trainer.fit(module, datamodule=data))
         say("transfer and fine-tune at a tenth", resident, counted)
         trainer.save_checkpoint(path, weights_only=True)
+        module.trainer = data.trainer = None
+        trainer = trainer_of()
+        gc.collect()
         _, resident = watch.most(lambda: load_module(path, shard))
         say("its checkpoint read", resident)
         dist.barrier()

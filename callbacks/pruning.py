@@ -326,6 +326,9 @@ class PruningCallback(Callback):
             scores = self.criterion.scores(weight, linear, self.frequencies)
         if self.tokens is ALONE:
             scores = same_on_all(scores)
+        else:
+            # Sharing the budget out takes half as much again as the scores do: devices have less memory to spare.
+            scores = Scores(scores.table.cpu(), None if scores.linear is None else scores.linear.cpu(), scores.basis)
         if embedding.kept is not None:
             scores = replace(scores, table=scores.table * embedding.kept)
         if scores.linear is not None and embedding.kept_linear is not None:

@@ -190,16 +190,15 @@ class CTRModule(LightningModule):
         self._shares_rows = False
         # DDP adds up dense gradients alone: it is told to pass the table over, whose rows are averaged here.
         self._ddp_params_and_buffers_to_ignore: list[str] = []
-        if self._trainer is None or (self.trainer.world_size == 1 and self.shard is None):
+        if self._trainer is None:
             return
+        by_ddp = isinstance(self.trainer.strategy, DDPStrategy)
         if self.shard is not None:
             self._check_shard(self.shard)
-            self._leave_table_to_itself()
-            return
-        self.embedding.sparse = self._shares_rows = self.embedding.sparse and isinstance(
-            self.trainer.strategy, DDPStrategy
-        )
-        if self._shares_rows:
+        elif self.trainer.world_size > 1:
+            self.embedding.sparse = self._shares_rows = self.embedding.sparse and by_ddp
+            by_ddp = by_ddp and self._shares_rows
+        if by_ddp:
             self._leave_table_to_itself()
 
     def _leave_table_to_itself(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from pme_lightning.embedding.distinct import DistinctTokens
-from pme_lightning.search.across import Tokens
+from pme_lightning.search.across import ALONE
 from pme_lightning.search.criteria import Criterion, Scores, known_axes, principal_axes
 from pme_lightning.search.field_level import KnowsFields
 
 # Steps to the fixed point of a field's spectrum; it moves by less than a thousandth after half of them.
 _FIXED_POINT_STEPS = 20
 _LEAST_VARIANCE = 1e-9
+# Tokens worked on at a time: intermediate results are in double precision, and there are some ten of them.
+_CHUNK_ROWS = 1 << 13
 
 
 class ExpectedInformation(KnowsFields, Criterion):
@@ -117,19 +119,22 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise RuntimeError("ExpectedInformation was asked for scores before start and update_rows")
         if "product" in self._sums and linear is None:
             raise ValueError("the first-order weights given to start are missing")
-        table, column = torch.empty_like(weight), None if linear is None else weight.new_empty(len(weight))
         fields = self._fields(len(weight))
         basis = self._principal_axes(weight, frequencies, fields) if self.axes == "principal" else None
+        axes = (torch.eye(weight.shape[1], device=weight.device) if basis is None else basis).double()
+        # Where tokens are split memory is short, and the search ends with these scores: they take the sums' place.
+        table = torch.empty_like(weight) if self.tokens is ALONE else self._sums["gradient"]
+        column = None if linear is None else weight.new_empty(len(weight))
         end = 0
         for field, tokens in enumerate(fields):
-            own = slice(end, end + tokens)
-            end += tokens
-            table[own], firsts = self._field(field, own, weight, linear, frequencies[own], basis)
-            if column is not None and firsts is not None:
-                column[own] = firsts
+            start, end = end, end + tokens
+            self._score_field(field, start, end, weight, linear, frequencies, axes, table, column)
         if basis is not None:
-            order = self.tokens.sum(table.sum(0, dtype=torch.float64)).argsort(descending=True, stable=True)
-            table, basis = table[:, order], basis[:, order]
+            total = sum((table[part].sum(0, dtype=torch.float64) for part in _parts(0, len(table))), axes.new_zeros(()))
+            order = self.tokens.sum(total.expand(len(axes))).argsort(descending=True, stable=True)
+            basis = basis[:, order]
+            for part in _parts(0, len(table)):
+                table[part] = table[part][:, order]
         self.basis = basis
         return Scores(table, column, basis)
 
@@ -148,49 +153,72 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise ValueError(f"ExpectedInformation has no accumulator {sorted(unknown)}")
         self._sums = dict(state)
 
-    def _field(
+    def _score_field(
         self,
         field: int,
-        own: slice,
+        start: int,
+        end: int,
         weight: Tensor,
         linear: Tensor | None,
         frequencies: Tensor,
-        basis: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Returns the scores ``(n, D)`` and ``(n,)`` of one field's tokens."""
+        axes: Tensor,
+        table: Tensor,
+        column: Tensor | None,
+    ) -> None:
+        """Writes the scores of one field's tokens, which lie between ``start`` and ``end``, to table and column."""
         sums, rows = self._sums, self._sums["rows"].clamp(min=1)
-        axes = torch.eye(weight.shape[1], device=weight.device) if basis is None else basis
-        axes = axes.double()
-        values, gradients = weight[own].double() @ axes, sums["gradient"][own].double() @ axes
         squares = ((sums["information"][field] @ axes) * axes).sum(0)
         # A window of several epochs sees a token's rows more than once, and learns no more from them.
-        share = rows / self.tokens.sum(frequencies.sum()).clamp(min=1)
-        signal = _signal(values, gradients, squares / rows, frequencies.double(), share, self.tokens)
-        if linear is None:
-            return _gain(signal), None
+        share = rows / self.tokens.sum(frequencies[start:end].sum()).clamp(min=1)
+
+        def embeddings(part: slice) -> _Estimates:
+            values, gradients = weight[part].double() @ axes, sums["gradient"][part].double() @ axes
+            return _Estimates(values, gradients, squares / rows, frequencies[part].double(), share)
+
+        spectrum = self._spectrum(embeddings, frequencies, start, end, squares / rows * share)
+        if linear is None or column is None:
+            for part in _parts(start, end):
+                table[part] = _gain(embeddings(part).signal(spectrum)).to(table.dtype)
+            return
         first_information = sums["linear_information"][field].reshape(1)
-        first = _signal(
-            linear[own].double(),
-            sums["linear_gradient"][own].double().unsqueeze(1),
-            first_information / rows,
-            frequencies.double(),
-            share,
-            self.tokens,
-        )[:, 0]
+
+        def firsts(part: slice) -> _Estimates:
+            values, gradients = linear[part].double(), sums["linear_gradient"][part].double().unsqueeze(1)
+            return _Estimates(values, gradients, first_information / rows, frequencies[part].double(), share)
+
+        first_spectrum = self._spectrum(firsts, frequencies, start, end, first_information / rows * share)
         both = squares * first_information
         products = sums["product"][field] @ axes
         shared = torch.where(both > 0, products.square() / both.clamp(min=1e-300), 0).clamp(max=1)
-        best = signal.max(dim=1)
-        embedding_first = best.values >= first
-        first = torch.where(embedding_first, first * (1 - shared[best.indices]), first)
-        signal = torch.where(embedding_first.unsqueeze(1), signal, signal * (1 - shared))
-        return _gain(signal), _gain(first)
+        for part in _parts(start, end):
+            signal, first = embeddings(part).signal(spectrum), firsts(part).signal(first_spectrum)[:, 0]
+            best = signal.max(dim=1)
+            embedding_first = best.values >= first
+            first = torch.where(embedding_first, first * (1 - shared[best.indices]), first)
+            signal = torch.where(embedding_first.unsqueeze(1), signal, signal * (1 - shared))
+            table[part], column[part] = _gain(signal).to(table.dtype), _gain(first).to(column.dtype)
+
+    def _spectrum(
+        self,
+        estimates: Callable[[slice], _Estimates],
+        frequencies: Tensor,
+        start: int,
+        end: int,
+        information: Tensor,
+    ) -> Tensor:
+        """Returns ``σ²`` ``(K,)`` of a field's tokens, a part of them at a time."""
+        counts = self.tokens.union(frequencies[start:end])
+        sums = torch.zeros(len(counts), len(information), dtype=torch.float64, device=counts.device)
+        number = torch.zeros_like(counts)
+        for part in _parts(start, end):
+            place = torch.searchsorted(counts, frequencies[part])
+            sums.index_add_(0, place, estimates(part).target.square())
+            number += torch.bincount(place, minlength=len(counts))
+        return _fixed_point(self.tokens.sum(sums), counts, self.tokens.sum(number), information)
 
 
-def _signal(
-    values: Tensor, gradients: Tensor, information: Tensor, frequencies: Tensor, share: Tensor, tokens: Tokens
-) -> Tensor:
-    """Returns ``n h E[w²]`` for the tokens of a field.
+class _Estimates:
+    """What is known of the values of some tokens of a field.
 
     Args:
         values: ``(n, K)`` float64, where they are.
@@ -198,41 +226,55 @@ def _signal(
         information: ``(K,)``: ``h``, that of one row.
         frequencies: ``(n,)``: rows of each token in the training split.
         share: the window's part of the training split.
-        tokens: how processes agree, where the field's tokens are split over them.
+
+    Attributes:
+        target: ``(n, K)``: where the values are heading; 0 where nothing is known.
     """
-    whole = frequencies.unsqueeze(1) * information  # (n, K): the information that full training will have
-    known = whole > 0
-    seen = torch.where(known, whole * share, 1.0)
-    target = torch.where(known, values - gradients / seen, 0)
-    noise = 1 / seen
-    spectrum = _spectrum(target.square(), frequencies, information * share, tokens)
-    trust = spectrum / (spectrum + noise)
-    expected = (trust * target).square() + spectrum * (1 - trust)
-    return torch.where(known, whole * expected, 0)
+
+    def __init__(
+        self, values: Tensor, gradients: Tensor, information: Tensor, frequencies: Tensor, share: Tensor
+    ) -> None:
+        self._whole = frequencies.unsqueeze(1) * information  # (n, K): the information that full training will have
+        self._known = self._whole > 0
+        self._seen = torch.where(self._known, self._whole * share, 1.0)
+        self.target = torch.where(self._known, values - gradients / self._seen, 0)
+
+    def signal(self, spectrum: Tensor) -> Tensor:
+        """Returns ``n h E[w²]`` ``(n, K)``, given the variance of the true values ``(K,)``."""
+        trust = spectrum / (spectrum + 1 / self._seen)
+        expected = (trust * self.target).square() + spectrum * (1 - trust)
+        return torch.where(self._known, self._whole * expected, 0)
 
 
-def _spectrum(squares: Tensor, frequencies: Tensor, information: Tensor, tokens: Tokens) -> Tensor:
+def _fixed_point(sums: Tensor, counts: Tensor, number: Tensor, information: Tensor) -> Tensor:
     """Returns ``σ²`` ``(K,)``: the variance of the true values behind targets of known noise.
 
     The estimate weights each token by how precisely its square is known, ``(σ² + noise)^-2``, and so depends on
     itself. Tokens of equal frequency have equal noise: the steps to its fixed point work on one row for each.
+
+    Args:
+        sums: ``(U, K)``: the squares of the targets, added up over the tokens of each frequency.
+        counts: ``(U,)``: the frequencies.
+        number: ``(U,)``: how many tokens have each.
+        information: ``(K,)``: that of one row, times the window's part of the training split.
     """
-    counts = tokens.union(frequencies)
-    place = torch.searchsorted(counts, frequencies)
-    number = tokens.sum(torch.bincount(place, minlength=len(counts)))
-    sums = tokens.sum(squares.new_zeros(len(counts), squares.shape[1]).index_add_(0, place, squares))
     seen = counts.unsqueeze(1) * information  # (U, K)
     known = seen > 0
     noise = 1 / torch.where(known, seen, 1.0)
     excess = torch.where(known, sums - number.unsqueeze(1) * noise, 0)
     weight = torch.where(known, number.unsqueeze(1).double(), 0)
-    spectrum = squares.new_full((squares.shape[1],), 1e-3)
+    spectrum = sums.new_full((sums.shape[1],), 1e-3)
     for _ in range(_FIXED_POINT_STEPS):
         precision = (spectrum + noise).pow(-2)
         total = (precision * weight).sum(0)
         spectrum = torch.where(total > 0, (precision * excess).sum(0) / total.clamp(min=1e-300), 0)
         spectrum = spectrum.clamp(min=_LEAST_VARIANCE)
     return spectrum
+
+
+def _parts(start: int, end: int) -> Iterator[slice]:
+    """Yields the tokens between two, some at a time."""
+    return (slice(begin, min(begin + _CHUNK_ROWS, end)) for begin in range(start, end, _CHUNK_ROWS))
 
 
 def _gain(signal: Tensor) -> Tensor:

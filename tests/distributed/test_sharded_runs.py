@@ -14,8 +14,10 @@ import polars as pl
 import pytest
 import torch
 
+from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import SearchResult
+from pme_lightning.sharded_strategy import check_precision
 
 Alone = Callable[..., dict[str, Any]]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -62,7 +64,8 @@ def test_two_processes_are_one_of_twice_the_batch(
         finish(train, "test", best, *SHARDED, "trainer.devices=3", f"run_dir={tmp_path / 'three'}")
         three = json.loads((tmp_path / "three" / "summary.json").read_text())
         assert found["test"] == pytest.approx(three["test"], abs=1e-6)
-        finish(train, "finetune", f"sizes={two}/sizes.safetensors", "trainer=cpu", f"run_dir={tmp_path / 'fine'}")
+        sizes_of = ["finetune", f"sizes={two}/sizes.safetensors", "transfer.init=scratch", "trainer.max_epochs=1"]
+        alone(tmp_path / "fine", *sizes_of, "trainer=cpu")
         alone(tmp_path / "predict", "predict", best)
         assert len(pl.read_parquet(tmp_path / "predict" / "predictions.parquet")) == 625
     for phase in phases[1:]:
@@ -74,23 +77,21 @@ def test_two_processes_are_one_of_twice_the_batch(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", ["search", "finetune"])
-def test_a_run_that_was_killed_goes_on(
-    start: Start, finish: Callable[..., str], small: list[str], train: str, tmp_path: Path, phase: str
+def test_a_search_that_was_killed_goes_on(
+    start: Start, finish: Callable[..., str], small: list[str], train: str, tmp_path: Path
 ) -> None:
     words = ["backbone=dcn", "baseline=false", "data.batch_size=256", "search.schedule.min_steps=60", *small, *SHARDED]
-    words += ["trainer.max_epochs=4", "early_stopping.patience=9", "checkpoint_every_n_steps=3"]
+    words += ["trainer.max_epochs=1", "checkpoint_every_n_steps=3"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     agent = start(train, *words, f"run_dir={killed}")
     assert agent.stdout is not None
     for line in agent.stdout:
-        if f"{phase}: epoch 3" in line:
+        if "search: epoch 4" in line:
             break
     child = int(Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()[0])
     os.kill(child, signal.SIGKILL)
     _, errors = agent.communicate(timeout=60)
     assert agent.returncode == 1, errors
-    assert not list(killed.rglob("best.ckpt")) or phase == "finetune"
     said = finish(train, f"resume={killed}")
     assert "goes on from" in said
     finish(train, *words, f"run_dir={whole}")
@@ -109,7 +110,6 @@ def test_a_run_that_was_killed_goes_on(
         (["search=sseds"], "search.criterion FieldSaliency needs the whole table"),
         (["search=mde"], "search.criterion FieldPopularity needs the whole table"),
         (["search.schedule=pme_lightning.search.Gradual"], "search.schedule Gradual needs the whole table"),
-        (["trainer.precision=16-mixed"], "16-mixed does not go with trainer=sharded; use bf16-mixed or 32-true"),
     ],
 )
 def test_what_needs_the_whole_table_is_refused_at_once(
@@ -121,6 +121,12 @@ def test_what_needs_the_whole_table_is_refused_at_once(
     errors = capsys.readouterr().err
     assert said in errors
     assert len(errors.splitlines()) == 1
+
+
+def test_a_precision_that_leaves_steps_out_is_refused() -> None:
+    check_precision("bf16-mixed")
+    with pytest.raises(BadInput, match="16-mixed does not go with trainer=sharded; use bf16-mixed or 32-true"):
+        check_precision("16-mixed")
 
 
 def test_one_process_is_as_without(alone: Alone, small: list[str], tmp_path: Path) -> None:
