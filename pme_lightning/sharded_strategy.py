@@ -35,9 +35,7 @@ class ShardedStrategy(DDPStrategy):
     @classmethod
     def register_strategies(cls, strategy_registry: Any) -> None:
         """Makes ``Trainer(strategy="sharded")`` known."""
-        strategy_registry.register(
-            cls.strategy_name, cls, description="DDP, with rows of tables split over processes"
-        )
+        strategy_registry.register(cls.strategy_name, cls, description="DDP, with rows of tables split over processes")
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Returns the module's state, with split parameters marked as such."""
