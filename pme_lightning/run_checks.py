@@ -56,7 +56,11 @@ def check_parts(command: str, config: Namespace) -> Trainer:
 
 def _check_sharded(command: str, search: Any, trainer: Trainer) -> None:
     """Refuses what cannot be done with a table that is split over processes."""
-    if command in ("pme", "pareto", "search") and hasattr(search, "check_splits"):
+    if command in ("pme", "pareto", "search"):
+        if not hasattr(search, "check_splits"):
+            raise BadInput(
+                f"search {type(search).__name__} does not know of split tables (check_splits): use trainer=ddp"
+            )
         search.check_splits()
     check_precision(trainer.precision)
 
