@@ -3,8 +3,8 @@
     python -m torch.distributed.run --standalone --nproc-per-node 2 benchmarks/network_traffic.py
 
 Every process trains the full-size table for some steps and scores it, as a search does, or with ``--phase finetune``
-one of a tenth of its size. The kernel counts what passes the loopback device; other local traffic is
-counted too.
+one of a tenth of its size; with ``--strategy sharded`` the rows of the table are split over the processes. The kernel
+counts what passes the loopback device; other local traffic is counted too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from pme_lightning import CTRModule, SyntheticDataModule
 from pme_lightning.callbacks import PruningCallback, TransferCallback
+from pme_lightning.embedding import Shard
 from pme_lightning.errors import BadInput
 from pme_lightning.search import AfterWarmup, ExpectedInformation, Popularity, Prefix, SearchResult
 
@@ -60,14 +61,14 @@ def loopback_bytes() -> int:
     raise RuntimeError("there is no loopback device in /proc/net/dev")
 
 
-def measured(module: CTRModule, data: SyntheticDataModule, *callbacks: Callback) -> float:
+def measured(module: CTRModule, data: SyntheticDataModule, strategy: str, *callbacks: Callback) -> float:
     """Trains, and returns the bytes a step that each process sent."""
     traffic = Traffic()
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(
         accelerator="cpu",
         devices=int(os.environ["LOCAL_WORLD_SIZE"]),
-        strategy="ddp",
+        strategy=strategy,
         max_steps=WARM_UP + MEASURED,  # a search is not let come to its end
         limit_val_batches=0,
         enable_checkpointing=False,
@@ -90,6 +91,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=300_000)
     parser.add_argument("--dim", type=int, default=16)
     parser.add_argument("--optimizer", default="pme_lightning.optim.LazyAdagrad", help="of the table")
+    parser.add_argument("--strategy", choices=("ddp", "sharded"), default="ddp")
     parser.add_argument("--phase", choices=("search", "finetune"), default="search")
     options = parser.parse_args()
     processes = int(os.environ["WORLD_SIZE"])
@@ -100,19 +102,20 @@ def main() -> None:
     torch.manual_seed(0)
     network = {"hidden_units": [64]}
     table = {"embedding_optimizer": options.optimizer, "embedding_dim": options.dim}
+    if options.strategy == "sharded":
+        table["shard"] = Shard(int(os.environ["RANK"]), processes)
     module = CTRModule(data.field_tokens, "pme_lightning.backbones.DeepFM", network, **table)
     callbacks: list[Callback] = [PruningCallback(ExpectedInformation(), AfterWarmup(score_last=1.0), Prefix())]
     if options.phase == "finetune":
-        weight, frequencies = module.embedding.weight.detach(), data.frequencies
-        scores = Popularity().scores(weight, None, frequencies).table
+        scores = Popularity().scores(torch.empty(data.num_tokens, options.dim), None, data.frequencies).table
         sizes = Prefix().allocate(scores, budget=module.full_parameters // 10).sizes
         linear = torch.zeros(data.num_tokens).bool()
         callbacks = [TransferCallback(SearchResult(sizes, linear, options.dim, None, "10%", "Popularity"))]
-    sent = measured(module, data, *callbacks)
-    size = 4 * sum(parameter.numel() for parameter in module.parameters())
+    sent = measured(module, data, options.strategy, *callbacks)
+    size = 4 * (module.embedding.num_parameters + sum(each.numel() for each in module.backbone.parameters()))
     dense = 2 * (processes - 1) / processes * size
     if os.environ["RANK"] == "0":
-        print(f"{options.phase}: {processes} processes, parameters {size / 1e6:.2f} MB")
+        print(f"{options.phase}, {options.strategy}: {processes} processes, parameters {size / 1e6:.2f} MB")
         print(
             f"  sent a step by each: {sent / 1e6:.2f} MB; with dense gradients of the table it is {dense / 1e6:.2f} MB"
         )

@@ -108,12 +108,13 @@ class PrunedModel:
 
     def _measured(self, kept: Tensor, kept_linear: Tensor | None) -> RowInformation:
         embedding = cast(FullEmbedding, self.module.embedding)
+        masked = [part.to(embedding.weight.device) for part in (kept, kept_linear) if part is not None]
         sums: dict[str, Tensor | float] = dict.fromkeys(("rows", "squares", "firsts", "products"), 0.0)
         for ids, labels in self.batches:
             tokens = ids.to(embedding.weight.device).reshape(-1).long()
             labels = labels.to(embedding.weight.device)
             rows, linear = embedding.rows(tokens)
-            masks = embedding.gathered(tokens, *(part for part in (kept, kept_linear) if part is not None))
+            masks = embedding.gathered(tokens, *masked)
             values = (rows if self.basis is None else rows @ self.basis) * masks[0]
             values = values.view(*ids.shape, -1).requires_grad_()
             inputs = [values]

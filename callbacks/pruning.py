@@ -128,8 +128,16 @@ class PruningCallback(Callback):
             BadInput: It is, and this search needs all of it.
         """
         shard = self._embedding(pl_module).shard
-        if shard is None:
-            return
+        if shard is not None:
+            self.check_splits()
+            self.tokens = self.criterion.tokens = SplitTokens(shard, self._embedding(pl_module).num_tokens)
+
+    def check_splits(self) -> None:
+        """Checks that the search can be made of a table that is split over processes.
+
+        Raises:
+            BadInput: A part of it needs the whole table.
+        """
         for part, name, can in (
             (self, "search", type(self).splits),
             (self.criterion, "search.criterion", self.criterion.splits),
@@ -138,10 +146,9 @@ class PruningCallback(Callback):
         ):
             if not can:
                 raise BadInput(
-                    f"{name} {type(part).__name__} needs the whole table in each process: use search=pme, fisher, "
-                    "magnitude, at_init or popularity with trainer=sharded, or this search with trainer=ddp"
+                    f"{name} {type(part).__name__} needs the whole table, and trainer=sharded splits it: use "
+                    "search=pme, fisher, magnitude, at_init, popularity, uniform or random, or trainer=ddp"
                 )
-        self.tokens = self.criterion.tokens = SplitTokens(shard, self._embedding(pl_module).num_tokens)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reads the token counts and checks the budget; a search of no steps is done here, and so is its fit.
@@ -355,8 +362,7 @@ class PruningCallback(Callback):
             linear = linear * embedding.kept_linear
         with added_up(self.criterion):
             scores = self.criterion.scores(weight, linear, self.frequencies)
-        if self.tokens is ALONE:
-            scores = same_on_all(scores)
+        scores = self._shared_out(scores)
         if embedding.kept is not None:
             scores = replace(scores, table=scores.table * embedding.kept)
         if scores.linear is not None and embedding.kept_linear is not None:
@@ -390,9 +396,16 @@ class PruningCallback(Callback):
         for _ in range(self.criterion.rounds):
             kept = self.allocator.kept(scores.table, allocation.sizes)
             information = information.halfway(self._pruned.information(kept, allocation.linear))
-            scores = self.criterion.scores_given(information, self.frequencies)
-            allocation = self._allocate(scores if self.tokens is not ALONE else same_on_all(scores), values)
+            scores = self._shared_out(self.criterion.scores_given(information, self.frequencies))
+            allocation = self._allocate(scores, values)
         return allocation
+
+    def _shared_out(self, scores: Scores) -> Scores:
+        """Returns scores that the budget is shared out by, the same in every process that has them."""
+        if self.tokens is ALONE:
+            return same_on_all(scores)
+        # Sharing the budget out takes half as much again as the scores do: devices have less memory to spare.
+        return Scores(scores.table.cpu(), None if scores.linear is None else scores.linear.cpu(), scores.basis)
 
     def _allocate(self, scores: Scores, values: int) -> Allocation:
         return self.allocator.allocate(

@@ -19,7 +19,7 @@ from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, Shard, Si
 from pme_lightning.errors import BadInput
 from pme_lightning.global_batch import over_ranks
 from pme_lightning.optim import average_rows, build_optimizer, clip_gradients, takes_sparse_gradients
-from pme_lightning.sharded_strategy import ShardedStrategy
+from pme_lightning.sharded_strategy import ShardedStrategy, check_precision
 
 
 class CTRModule(LightningModule):
@@ -198,16 +198,15 @@ class CTRModule(LightningModule):
         self._shares_rows = False
         # DDP adds up dense gradients alone: it is told to pass the table over, whose rows are averaged here.
         self._ddp_params_and_buffers_to_ignore: list[str] = []
-        if self._trainer is None or (self.trainer.world_size == 1 and self.shard is None):
+        if self._trainer is None:
             return
+        by_ddp = isinstance(self.trainer.strategy, DDPStrategy)
         if self.shard is not None:
             self._check_shard(self.shard)
-            self._leave_table_to_itself()
-            return
-        self.embedding.sparse = self._shares_rows = self.embedding.sparse and isinstance(
-            self.trainer.strategy, DDPStrategy
-        )
-        if self._shares_rows:
+        elif self.trainer.world_size > 1:
+            self.embedding.sparse = self._shares_rows = self.embedding.sparse and by_ddp
+            by_ddp = by_ddp and self._shares_rows
+        if by_ddp:
             self._leave_table_to_itself()
 
     def _leave_table_to_itself(self) -> None:
@@ -225,10 +224,7 @@ class CTRModule(LightningModule):
                 f"this model's table is split over {shard.processes} processes: train it with strategy='sharded' in as "
                 f"many; here are {there_are} with {type(self.trainer.strategy).__name__}"
             )
-        if self.trainer.precision == "16-mixed":
-            raise BadInput(
-                "trainer.precision: 16-mixed scales losses by what one process sees; use bf16-mixed or 32-true"
-            )
+        check_precision(self.trainer.precision)
 
     def on_fit_start(self) -> None:
         """Starts every process from the same table, where DDP does not."""

@@ -17,8 +17,9 @@ from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.optim import build_optimizer
-from pme_lightning.processes import check_processes
+from pme_lightning.processes import check_processes, shard_of
 from pme_lightning.run_folder import find_run_folder
+from pme_lightning.sharded_strategy import check_precision
 
 
 def check_paths(command: str, config: Namespace) -> None:
@@ -44,10 +45,24 @@ def check_parts(command: str, config: Namespace) -> Trainer:
     """
     weight, row = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
     build_optimizer([weight, row], [row], **optimizer_arguments(config))
-    build(config.search)
+    search = build(config.search)
     EarlyStopping(**config.early_stopping.as_dict())
     options = check_processes(command, build(config.trainer))
-    return build_trainer(options | {"logger": False, "enable_progress_bar": False})
+    trainer = build_trainer(options | {"logger": False, "enable_progress_bar": False})
+    if shard_of(trainer) is not None:
+        _check_sharded(command, search, trainer)
+    return trainer
+
+
+def _check_sharded(command: str, search: Any, trainer: Trainer) -> None:
+    """Refuses what cannot be done with a table that is split over processes."""
+    if command in ("pme", "pareto", "search"):
+        if not hasattr(search, "check_splits"):
+            raise BadInput(
+                f"search {type(search).__name__} does not know of split tables (check_splits): use trainer=ddp"
+            )
+        search.check_splits()
+    check_precision(trainer.precision)
 
 
 def check_labels(data: EncodedDataModule) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -334,6 +335,9 @@ class Runner:
         if point.resumes:
             report.say(f"goes on from {report.shown(point.path)}")
         checkpoint = str(point.path) if point.resumes else None
+        # A Trainer is in a cycle with much that it has: what the phase before left would go at some time only.
+        module.trainer = self.data.trainer = None
+        gc.collect()
         # As it connects processes Lightning would rewind the random numbers, and they would draw others than one alone.
         os.environ.pop("PL_GLOBAL_SEED", None)
         with interruptible(trainer):

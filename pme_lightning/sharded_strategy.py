@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.optimizer import _optimizer_to_device
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, RowLayout, Shard
+from pme_lightning.errors import BadInput
 from pme_lightning.whole_files import SplitTensor, WholeCheckpoints
 
 
@@ -27,13 +27,15 @@ class ShardedStrategy(DDPStrategy):
 
     strategy_name = "sharded"
 
-    def __init__(self, *args: Any, checkpoint_io: CheckpointIO | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, checkpoint_io=checkpoint_io or WholeCheckpoints(), **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self._checkpoint_io is None:
+            self.checkpoint_io = WholeCheckpoints()
 
     @classmethod
     def register_strategies(cls, strategy_registry: Any) -> None:
         """Makes ``Trainer(strategy="sharded")`` known."""
-        strategy_registry.register(cls.strategy_name, cls, description=cls.__doc__.partition("\n")[0])
+        strategy_registry.register(cls.strategy_name, cls, description="DDP, with rows of tables split over processes")
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Returns the module's state, with split parameters marked as such."""
@@ -44,7 +46,7 @@ class ShardedStrategy(DDPStrategy):
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Returns the optimizer's state, with what it keeps of each value of split parameters marked as such."""
-        state = super().optimizer_state(optimizer)
+        state: dict[str, Any] = super().optimizer_state(optimizer)
         for number, split in self._numbered(optimizer).items():
             held = split.layout.held_shape(split.shard)
             # Made anew: the optimizer goes on with its own.
@@ -99,6 +101,16 @@ class _Split:
     def of(self, held: Tensor) -> SplitTensor:
         """Marks a tensor that is split as the parameter is."""
         return SplitTensor(held.detach(), self.layout, self.shard)
+
+
+def check_precision(precision: str | None) -> None:
+    """Refuses a precision that tables cannot have that are split over processes.
+
+    Raises:
+        BadInput: It is 16-mixed, where a process leaves a step out if *its* gradients overflow.
+    """
+    if precision == "16-mixed":
+        raise BadInput("trainer.precision: 16-mixed does not go with trainer=sharded; use bf16-mixed or 32-true")
 
 
 def _own(values: dict[str, Any], split: _Split | None) -> dict[str, Any]:

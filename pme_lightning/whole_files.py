@@ -93,7 +93,9 @@ def _write_split(checkpoint: Any, path: Path | None) -> None:
         for leaf, place in zip(_leaves(checkpoint), _leaves(places), strict=True):
             if not isinstance(place, Tensor) or not place.numel():
                 continue
-            offset = place.untyped_storage()._checkpoint_offset + place.storage_offset() * place.element_size()
+            begin = place.untyped_storage()._checkpoint_offset
+            assert begin is not None
+            offset = begin + int(place.storage_offset()) * place.element_size()
             if isinstance(leaf, SplitTensor):
                 _write_whole(leaf, file, offset)
             else:

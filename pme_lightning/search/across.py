@@ -71,12 +71,12 @@ class SplitTokens(Tokens):
         return self.shard.cut(whole)
 
     def sum(self, tensor: Tensor) -> Tensor:
-        total = tensor.clone()
+        total = tensor.detach().to(_device(), copy=True).contiguous()
         dist.all_reduce(total)
-        return total
+        return total.to(tensor.device)
 
     def total(self, number: int) -> int:
-        return int(self.sum(torch.tensor(number, device=_device())))
+        return int(self.sum(torch.tensor(number)))
 
     def union(self, values: Tensor) -> Tensor:
         return torch.cat(self._gathered(values.unique())).unique()
@@ -88,9 +88,9 @@ class SplitTokens(Tokens):
         return pairs[:, 0].amin(), pairs[:, 1].amax()
 
     def same(self, tensor: Tensor) -> Tensor:
-        tensor = tensor.contiguous()
-        dist.broadcast(tensor, 0)
-        return tensor
+        mains = tensor.detach().to(_device()).contiguous()
+        dist.broadcast(mains, 0)
+        return mains.to(tensor.device)
 
     def lowest(self, tokens: Tensor, wanted: int) -> Tensor:
         ids = tokens * self.shard.processes + self.shard.rank
@@ -113,18 +113,18 @@ class SplitTokens(Tokens):
 
     def _gathered(self, own: Tensor) -> list[Tensor]:
         """Returns every process's tensor; they may differ in length."""
-        lengths = [torch.zeros(1, dtype=torch.int64, device=own.device) for _ in range(self.shard.processes)]
-        dist.all_gather(lengths, lengths[0].new_tensor([len(own)]))
-        counts = torch.cat(lengths).tolist()
-        padded = own.new_zeros(max(counts), *own.shape[1:])
+        lengths = torch.zeros(self.shard.processes, dtype=torch.int64)
+        lengths[self.shard.rank] = len(own)
+        counts = self.sum(lengths).tolist()
+        padded = torch.zeros(max(counts), *own.shape[1:], dtype=own.dtype, device=_device())
         padded[: len(own)] = own
         pieces = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(pieces, padded)
-        return [piece[:count] for piece, count in zip(pieces, counts, strict=True)]
+        return [piece[:count].to(own.device) for piece, count in zip(pieces, counts, strict=True)]
 
 
 def _device() -> torch.device:
-    """Where small numbers must be for the processes to add them up."""
+    """Where tensors must be to travel between processes."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 

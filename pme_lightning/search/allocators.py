@@ -123,7 +123,9 @@ class Allocator(ABC):
             taken = select_by_field(slopes, costs, budget, priority, field_tokens, tokens)
         else:
             taken = select(slopes, costs, budget, priority, tokens)
-        steps_taken = taken[first:].sum(0)
+        steps_taken = torch.zeros(num_tokens, dtype=torch.int64, device=scores.device)
+        for row in taken[first:]:
+            steps_taken += row  # a sum over all rows would be of a copy in 64 bits
         return Allocation(
             sizes=torch.tensor(sizes, device=scores.device)[steps_taken],
             linear=taken[0].clone() if first else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate
 from typing import ClassVar, Literal
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from pme_lightning.embedding.distinct import DistinctTokens
 from pme_lightning.errors import BadInput
-from pme_lightning.search.across import Tokens
+from pme_lightning.search.across import ALONE
 from pme_lightning.search.criteria import Criterion, Scores, known_axes, principal_axes
 from pme_lightning.search.field_level import KnowsFields
 from pme_lightning.search.row_information import RowInformation
@@ -19,6 +20,8 @@ from pme_lightning.search.row_information import RowInformation
 # Steps to the fixed point of a field's spectrum; it moves by less than a thousandth after half of them.
 _FIXED_POINT_STEPS = 20
 _LEAST_VARIANCE = 1e-9
+# Tokens worked on at a time: intermediate results are in double precision, and there are some ten of them.
+_CHUNK_ROWS = 1 << 13
 
 
 class ExpectedInformation(KnowsFields, Criterion):
@@ -130,31 +133,27 @@ class ExpectedInformation(KnowsFields, Criterion):
         if "product" in self._sums and linear is None:
             raise ValueError("the first-order weights given to start are missing")
         basis = self._principal_axes(weight, frequencies) if self.axes == "principal" else None
-        self.information = self._measured(weight.shape[1], basis)
-        squares, firsts = torch.empty_like(weight), None if linear is None else weight.new_empty(len(weight))
+        axes = (torch.eye(weight.shape[1], device=weight.device) if basis is None else basis).double()
+        self.information = self._measured(axes)
+        # Where tokens are split memory is short, and the search ends with these scores: they take the sums' place.
+        squares = torch.empty_like(weight) if self.tokens is ALONE else self._sums["gradient"]
+        firsts = None if linear is None else weight.new_empty(len(weight))
         for field, own in enumerate(self._own(len(weight))):
-            values, gradients = weight[own].double(), self._sums["gradient"][own].double()
-            if basis is not None:
-                values, gradients = values @ basis.double(), gradients @ basis.double()
-            counts = frequencies[own].double()
-            squares[own] = self._expected_squares(values, gradients, self.information.table[field], counts)
-            if firsts is None or linear is None or self.information.linear is None:
-                continue
-            values, gradients = linear[own].double(), self._sums["linear_gradient"][own].double().unsqueeze(1)
-            firsts[own] = self._expected_squares(values, gradients, self.information.linear[field, None], counts)[:, 0]
+            self._expect(field, own, weight, linear, frequencies, axes, squares, firsts)
         self._expected = squares, firsts
-        scores = self.scores_given(self.information, frequencies)
+        if self.rounds:
+            scores = self.scores_given(self.information, frequencies)
+        else:
+            scores, self._expected = self._scored(squares, firsts, self.information, frequencies), None
         if basis is not None:
-            order = self.tokens.sum(scores.table.sum(0, dtype=torch.float64)).argsort(descending=True, stable=True)
-            table, basis = scores.table[:, order], basis[:, order]
-            scores = Scores(table, scores.linear)
-            if self.rounds:
-                given, shared = self.information, self.information.shared
-                shared = None if shared is None else shared[:, order]
-                self.information = RowInformation(given.table[:, order], given.linear, shared)
-                self._expected = squares[:, order], firsts
-        if not self.rounds:
-            self._expected = None  # as large as the table
+            table = scores.table
+            total = sum((table[part].sum(0, dtype=torch.float64) for part in _parts(0, len(table))), axes.new_zeros(()))
+            order = self.tokens.sum(total.expand(len(axes))).argsort(descending=True, stable=True)
+            basis = basis[:, order]
+            self.information = self.information.in_order(order)
+            for each in [table, squares] if self.rounds else [table]:
+                for part in _parts(0, len(each)):
+                    each[part] = each[part][:, order]
         self.basis = basis
         return Scores(scores.table, scores.linear, basis)
 
@@ -163,30 +162,35 @@ class ExpectedInformation(KnowsFields, Criterion):
         if self._expected is None:
             raise RuntimeError("ExpectedInformation was asked for scores given information before scores")
         squares, firsts = self._expected
-        table, column = torch.empty_like(squares), None if firsts is None else torch.empty_like(firsts)
-        for field, own in enumerate(self._own(len(squares))):
-            counts = frequencies[own].double().unsqueeze(1)
-            signal = counts * information.table[field] * squares[own]
-            if firsts is not None and column is not None:
-                assert information.linear is not None
-                assert information.shared is not None
-                first, shared = counts[:, 0] * information.linear[field] * firsts[own], information.shared[field]
-                best = signal.max(dim=1)
-                embedding_first = best.values >= first
-                column[own] = _gain(torch.where(embedding_first, first * (1 - shared[best.indices]), first))
-                signal = torch.where(embedding_first.unsqueeze(1), signal, signal * (1 - shared))
-            table[own] = _gain(signal)
+        return self._scored(squares.clone(), None if firsts is None else firsts.clone(), information, frequencies)
+
+    def _scored(self, table: Tensor, column: Tensor | None, information: RowInformation, frequencies: Tensor) -> Scores:
+        """Turns expected squares into scores, in place, a part of the tokens at a time."""
+        for field, own in enumerate(self._own(len(table))):
+            for part in _parts(own.start, own.stop):
+                counts = frequencies[part].double().unsqueeze(1)
+                signal = counts * information.table[field] * table[part]
+                if column is not None:
+                    assert information.linear is not None
+                    assert information.shared is not None
+                    first, shared = counts[:, 0] * information.linear[field] * column[part], information.shared[field]
+                    best = signal.max(dim=1)
+                    embedding_first = best.values >= first
+                    column[part] = _gain(torch.where(embedding_first, first * (1 - shared[best.indices]), first)).to(
+                        column.dtype
+                    )
+                    signal = torch.where(embedding_first.unsqueeze(1), signal, signal * (1 - shared))
+                table[part] = _gain(signal).to(table.dtype)
         return Scores(table, column, self.basis)
 
     def _own(self, num_tokens: int) -> list[slice]:
         """Returns where each field's tokens stand among those that are here."""
-        ends = list(accumulate(self._fields(num_tokens)))
-        return [slice(end - count, end) for end, count in zip(ends, self._fields(num_tokens), strict=True)]
+        fields = list(self._fields(num_tokens))
+        return [slice(end - count, end) for end, count in zip(accumulate(fields), fields, strict=True)]
 
-    def _measured(self, dim: int, basis: Tensor | None) -> RowInformation:
-        """Returns what the rows of the window said, in the axes of a basis ``(D, D)``."""
+    def _measured(self, axes: Tensor) -> RowInformation:
+        """Returns what the rows of the window said, along axes ``(D, D)``."""
         sums = self._sums
-        axes = torch.eye(dim, dtype=torch.float64, device=sums["rows"].device) if basis is None else basis.double()
         squares = ((sums["information"] @ axes) * axes).sum(1)
         if "product" not in sums:
             return RowInformation.of_sums(sums["rows"], squares)
@@ -207,48 +211,112 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise ValueError(f"ExpectedInformation has no accumulator {sorted(unknown)}")
         self._sums = dict(state)
 
-    def _expected_squares(self, values: Tensor, gradients: Tensor, information: Tensor, frequencies: Tensor) -> Tensor:
-        """Returns ``E[w²]`` for the tokens of a field, 0 where no row tells anything.
+    def _expect(
+        self,
+        field: int,
+        own: slice,
+        weight: Tensor,
+        linear: Tensor | None,
+        frequencies: Tensor,
+        axes: Tensor,
+        squares: Tensor,
+        firsts: Tensor | None,
+    ) -> None:
+        """Writes ``E[w²]`` of one field's tokens, along the axes: to ``squares``, of first-order weights to ``firsts``.
 
-        Args:
-            values: ``(n, K)`` float64, where they are.
-            gradients: ``(n, K)``, summed over the rows of the window.
-            information: ``(K,)``: ``h``, that of one row.
-            frequencies: ``(n,)`` float64: rows of each token in the training split.
+        It may be written over the sums of gradients: a token's are read before.
         """
+        sums, information = self._sums, self.information
         # A window of several epochs sees a token's rows more than once, and learns no more from them.
-        share = self._sums["rows"].clamp(min=1) / self.tokens.sum(frequencies.sum()).clamp(min=1)
-        seen = frequencies.unsqueeze(1) * information * share  # (n, K): the information of the window
-        known = seen > 0
-        noise = 1 / torch.where(known, seen, 1.0)
-        target = torch.where(known, values - gradients * noise, 0)
-        spectrum = _spectrum(target.square(), frequencies, information * share, self.tokens)
-        trust = spectrum / (spectrum + noise)
-        return torch.where(known, (trust * target).square() + spectrum * (1 - trust), 0)
+        share = sums["rows"].clamp(min=1) / self.tokens.sum(frequencies[own].sum()).clamp(min=1)
+
+        def embeddings(part: slice) -> _Estimates:
+            values, gradients = weight[part].double() @ axes, sums["gradient"][part].double() @ axes
+            return _Estimates(
+                values, gradients, frequencies[part].double().unsqueeze(1) * information.table[field] * share
+            )
+
+        spectrum = self._spectrum(embeddings, frequencies[own], own, information.table[field] * share)
+        for part in _parts(own.start, own.stop):
+            squares[part] = embeddings(part).squares(spectrum).to(squares.dtype)
+        if linear is None or firsts is None or information.linear is None:
+            return
+        row = information.linear[field, None] * share
+
+        def first_order(part: slice) -> _Estimates:
+            values, gradients = linear[part].double(), sums["linear_gradient"][part].double().unsqueeze(1)
+            return _Estimates(values, gradients, frequencies[part].double().unsqueeze(1) * row)
+
+        spectrum = self._spectrum(first_order, frequencies[own], own, row)
+        for part in _parts(own.start, own.stop):
+            firsts[part] = first_order(part).squares(spectrum)[:, 0].to(firsts.dtype)
+
+    def _spectrum(
+        self, estimates: Callable[[slice], _Estimates], frequencies: Tensor, own: slice, information: Tensor
+    ) -> Tensor:
+        """Returns ``σ²`` ``(K,)`` of a field's tokens, a part of them at a time."""
+        counts = self.tokens.union(frequencies)
+        sums = torch.zeros(len(counts), len(information), dtype=torch.float64, device=counts.device)
+        number = torch.zeros_like(counts)
+        for part in _parts(own.start, own.stop):
+            place = torch.searchsorted(counts, frequencies[part.start - own.start : part.stop - own.start])
+            sums.index_add_(0, place, estimates(part).target.square())
+            number += torch.bincount(place, minlength=len(counts))
+        return _fixed_point(self.tokens.sum(sums), counts, self.tokens.sum(number), information)
 
 
-def _spectrum(squares: Tensor, frequencies: Tensor, information: Tensor, tokens: Tokens) -> Tensor:
+class _Estimates:
+    """What the window tells of the values of some tokens of a field.
+
+    Args:
+        values: ``(n, K)`` float64, where they are.
+        gradients: ``(n, K)``, summed over the rows of the window.
+        information: ``(n, K)``: that of the window.
+
+    Attributes:
+        target: ``(n, K)``: where the values are heading; 0 where nothing is known.
+    """
+
+    def __init__(self, values: Tensor, gradients: Tensor, information: Tensor) -> None:
+        self._known = information > 0
+        self._noise = 1 / torch.where(self._known, information, 1.0)
+        self.target = torch.where(self._known, values - gradients * self._noise, 0)
+
+    def squares(self, spectrum: Tensor) -> Tensor:
+        """Returns ``E[w²]`` ``(n, K)``, given the variance of the true values ``(K,)``; 0 where nothing is known."""
+        trust = spectrum / (spectrum + self._noise)
+        return torch.where(self._known, (trust * self.target).square() + spectrum * (1 - trust), 0)
+
+
+def _fixed_point(sums: Tensor, counts: Tensor, number: Tensor, information: Tensor) -> Tensor:
     """Returns ``σ²`` ``(K,)``: the variance of the true values behind targets of known noise.
 
     The estimate weights each token by how precisely its square is known, ``(σ² + noise)^-2``, and so depends on
     itself. Tokens of equal frequency have equal noise: the steps to its fixed point work on one row for each.
+
+    Args:
+        sums: ``(U, K)``: the squares of the targets, added up over the tokens of each frequency.
+        counts: ``(U,)``: the frequencies.
+        number: ``(U,)``: how many tokens have each.
+        information: ``(K,)``: that of one row, times the window's part of the training split.
     """
-    counts = tokens.union(frequencies)
-    place = torch.searchsorted(counts, frequencies)
-    number = tokens.sum(torch.bincount(place, minlength=len(counts)))
-    sums = tokens.sum(squares.new_zeros(len(counts), squares.shape[1]).index_add_(0, place, squares))
     seen = counts.unsqueeze(1) * information  # (U, K)
     known = seen > 0
     noise = 1 / torch.where(known, seen, 1.0)
     excess = torch.where(known, sums - number.unsqueeze(1) * noise, 0)
     weight = torch.where(known, number.unsqueeze(1).double(), 0)
-    spectrum = squares.new_full((squares.shape[1],), 1e-3)
+    spectrum = sums.new_full((sums.shape[1],), 1e-3)
     for _ in range(_FIXED_POINT_STEPS):
         precision = (spectrum + noise).pow(-2)
         total = (precision * weight).sum(0)
         spectrum = torch.where(total > 0, (precision * excess).sum(0) / total.clamp(min=1e-300), 0)
         spectrum = spectrum.clamp(min=_LEAST_VARIANCE)
     return spectrum
+
+
+def _parts(start: int, end: int) -> Iterator[slice]:
+    """Yields the tokens between two, some at a time."""
+    return (slice(begin, min(begin + _CHUNK_ROWS, end)) for begin in range(start, end, _CHUNK_ROWS))
 
 
 def _gain(signal: Tensor) -> Tensor:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# Squares of gradients that are this small beside the largest are what rounding leaves of zeros.
+_ROUNDING = 1e-10
+
 
 @dataclass(frozen=True)
 class RowInformation:
@@ -36,6 +39,7 @@ class RowInformation:
             products: ``(F, D)`` of the products of both.
         """
         rows = rows.clamp(min=1)
+        squares = torch.where(squares > _ROUNDING * squares.max(), squares, 0)
         if linear_squares is None or products is None:
             return cls(squares / rows)
         both = squares * linear_squares.unsqueeze(1)
@@ -46,3 +50,7 @@ class RowInformation:
         """Returns the geometric mean of this and another one, with the correlations of the other."""
         linear = None if self.linear is None or other.linear is None else (self.linear * other.linear).sqrt()
         return RowInformation((self.table * other.table).sqrt(), linear, other.shared)
+
+    def in_order(self, order: Tensor) -> RowInformation:
+        """Returns the same along the same axes in another order ``(D,)``."""
+        return RowInformation(self.table[:, order], self.linear, None if self.shared is None else self.shared[:, order])

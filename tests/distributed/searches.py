@@ -18,6 +18,7 @@ from torch import Tensor
 from pme_lightning import CTRModule, SyntheticDataModule
 from pme_lightning.backbones import DCN, FM
 from pme_lightning.callbacks import PEPCallback, PruningCallback
+from pme_lightning.embedding import Shard
 from pme_lightning.resume_point import ResumePoint
 from pme_lightning.search import (
     AfterWarmup,
@@ -32,9 +33,11 @@ from pme_lightning.search import (
     NoTraining,
     Popularity,
     Prefix,
+    Random,
     Saliency,
     SingleShot,
     TopK,
+    Uniform,
 )
 
 SEARCHES: dict[str, Callable[[], PruningCallback]] = {
@@ -50,24 +53,40 @@ SEARCHES: dict[str, Callable[[], PruningCallback]] = {
     "pep": lambda: PEPCallback(AfterWarmup(), TopK(), init=-3.0, budget=0.4),
 }
 
+# Those that a table can have that is split over processes; ties are of many tokens in the last of them.
+SPLIT: dict[str, Callable[[], PruningCallback]] = {
+    **{name: SEARCHES[name] for name in ("pme", "fisher", "magnitude", "at_init", "popularity")},
+    "random": lambda: PruningCallback(Random(), NoTraining(), Prefix(scope="field"), 0.4),
+    "steps": lambda: PruningCallback(Fisher(), AfterWarmup(), Prefix("field", [1, 3], 1), 0.5),
+    "uniform": lambda: PruningCallback(Uniform(), NoTraining(), Prefix(), 0.43),
+}
 
-def searched(batch_size: int, processes: int = 1, accumulated: int = 1) -> dict[str, Tensor]:
-    """Returns the scores and sizes of every search."""
+
+def searched(
+    batch_size: int,
+    processes: int = 1,
+    accumulated: int = 1,
+    searches: dict[str, Callable[[], PruningCallback]] = SEARCHES,
+    shard: Shard | None = None,
+) -> dict[str, Tensor]:
+    """Returns the scores and sizes of every search; where the table is split, the scores of all processes."""
     found: dict[str, Tensor] = {}
-    for name, make in SEARCHES.items():
+    for name, make in searches.items():
         for backbone in (FM, DCN) if name == "pme" else (FM,):
             data = SyntheticDataModule(rows=1509, tokens=120, num_fields=3, batch_size=batch_size, seed=3)
             data.prepare_data()
             data.setup()
             torch.manual_seed(1)
             options = {"hidden_units": [8]} if backbone is DCN else {}
-            model = CTRModule(data.field_tokens, backbone, options, embedding_dim=4, embedding_init_std=0.1)
+            model = CTRModule(
+                data.field_tokens, backbone, options, embedding_dim=4, embedding_init_std=0.1, shard=shard
+            )
             search = make()
             quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
             trainer = Trainer(
                 accelerator="cpu",
                 devices=processes,
-                strategy="ddp" if processes > 1 else "auto",
+                strategy="sharded" if shard else "ddp" if processes > 1 else "auto",
                 max_epochs=9,
                 limit_val_batches=0,
                 enable_checkpointing=False,
@@ -79,9 +98,10 @@ def searched(batch_size: int, processes: int = 1, accumulated: int = 1) -> dict[
             assert search.scores is not None
             assert search.result is not None
             key = f"{name}.{backbone.__name__}"
-            found |= {f"{key}.scores": search.scores.table.clone(), f"{key}.sizes": search.result.sizes}
+            whole = search.tokens.whole
+            found |= {f"{key}.scores": whole(search.scores.table).clone(), f"{key}.sizes": search.result.sizes}
             if search.scores.linear is not None:
-                found[f"{key}.linear"] = search.scores.linear.clone()
+                found[f"{key}.linear"] = whole(search.scores.linear).clone()
     return found
 
 
@@ -101,4 +121,6 @@ def drawn(processes: int, folder: Path) -> Tensor:
 if __name__ == "__main__":
     rank, processes, place = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), Path(sys.argv[1])
     found = searched(64, processes, accumulated=2) | {"drawn": drawn(processes, place)}
+    split = searched(64, processes, 2, SPLIT, Shard(rank, processes))
+    found |= {f"split.{name}": tensor for name, tensor in split.items()}
     save_file(found, place / f"{rank}.safetensors")

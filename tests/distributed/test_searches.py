@@ -25,6 +25,8 @@ def test_every_search_scores_as_one_process_does(
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     alone = module.searched(128, accumulated=2)
+    split = module.searched(128, 1, 2, module.SPLIT)
+    alone |= {f"split.{name}": tensor for name, tensor in split.items()}
     # Each process has random numbers of its own while it trains.
     assert not torch.equal(first.pop("drawn"), second.pop("drawn"))
     assert set(first) == set(second) == set(alone)
@@ -34,4 +36,4 @@ def test_every_search_scores_as_one_process_does(
             assert torch.equal(first[name], expected), name
         else:
             # Relative to the largest: values below it by orders of magnitude are differences of such.
-            torch.testing.assert_close(first[name], expected, rtol=1e-5, atol=1e-5 * float(expected.max()), msg=name)
+            torch.testing.assert_close(first[name], expected, rtol=1e-5, atol=1e-5 * float(expected.max()), msg=lambda told, name=name: f"{name}: {told}")

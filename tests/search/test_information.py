@@ -184,6 +184,8 @@ def test_information_of_rows_by_hand() -> None:
     assert between.table.tolist() == [[2.0, 6.0]]
     assert between.linear.tolist() == [3.0]  # type: ignore[union-attr]
     assert between.shared.tolist() == [[0.5, 0.0]]  # type: ignore[union-attr]
+    rounded = RowInformation.of_sums(rows, torch.tensor([[8.0, 1e-12]]).double())
+    assert rounded.table.tolist() == [[4.0, 0.0]], "rounding tells nothing"
     assert RowInformation.of_sums(torch.zeros(1).double(), torch.zeros(1, 2).double()).table.tolist() == [[0.0, 0.0]]
 
 
