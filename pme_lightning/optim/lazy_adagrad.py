@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 from pme_lightning.errors import BadInput
 from pme_lightning.optim.sparse_gradients import coalesced
 
-# Values worked on at a time where all of a parameter is gone through: no intermediate result as large as the table.
-_CHUNK = 1 << 20
+# Values worked on at a time where all of a parameter is gone through: they stay in the cache from one operation to the
+# next.
+_CHUNK = 1 << 17
 
 
 class LazyAdagrad(Optimizer):
@@ -62,6 +63,8 @@ class LazyAdagrad(Optimizer):
             if not value >= (1 if name == "decay_interval" else 0):
                 least = "1 or more" if name == "decay_interval" else "0 or more"
                 raise BadInput(f"LazyAdagrad: {name} is {value}; it must be {least}")
+        if decay_interval % 1 != 0:
+            raise BadInput(f"LazyAdagrad: decay_interval is {decay_interval}; it must be a whole number of steps")
         super().__init__(params, defaults)
 
     @torch.no_grad()
@@ -90,7 +93,7 @@ class LazyAdagrad(Optimizer):
                 state["step"] += 1
                 _update(parameter, parameter.grad, state["sum"], group)
                 if group["weight_decay"] and int(state["step"]) % group["decay_interval"] == 0:
-                    _decay(parameter, state["sum"], group)
+                    decay(parameter, state["sum"], group)
         return loss
 
 
@@ -118,11 +121,33 @@ def _write(table: Tensor, rows: Tensor, values: Tensor) -> None:
     table.scatter_(0, rows, values) if table.ndim == 1 else table.index_copy_(0, rows, values)
 
 
-def _decay(parameter: Tensor, total: Tensor, group: dict[str, Any]) -> None:
-    strength, interval = group["lr"] * group["weight_decay"], group["decay_interval"]
+@torch.no_grad()
+def decay(parameter: Tensor, total: Tensor, group: dict[str, Any]) -> None:
+    """Shrinks all values by ``decay_interval`` steps of weight decay, in place.
+
+    Args:
+        parameter: The values.
+        total: ``s`` of each of them.
+        group: Holds ``lr``, ``eps``, ``weight_decay`` and ``decay_interval``.
+    """
+    strength, interval = group["lr"] * group["weight_decay"], int(group["decay_interval"])
+    shrink = None
     for values, sums in zip(_chunks(parameter), _chunks(total), strict=True):
-        shrink = sums.sqrt().add_(group["eps"]).clamp_(min=torch.finfo(sums.dtype).tiny).reciprocal_()
-        values.mul_(shrink.mul_(-strength).add_(1).clamp_(min=0).pow_(interval))
+        if shrink is None or shrink.shape != sums.shape:
+            shrink = torch.empty_like(sums)
+        torch.sqrt(sums, out=shrink).add_(group["eps"]).clamp_(min=torch.finfo(sums.dtype).tiny).reciprocal_()
+        shrink.mul_(-strength).add_(1).clamp_(min=0)
+        _multiply_by_power(values, shrink, interval)
+
+
+def _multiply_by_power(values: Tensor, factor: Tensor, exponent: int) -> None:
+    """Multiplies values by ``factor ** exponent``, and spoils the factor: squaring is far cheaper than ``pow``."""
+    while exponent:
+        if exponent & 1:
+            values.mul_(factor)
+        exponent >>= 1
+        if exponent:
+            factor.square_()
 
 
 def _chunks(table: Tensor) -> Iterator[Tensor]:

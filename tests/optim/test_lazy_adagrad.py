@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pme_lightning.errors import BadInput
 from pme_lightning.optim import LazyAdagrad, clip_gradients
+from pme_lightning.optim.lazy_adagrad import decay
 from pme_lightning.optim.sparse_gradients import coalesced
 
 V = 9
@@ -118,11 +119,21 @@ def test_a_loaded_state_goes_on_as_if_nothing_had_happened() -> None:
     assert torch.equal(second, whole)
 
 
+@given(interval=st.integers(1, 200), n=st.integers(0, 40), strength=st.floats(0.0, 0.5))
+def test_decay_is_a_power_of_that_of_one_step(interval: int, n: int, strength: float) -> None:
+    generator = torch.Generator().manual_seed(interval)
+    values, sums = (torch.rand(n, 2, dtype=torch.float64, generator=generator) for _ in range(2))
+    expected = values * (1 - strength / (sums.sqrt() + 1e-3)).clamp(min=0) ** interval
+    decay(values, sums, {"lr": 1.0, "weight_decay": strength, "decay_interval": interval, "eps": 1e-3})
+    assert torch.allclose(values, expected)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"lr": -1.0}, "lr is -1.0; it must be 0 or more"),
         ({"decay_interval": 0}, "decay_interval is 0; it must be 1 or more"),
+        ({"decay_interval": 2.5}, "decay_interval is 2.5; it must be a whole number of steps"),
         ({"weight_decay": float("nan")}, "weight_decay is nan"),
     ],
 )
