@@ -48,7 +48,8 @@ class StreamFolder:
     @property
     def rows(self) -> dict[str, int]:
         """Rows per split."""
-        return {split: sum(rows) for split, rows in self.meta["shard_rows"].items()}
+        counts = self.meta["shard_rows"]
+        return {split: sum(counts[split]) for split in ("train", "valid", "test") if split in counts}
 
     def vocabulary(self) -> Vocabulary:
         """The vocabulary."""
