@@ -112,7 +112,7 @@ class EncodedFolder:
             ids = _map(path / f"{split}_ids.npy", (rows, len(self.meta["field_tokens"])), np.int32)
             labels = _map(path / f"{split}_labels.npy", (rows,), np.uint8) if self.meta["labelled"] else None
             self.splits[split] = (ids, labels)
-        self.frequencies = np.load(path / "frequencies.npy")
+        self.frequencies = np.load(path / "frequencies.npy", mmap_mode="c")
 
     @classmethod
     def open(cls, path: Path) -> EncodedFolder | None:

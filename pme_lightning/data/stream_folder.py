@@ -33,7 +33,7 @@ class StreamFolder:
         self.path = path
         self.meta: dict[str, Any] = json.loads((path / "meta.json").read_text(encoding="utf-8"))
         self.splits: dict[str, Any] = {}
-        self.frequencies = np.load(path / "frequencies.npy")
+        self.frequencies = np.load(path / "frequencies.npy", mmap_mode="c")
         if len(self.frequencies) != sum(self.meta["field_tokens"]):
             raise ValueError(f"{path} is not what it says it is")
 
@@ -104,7 +104,7 @@ def read_streams(
                 pass
     with whole_folder(folder) as partial:
         vocabulary.save(partial / "vocabulary")
-        np.save(partial / "frequencies.npy", vocabulary.frequencies.numpy())
+        vocabulary.save_frequencies(partial / "frequencies.npy")
         meta = {"shard_rows": shard_rows, "schema": vocabulary.schema.to_json()}
         meta["field_tokens"] = vocabulary.field_tokens
         (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
