@@ -60,8 +60,7 @@ def read_streams(
     folder: Path,
     streams: Mapping[str, Stream],
     schema: Schema,
-    fit: Callable[[Callable[[], Iterator[pl.DataFrame]]], Vocabulary],
-    given: Vocabulary | None,
+    vocabulary: Vocabulary | Callable[[Callable[[], Iterator[pl.DataFrame]]], Vocabulary],
     progress: RowsProgress,
 ) -> StreamFolder:
     """Goes over all splits once: counts the rows of each shard, looks at the labels, fits the vocabulary on train.
@@ -70,8 +69,7 @@ def read_streams(
         folder: to make; appears when it is whole.
         streams: the splits.
         schema: label and fields.
-        fit: makes a vocabulary of training rows; not called where one is given.
-        given: the vocabulary to use; then of the training rows only labels are read.
+        vocabulary: to use, and then of the training rows only labels are read; or what makes one of them.
         progress: is told of rows.
 
     Raises:
@@ -97,7 +95,8 @@ def read_streams(
             )
         shard_rows[split] = counts
 
-    vocabulary = given if given is not None else fit(lambda: counted("train", schema.columns()))
+    if not isinstance(vocabulary, Vocabulary):
+        vocabulary = vocabulary(lambda: counted("train", schema.columns()))
     for split in streams:
         if split not in shard_rows:
             for _ in counted(split, []):
@@ -105,7 +104,7 @@ def read_streams(
     with whole_folder(folder) as partial:
         vocabulary.save(partial / "vocabulary")
         vocabulary.save_frequencies(partial / "frequencies.npy")
-        meta = {"shard_rows": shard_rows, "schema": vocabulary.schema.to_json()}
+        meta: dict[str, Any] = {"shard_rows": shard_rows, "schema": vocabulary.schema.to_json()}
         meta["field_tokens"] = vocabulary.field_tokens
         (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     return StreamFolder(folder)

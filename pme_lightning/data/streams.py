@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pme_lightning.data.hub import cannot_read
-from pme_lightning.data.sources import Part
+from pme_lightning.data.sources import ALL, Part
 from pme_lightning.errors import BadInput
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Stream:
         try:
             dataset = _opened(self)
             features = dataset.features or dataset._resolve_features().features
-            return dict(pl.DataFrame(pl.from_arrow(features.arrow_schema.empty_table())).schema)  # type: ignore[union-attr]
+            return dict(pl.DataFrame(pl.from_arrow(features.arrow_schema.empty_table())).schema)
         except Exception as error:
             raise cannot_read(self.name, error) from error
 
@@ -99,6 +99,27 @@ class Stream:
             raise
         except Exception as error:
             raise cannot_read(self.name, error) from error
+
+
+def streams_of(parts: Mapping[str, Part], name: str, all_splits: bool) -> dict[str, Stream]:
+    """The splits as streams.
+
+    Args:
+        parts: what was found.
+        name: of the data set, for messages.
+        all_splits: whether train, valid and test are all needed.
+
+    Raises:
+        BadInput: a split is missing, or cannot be streamed.
+    """
+    missing = [split for split in ("train", "valid", "test") if split not in parts]
+    if missing and (all_splits or ALL in parts):
+        found = "all rows together" if ALL in parts else f"only {', '.join(parts)}"
+        raise BadInput(
+            f"data.streaming=true needs the splits train, valid and test, and '{name}' has {found}: name "
+            f"{' and '.join(f'data.{split}_path=PATH' for split in missing)}, or leave streaming out"
+        )
+    return {split: Stream.of(part) for split, part in parts.items()}
 
 
 # A process has a split or two open at a time, each with the columns it reads; asking the hub again takes seconds.

@@ -274,7 +274,7 @@ def test_workers_train_over_epochs_and_stay(splits: Path) -> None:
     assert seen[0] != seen[1]
     assert trainer.num_training_batches == 15
     rows = StreamedRows(
-        data._streams()["train"], data._encoded_folder().meta["shard_rows"]["train"],
+        data._streams["train"], data._encoded_folder().meta["shard_rows"]["train"],
         data._encoded_folder().path / "vocabulary", 32, shuffle=True, seed=data.seed,
     )  # fmt: skip
     assert [ids_in(batches_of(rows, 2, epoch)) for epoch in (0, 1)] == seen
