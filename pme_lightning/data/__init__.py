@@ -1,11 +1,20 @@
-"""Data: schema, vocabulary, encoding, batches and the data modules over them."""
+"""Data: schema, vocabulary, encoding, batches and the data modules over them.
 
-from pme_lightning.data.batches import ClickDataset, PermutationBatchSampler
-from pme_lightning.data.datamodule import ClickDataModule
-from pme_lightning.data.encoded import EncodedData, EncodedDataModule
-from pme_lightning.data.schema import Field, Schema
-from pme_lightning.data.synthetic import SyntheticDataModule
-from pme_lightning.data.vocabulary import Vocabulary
+The names below are loaded when they are first used: loader processes need no Lightning, which takes seconds to import.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pme_lightning.data.batches import ClickDataset, PermutationBatchSampler
+    from pme_lightning.data.datamodule import ClickDataModule
+    from pme_lightning.data.encoded import EncodedData, EncodedDataModule
+    from pme_lightning.data.schema import Field, Schema
+    from pme_lightning.data.synthetic import SyntheticDataModule
+    from pme_lightning.data.vocabulary import Vocabulary
 
 __all__ = [
     "ClickDataModule",
@@ -18,3 +27,21 @@ __all__ = [
     "SyntheticDataModule",
     "Vocabulary",
 ]
+
+_HOMES = {
+    "ClickDataModule": "datamodule",
+    "ClickDataset": "batches",
+    "EncodedData": "encoded",
+    "EncodedDataModule": "encoded",
+    "Field": "schema",
+    "PermutationBatchSampler": "batches",
+    "Schema": "schema",
+    "SyntheticDataModule": "synthetic",
+    "Vocabulary": "vocabulary",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pme_lightning.data' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"pme_lightning.data.{_HOMES[name]}"), name)

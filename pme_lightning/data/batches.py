@@ -56,7 +56,10 @@ class ClickDataset(Dataset):
                 raise BadInput(
                     f"id {wrong} in row {row}, field {field} is out of range: ids go from 0 to {num_tokens - 1}"
                 )
-        self._maps = [one for one in (ids, labels) if isinstance(one, np.memmap) and isinstance(one.base, mmap.mmap)]
+        self._maps: list[np.memmap] = []
+        for one in (ids, labels):
+            if isinstance(one, np.memmap) and isinstance(one.base, mmap.mmap):
+                self._maps.append(one)
         # Plain views: the map's own class would cost a microsecond at every step.
         self.ids = np.asarray(ids)
         self.labels = None if labels is None else np.asarray(labels)

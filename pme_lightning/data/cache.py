@@ -19,6 +19,8 @@ from pme_lightning.errors import BadInput, did_you_mean
 
 # Values read at a time: some hundred MB, whatever the number of columns.
 _SLICE_VALUES = 1 << 23
+# Rows at a time where there are few columns: what looks them up takes some numbers for each.
+_SLICE_ROWS = 1 << 20
 _PREFETCH = "POLARS_ROW_GROUP_PREFETCH_SIZE"
 
 Arrays = tuple[np.ndarray, np.ndarray | None]
@@ -51,7 +53,7 @@ def slices(frame: pl.LazyFrame, columns: Sequence[str], where: str) -> Iterator[
         BadInput: a column is missing or the rows cannot be read.
     """
     check_columns(frame, columns, where)
-    rows = max(1024, _SLICE_VALUES // len(columns))
+    rows = max(1024, min(_SLICE_ROWS, _SLICE_VALUES // len(columns)))
     with reading(where):
         with _modest_prefetch():
             batches = iter(frame.select(columns).collect_batches(chunk_size=rows, maintain_order=True))
@@ -112,7 +114,7 @@ class EncodedFolder:
             ids = _map(path / f"{split}_ids.npy", (rows, len(self.meta["field_tokens"])), np.int32)
             labels = _map(path / f"{split}_labels.npy", (rows,), np.uint8) if self.meta["labelled"] else None
             self.splits[split] = (ids, labels)
-        self.frequencies = np.load(path / "frequencies.npy")
+        self.frequencies = np.load(path / "frequencies.npy", mmap_mode="c")
 
     @classmethod
     def open(cls, path: Path) -> EncodedFolder | None:

@@ -105,8 +105,8 @@ class ValueCounts:
             return
         part = _merged(self._parts[field])
         self._parts[field] = []
-        database = self._database()
         with _on_disk(self._folder):
+            database = self._database()
             database.register("part", part.to_arrow())
             database.execute(f"CREATE TABLE IF NOT EXISTS {_name(field)} AS SELECT * FROM part LIMIT 0")
             database.execute(f"INSERT INTO {_name(field)} SELECT * FROM part")

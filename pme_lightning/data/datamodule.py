@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-from pme_lightning.data.batches import ClickDataset, keep
+from pme_lightning.data.batches import ClickDataset
 from pme_lightning.data.cache import (
     EncodedFolder,
     cache_root,
@@ -24,7 +24,7 @@ from pme_lightning.data.cache import (
     write_link,
 )
 from pme_lightning.data.csv_files import CsvOptions
-from pme_lightning.data.encoded import SPLITS, EncodedData, EncodedDataModule
+from pme_lightning.data.encoded import SPLITS, EncodedData, EncodedDataModule, place_among_processes
 from pme_lightning.data.encoding import Source, write_encoded
 from pme_lightning.data.faults import located
 from pme_lightning.data.folders import unfinished
@@ -34,8 +34,8 @@ from pme_lightning.data.schema import Binning, Schema, infer_schema
 from pme_lightning.data.sources import ALL, Format, Part, cheap_count, find_part, find_parts, name_of
 from pme_lightning.data.splits import SplitBy, SplitOptions, Whole, divide, split_by
 from pme_lightning.data.stream_folder import StreamFolder, read_streams
-from pme_lightning.data.streamed_rows import StreamedRows, StreamLoader
-from pme_lightning.data.streams import Stream
+from pme_lightning.data.streamed_rows import StreamedRows, stream_loader
+from pme_lightning.data.streams import Stream, streams_of
 from pme_lightning.data.vocabulary import Vocabulary
 from pme_lightning.errors import BadInput
 
@@ -166,6 +166,7 @@ class ClickDataModule(EncodedDataModule):
         self._only_predicts = False
         self._folder: EncodedFolder | StreamFolder | None = None
         self._predict_folder: EncodedFolder | None = None
+        self._streams: dict[str, Stream] = {}
 
     # Lightning's hooks.
 
@@ -332,57 +333,40 @@ class ClickDataModule(EncodedDataModule):
             found = EncodedFolder(folder)
         return found
 
-    # Streaming.
-
-    def _streams(self) -> dict[str, Stream]:
-        parts = self._parts()
-        missing = [split for split in SPLITS if split not in parts]
-        if missing and self._given_vocabulary is None:
-            found = "all rows together" if ALL in parts else ", ".join(parts)
-            raise BadInput(
-                f"data.streaming=true needs the splits train, valid and test, and '{self._name()}' has {found}: name "
-                f"{' and '.join(f'data.{split}_path=PATH' for split in missing)}, or leave streaming out"
-            )
-        return {split: Stream.of(part) for split, part in parts.items() if split != ALL}
-
     def _open_streams(self) -> StreamFolder:
+        parts, given = self._parts(), self._given_vocabulary
         if self._split_named:
             raise BadInput(
                 f"{' and '.join(self._split_named)} would divide rows, which data.streaming=true does not do"
             )
-        given, parts, streams = self._given_vocabulary, self._parts(), self._streams()
-        stamps = {split: part.stamp() for split, part in parts.items()}
+        self._streams = streams_of(parts, self._name(), all_splits=given is None)
         key = [given.fingerprint] if given is not None else [self.schema_options, self.min_count]
-        folder = self._cache_folder("-stream", stamps, *key)
+        folder = self._cache_folder("-stream", {split: part.stamp() for split, part in parts.items()}, *key)
         found = StreamFolder.open(folder)
         if found is None:
-            schema = given.schema if given else infer_schema(streams["train"].schema(), **self.schema_options)
-            known = all(part.format == "parquet" for part in parts.values())
-            total = cheap_count(parts) if known else None
+            schema = given.schema if given else infer_schema(self._streams["train"].schema(), **self.schema_options)
+            total = cheap_count(parts)
+            if total is not None and given is None and any(one.binning == "quantile" for one in schema.fields):
+                total += cheap_count({"train": parts["train"]}) or 0
             with rows_progress(f"reading the tokens of '{self._name()}'", total) as progress:
-                found = read_streams(
-                    folder,
-                    streams,
-                    schema,
-                    lambda slices: Vocabulary.fit(slices, schema, self.min_count, scratch=self.cache),
-                    given,
-                    progress,
-                )
+
+                def fit(slices: Callable[[], Iterator[pl.DataFrame]]) -> Vocabulary:
+                    return Vocabulary.fit(slices, schema, self.min_count, scratch=self.cache)
+
+                found = read_streams(folder, self._streams, schema, given or fit, progress)
         return found
 
     def _loader(self, split: str) -> DataLoader:
-        stands_alone = split == "predict" and self.predict_path is not None
-        if not self.streaming or stands_alone:
+        if not self.streaming or (split == "predict" and self.predict_path is not None):
             return super()._loader(split)
         folder = self._encoded_folder()
         assert isinstance(folder, StreamFolder)
         source, training = "test" if split == "predict" else split, split == "train"
-        streams = self._streams()
-        if source not in streams:
-            raise BadInput(f"data '{self._name()}' has no {source} split, only {', '.join(streams)}")
-        distributed = dist.is_available() and dist.is_initialized()
+        if source not in self._streams:
+            raise BadInput(f"data '{self._name()}' has no {source} split, only {', '.join(self._streams)}")
+        rank, world_size = place_among_processes()
         rows = StreamedRows(
-            streams[source],
+            self._streams[source],
             folder.meta["shard_rows"][source],
             folder.path / "vocabulary",
             self.batch_size if training else self.eval_batch_size,
@@ -390,26 +374,17 @@ class ClickDataModule(EncodedDataModule):
             shuffle=training,
             window=self.shuffle_rows,
             seed=self.seed,
-            rank=dist.get_rank() if distributed else 0,
-            world_size=dist.get_world_size() if distributed else 1,
+            rank=rank,
+            world_size=world_size,
         )
         rows.renumbering = self._renumbering
         if self.trainer is not None:
-            rows.epoch_now = lambda: self.trainer.current_epoch  # type: ignore[union-attr]
+            rows.epoch_now = partial(getattr, self.trainer, "current_epoch")
         if training and self._trained is not None:
             rows.go_on(*self._trained)
             self._trained = None
         # Batches of several workers come in turn: rows to predict would not keep their order.
-        workers = min(self.num_workers, 1) if split == "predict" else self.num_workers
-        return StreamLoader(
-            rows,
-            batch_size=None,
-            collate_fn=keep,
-            num_workers=workers,
-            # Polars' threads do not survive a fork.
-            multiprocessing_context="spawn" if workers else None,
-            persistent_workers=workers > 0,
-        )
+        return stream_loader(rows, min(self.num_workers, 1) if split == "predict" else self.num_workers)
 
     def _open_predict(self, path: str) -> EncodedFolder:
         part = find_part(path, self.format, self.cache)

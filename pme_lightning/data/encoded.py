@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 SPLITS = ("train", "valid", "test")
 
 
+def place_among_processes() -> tuple[int, int]:
+    """The rank of this process and how many there are; 0 and 1 of a run in one process."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
 @dataclass
 class EncodedData:
     """What a data module knows once its rows are encoded.
@@ -228,14 +235,14 @@ class EncodedDataModule(LightningDataModule, ABC):
     def _loader(self, split: str) -> DataLoader:
         dataset = self._dataset(split)
         training = split == "train"
-        distributed = dist.is_available() and dist.is_initialized()
+        rank, world_size = place_among_processes()
         sampler = PermutationBatchSampler(
             len(dataset),
             self.batch_size if training else self.eval_batch_size,
             shuffle=training,
             seed=self.seed,
-            rank=dist.get_rank() if distributed else 0,
-            world_size=dist.get_world_size() if distributed else 1,
+            rank=rank,
+            world_size=world_size,
             prefetch=dataset.prefetch,
         )
         if training and self._trained is not None:

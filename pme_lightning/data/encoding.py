@@ -61,7 +61,7 @@ def write_encoded(
             if not (partial / "vocabulary").is_dir():
                 vocabulary.save(partial / "vocabulary")
             rows = _write_rows(partial, sources, vocabulary, labelled, progress)
-            np.save(partial / "frequencies.npy", vocabulary.frequencies.numpy())
+            vocabulary.save_frequencies(partial / "frequencies.npy")
             meta = {"rows": rows, "labelled": labelled, "schema": vocabulary.schema.to_json()}
             meta["field_tokens"] = vocabulary.field_tokens
             (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")

@@ -65,6 +65,8 @@ class SortedLookup(Lookup):
 
     def find(self, values: pl.Series) -> np.ndarray:
         """The index of each value; 0 where it is no token."""
+        if len(self._keys) == 0:
+            return np.zeros(len(values), dtype=np.int32)
         keys = self._keys_of(values)
         # In the order of the keys the search goes through the table once, not from end to end for every row.
         order = np.argsort(keys)

@@ -33,7 +33,7 @@ class StreamFolder:
         self.path = path
         self.meta: dict[str, Any] = json.loads((path / "meta.json").read_text(encoding="utf-8"))
         self.splits: dict[str, Any] = {}
-        self.frequencies = np.load(path / "frequencies.npy")
+        self.frequencies = np.load(path / "frequencies.npy", mmap_mode="c")
         if len(self.frequencies) != sum(self.meta["field_tokens"]):
             raise ValueError(f"{path} is not what it says it is")
 
@@ -48,7 +48,8 @@ class StreamFolder:
     @property
     def rows(self) -> dict[str, int]:
         """Rows per split."""
-        return {split: sum(rows) for split, rows in self.meta["shard_rows"].items()}
+        counts = self.meta["shard_rows"]
+        return {split: sum(counts[split]) for split in ("train", "valid", "test") if split in counts}
 
     def vocabulary(self) -> Vocabulary:
         """The vocabulary."""
@@ -59,8 +60,7 @@ def read_streams(
     folder: Path,
     streams: Mapping[str, Stream],
     schema: Schema,
-    fit: Callable[[Callable[[], Iterator[pl.DataFrame]]], Vocabulary],
-    given: Vocabulary | None,
+    vocabulary: Vocabulary | Callable[[Callable[[], Iterator[pl.DataFrame]]], Vocabulary],
     progress: RowsProgress,
 ) -> StreamFolder:
     """Goes over all splits once: counts the rows of each shard, looks at the labels, fits the vocabulary on train.
@@ -69,8 +69,7 @@ def read_streams(
         folder: to make; appears when it is whole.
         streams: the splits.
         schema: label and fields.
-        fit: makes a vocabulary of training rows; not called where one is given.
-        given: the vocabulary to use; then of the training rows only labels are read.
+        vocabulary: to use, and then of the training rows only labels are read; or what makes one of them.
         progress: is told of rows.
 
     Raises:
@@ -96,15 +95,16 @@ def read_streams(
             )
         shard_rows[split] = counts
 
-    vocabulary = given if given is not None else fit(lambda: counted("train", schema.columns()))
+    if not isinstance(vocabulary, Vocabulary):
+        vocabulary = vocabulary(lambda: counted("train", schema.columns()))
     for split in streams:
         if split not in shard_rows:
             for _ in counted(split, []):
                 pass
     with whole_folder(folder) as partial:
         vocabulary.save(partial / "vocabulary")
-        np.save(partial / "frequencies.npy", vocabulary.frequencies.numpy())
-        meta = {"shard_rows": shard_rows, "schema": vocabulary.schema.to_json()}
+        vocabulary.save_frequencies(partial / "frequencies.npy")
+        meta: dict[str, Any] = {"shard_rows": shard_rows, "schema": vocabulary.schema.to_json()}
         meta["field_tokens"] = vocabulary.field_tokens
         (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     return StreamFolder(folder)

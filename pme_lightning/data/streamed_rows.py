@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from pme_lightning.data.batches import Cuts
+from pme_lightning.data.batches import Cuts, keep
 from pme_lightning.data.labels import binary_labels
 from pme_lightning.data.streams import Stream
 from pme_lightning.data.vocabulary import Vocabulary
@@ -186,6 +186,19 @@ class StreamLoader(DataLoader):
         """Begins an epoch."""
         self.dataset.start_epoch()  # type: ignore[attr-defined]
         return super().__iter__()
+
+
+def stream_loader(rows: StreamedRows, num_workers: int) -> StreamLoader:
+    """The loader of a stream; its workers last from epoch to epoch."""
+    return StreamLoader(
+        rows,
+        batch_size=None,
+        collate_fn=keep,
+        num_workers=num_workers,
+        # Polars' threads do not survive a fork.
+        multiprocessing_context="spawn" if num_workers else None,
+        persistent_workers=num_workers > 0,
+    )
 
 
 class _Regrouped:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from pme_lightning.data.hub import cannot_read
-from pme_lightning.data.sources import Part
+from pme_lightning.data.sources import ALL, Part
 from pme_lightning.errors import BadInput
 
 if TYPE_CHECKING:
@@ -60,16 +61,19 @@ class Stream:
 
     def schema(self) -> dict[str, pl.DataType]:
         """The columns with their types."""
-        dataset = self._open()
         try:
+            dataset = _opened(self)
             features = dataset.features or dataset._resolve_features().features
-            return dict(pl.DataFrame(pl.from_arrow(features.arrow_schema.empty_table())).schema)  # type: ignore[union-attr]
+            return dict(pl.DataFrame(pl.from_arrow(features.arrow_schema.empty_table())).schema)
         except Exception as error:
             raise cannot_read(self.name, error) from error
 
     def num_shards(self) -> int:
         """How many shards there are."""
-        return len(self.files) or self._open().num_shards
+        try:
+            return len(self.files) or _opened(self).num_shards
+        except Exception as error:
+            raise cannot_read(self.name, error) from error
 
     def slices(self, shard: int, columns: Sequence[str], skip: int = 0) -> Iterator[pl.DataFrame]:
         """The rows of a shard in order, some at a time.
@@ -83,8 +87,9 @@ class Stream:
             BadInput: the shard cannot be read.
         """
         try:
-            dataset = self._open(shard, list(columns)).select_columns(list(columns)).with_format("arrow")
-            for table in dataset.iter(batch_size=_SLICE_ROWS):
+            dataset = _opened(self, tuple(columns))
+            rows = dataset.shard(num_shards=dataset.num_shards, index=shard).select_columns(list(columns))
+            for table in rows.with_format("arrow").iter(batch_size=_SLICE_ROWS):
                 frame = pl.DataFrame(pl.from_arrow(table))
                 left_out = min(skip, len(frame))
                 skip -= left_out
@@ -95,16 +100,39 @@ class Stream:
         except Exception as error:
             raise cannot_read(self.name, error) from error
 
-    def _open(self, shard: int | None = None, columns: list[str] | None = None) -> IterableDataset:
-        # Imported here: it takes a second that only its users should pay.
-        import datasets
 
-        options: dict[str, Any] = {"split": self.split, "streaming": True}
-        if self.files:
-            files = self.files if shard is None else self.files[shard : shard + 1]
-            options["data_files"] = [str(file) for file in files]
-            if self.builder == "parquet" and columns is not None:
-                options["columns"] = columns
-            return datasets.load_dataset(self.builder, **options)
-        dataset = datasets.load_dataset(self.builder, revision=self.revision, **options)
-        return dataset if shard is None else dataset.shard(num_shards=dataset.num_shards, index=shard)
+def streams_of(parts: Mapping[str, Part], name: str, all_splits: bool) -> dict[str, Stream]:
+    """The splits as streams.
+
+    Args:
+        parts: what was found.
+        name: of the data set, for messages.
+        all_splits: whether train, valid and test are all needed.
+
+    Raises:
+        BadInput: a split is missing, or cannot be streamed.
+    """
+    missing = [split for split in ("train", "valid", "test") if split not in parts]
+    if missing and (all_splits or ALL in parts):
+        found = "all rows together" if ALL in parts else f"only {', '.join(parts)}"
+        raise BadInput(
+            f"data.streaming=true needs the splits train, valid and test, and '{name}' has {found}: name "
+            f"{' and '.join(f'data.{split}_path=PATH' for split in missing)}, or leave streaming out"
+        )
+    return {split: Stream.of(part) for split, part in parts.items()}
+
+
+# A process has a split or two open at a time, each with the columns it reads; asking the hub again takes seconds.
+@lru_cache(maxsize=8)
+def _opened(stream: Stream, columns: tuple[str, ...] | None = None) -> IterableDataset:
+    # Imported here: it takes a second that only its users should pay.
+    import datasets
+
+    options: dict[str, Any] = {"split": stream.split, "streaming": True}
+    if stream.files:
+        options["data_files"] = [str(file) for file in stream.files]
+        if stream.builder == "parquet" and columns is not None:
+            options["columns"] = list(columns)
+    else:
+        options["revision"] = stream.revision
+    return datasets.load_dataset(stream.builder, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from pme_lightning.data.field_table import FieldTable
 from pme_lightning.data.folders import TEMPORARY, check_only_own, whole_folder
 from pme_lightning.data.labels import binary_labels
 from pme_lightning.data.lookup import Lookup, lookup_of
+from pme_lightning.data.npy_writer import NpyWriter
 from pme_lightning.data.options import check_whole_number
 from pme_lightning.data.schema import Schema
 from pme_lightning.data.tokens import align, column_of, numbers, token_values
@@ -132,14 +133,18 @@ class Vocabulary:
     @cached_property
     def frequencies(self) -> Tensor:
         """int64 ``(V,)``: training rows per token; for out-of-vocabulary those that fell below ``min_count``."""
-        counts = np.empty(self.num_tokens, dtype=np.int64)
-        for offset, table, oov in zip(self.offsets, self._tables, self._oov_counts, strict=True):
-            counts[offset] = oov
-            start = offset + 1
-            for part in table.counts():
-                counts[start : start + len(part)] = part
-                start += len(part)
-        return torch.from_numpy(counts)
+        return torch.from_numpy(np.concatenate(list(self._frequencies())))
+
+    def _frequencies(self) -> Iterator[np.ndarray]:
+        for table, oov in zip(self._tables, self._oov_counts, strict=True):
+            yield np.array([oov], dtype=np.int64)
+            yield from table.counts()
+
+    def save_frequencies(self, file: Path) -> None:
+        """Writes :attr:`frequencies` as a .npy file, some at a time."""
+        with NpyWriter(file, np.int64) as writer:
+            for part in self._frequencies():
+                writer.write(part)
 
     def tokens(self, field: str) -> pl.Series:
         """The values of a field's tokens from index 1 on (index 0, out-of-vocabulary, has none).

@@ -274,6 +274,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", [True, False], ids=["split", "all rows together"])
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: bool
@@ -285,13 +286,13 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     (whole,) = (tmp_path / "other cache").glob("a*-*")
     read = []
     # Before the first slice is written, after it, and after one more.
-    for number in (1, 2, 2) if split else (2, 2):
+    for number in (1, 2, 2) if split else (2,):
         kill_at(source, cache, number)
         # Nothing has the final name, and the tokens are counted once.
         assert {one.name for one in cache.iterdir()} == {"fits", f".partial-{whole.name}"}
         notes = cache / f".partial-{whole.name}" / "unfinished.json"
         read.append(sum(json.loads(notes.read_text())["read"].values()) if notes.exists() else 0)
-    assert read == ([0, 1024, 2048] if split else [1024, 2048])
+    assert read == ([0, 1024, 2048] if split else [1024])
     monkeypatch.setattr(module_under_test.Vocabulary, "fit", lambda *_, **__: pytest.fail("fitted again"))
     ready(source, cache)
     assert content(cache / whole.name) == content(whole)
