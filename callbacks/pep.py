@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -54,6 +54,8 @@ class PEPCallback(PruningCallback):
     Raises:
         BadInput: An argument is out of range.
     """
+
+    splits: ClassVar[bool] = False
 
     def __init__(
         self,

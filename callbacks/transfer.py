@@ -81,11 +81,16 @@ class TransferCallback(Callback):
         self._check(pl_module)
         full, result = pl_module.embedding, self.result
         assert isinstance(full, FullEmbedding)
+        if full.shard is not None and not renumbered:
+            raise BadInput(
+                "a table that is split over processes needs ids numbered by size: train with a data module that has "
+                "renumber(order), as those of pme_lightning.data do"
+            )
         order = result.order()
         sizes, linear = result.sizes, result.linear
         if renumbered:
             sizes, linear = sizes[order], None if linear is None else linear[order]
-        embedding = MultiSizeEmbedding.from_sizes(sizes, full.embedding_dim, linear, full.init_std)
+        embedding = MultiSizeEmbedding.from_sizes(sizes, full.embedding_dim, linear, full.init_std, full.shard)
         if self.init == "warm":
             embedding.load_full(full, order, result.basis)
         elif result.basis is not None:

@@ -120,6 +120,7 @@ def parse_words(words: Sequence[str]) -> CommandLine:
     """
     line = CommandLine()
     rest = list(words)
+    dashed: list[tuple[str, str]] = []
     while rest:
         word = rest.pop(0)
         if word in FLAGS:
@@ -150,11 +151,23 @@ def parse_words(words: Sequence[str]) -> CommandLine:
             line.config_dir = value
         elif bare and key in GROUPS and _names_a_choice(value):
             line.choices[key] = value
-        elif key == "experiment":
-            raise BadInput(f"'{word}': write experiment=NAME, without dashes")
+        elif key in GROUPS:
+            dashed.append((key, value))
+        else:
+            line.overrides.append((key, value))
+    # Programs that start others write dashes before all they say, as the agents of sweeps do.
+    files = GroupFiles(line.config_dir) if dashed else None
+    for key, value in dashed:
+        if files is not None and (key == "experiment" or value in files.choices(key) or _looks_like_a_choice(value)):
+            line.choices[key] = value
         else:
             line.overrides.append((key, value))
     return line
+
+
+def _looks_like_a_choice(value: str) -> bool:
+    # --optimizer=Adam names a class of torch's, which the parser finds.
+    return re.fullmatch(r"[a-z0-9_]+", value) is not None and value != "null"
 
 
 def _names_a_choice(value: str) -> bool:

@@ -62,7 +62,7 @@ def run_pareto(runner: Runner) -> dict[str, Any]:
         curve.append({"budget": name, **_point(runner, name)})
     largest = {key: value for key, value in curve[0].items() if key not in ("budget", "sizes")}
     summary = runner.summary(searched, largest, runner.baseline()) | {"pareto": curve}
-    folder.write_text("pareto.csv", pl.DataFrame(_rows(summary)).write_csv())
+    folder.write_text("pareto.csv", pl.DataFrame(curve_rows(summary)).write_csv())
     return summary
 
 
@@ -85,10 +85,10 @@ def _start(runner: Runner) -> CTRModule:
     """Returns the module that a fine-tune starts from: every budget's has one of its own, in the same state."""
     if not runner.warm:
         return runner.module()
-    return searched_model(runner.folder)
+    return searched_model(runner.folder, runner.shard)
 
 
-def _rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
+def curve_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns the points of the curve; what a point took in seconds is the search and its own training."""
     points = [(point["budget"], summary["search"]["seconds"], point) for point in summary["pareto"]]
     if summary["baseline"]:
@@ -113,7 +113,7 @@ def print_curve(summary: dict[str, Any], folder: Path) -> None:
     table.add_column("budget")
     for name in ("kept", "bytes", "test AUC", "logloss", "seconds"):
         table.add_column(name, justify="right")
-    for row in _rows(summary):
+    for row in curve_rows(summary):
         metrics = ("-" if row[key] is None else f"{row[key]:.4f}" for key in ("auc", "logloss"))
         table.add_row(row["budget"], f"{row['fraction']:.1%}", f"{row['bytes']:,}", *metrics, f"{row['seconds']:.1f}")
     report.print_table(table)

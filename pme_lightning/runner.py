@@ -21,10 +21,11 @@ from pme_lightning import pareto, report
 from pme_lightning.arguments import build, init_args, optimizer_arguments, print_config
 from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.data import EncodedDataModule
-from pme_lightning.embedding import MultiSizeEmbedding
+from pme_lightning.embedding import MultiSizeEmbedding, Shard
 from pme_lightning.errors import BadInput
 from pme_lightning.lightning_answers import interruptible, quiet_lightning
-from pme_lightning.loggers import finish_loggers, phase_logger
+from pme_lightning.live_figures import live_figures
+from pme_lightning.loggers import abandon_loggers, finish_loggers, log_sizes, phase_logger
 from pme_lightning.module import CTRModule
 from pme_lightning.processes import (
     ProcessLost,
@@ -33,13 +34,14 @@ from pme_lightning.processes import (
     first_on_each_machine,
     join,
     missing_processes,
+    shard_of,
     telling_of_lost_processes,
     wait_for_all,
 )
 from pme_lightning.progress import phase_progress
 from pme_lightning.ranks import is_main
 from pme_lightning.resume_point import ResumePoint
-from pme_lightning.resuming import check_no_other_folder, check_same_run, data_facts, searched_model
+from pme_lightning.resuming import check_no_other_folder, check_same_run, data_facts, load_module, searched_model
 from pme_lightning.run_checks import build_trainer, check_labels, check_parts, check_paths, check_same_model
 from pme_lightning.run_folder import RunFolder, check_resumable, find_run_folder, find_sizes, sizes_files
 from pme_lightning.search import SearchResult
@@ -141,8 +143,9 @@ class Runner:
             summary = getattr(self, f"_{self.command}")()
             spent = self.folder.checkpoints("search")
             self.folder.complete(summary, spent if self.command == "pme" else spent / "resume.ckpt")
-            finish_loggers(self._logger, summary)
+            finish_loggers(self._logger, summary, self.folder)
         except BaseException as error:
+            abandon_loggers(self._logger)
             if not self.folder.has_checkpoint():
                 self.folder.discard()
                 raise
@@ -241,7 +244,7 @@ class Runner:
         if done is not None:
             report.say("search: was done before")
             keeps_model = self.warm or self.command != "pme"
-            module = searched_model(self.folder) if keeps_model else self.module()
+            module = searched_model(self.folder, self.shard) if keeps_model else self.module()
             return done, SearchResult.load(sizes_files(self.folder.path)[0]), module
         module = self.module()
         callback = self.given.get("search") or build(self.config.search)
@@ -273,6 +276,7 @@ class Runner:
             "kept": result.parameters,
         }
         self.folder.finish("search", facts)
+        log_sizes(self._logger, callback, self.data)
         return facts, result, module if self.warm or self.command != "pme" else self.module()
 
     def fit(self, phase: str, module: CTRModule, *callbacks: Callback) -> Fitted:
@@ -368,13 +372,14 @@ class Runner:
             backbone_args=init_args(self.config.backbone),
             **optimizer_arguments(self.config),
             **self.config.model.as_dict(),
+            shard=self.shard,
         )
 
     def _load(self) -> CTRModule:
         """Loads the checkpoint that was named, and numbers the tokens as it does."""
         path = self.config.ckpt_path
         try:
-            module = CTRModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+            module = load_module(path, self.shard)
         except BadInput:
             raise
         except Exception as error:
@@ -411,6 +416,12 @@ class Runner:
             check_labels(data)
         return data
 
+    @property
+    def shard(self) -> Shard | None:
+        """The rows of tables that this process holds; ``predict`` runs in one, which holds them all."""
+        assert self._checked is not None
+        return None if self.command == "predict" else shard_of(self._checked)
+
     def transfer(self, result: SearchResult) -> Callback:
         """Builds what gives a module these sizes."""
         return instantiate(self.config.transfer.class_path, sizes=result, **init_args(self.config.transfer))
@@ -436,9 +447,11 @@ class Runner:
         options = check_processes(self.command, build(self.config.trainer)) | arguments
         resolved = yaml.safe_load(self._config_text())
         logged = next((each.logged_steps() for each in callbacks if isinstance(each, ResumePoint)), None)
-        self._logger = phase_logger(self.config.logger, self.folder.path, phase, resolved, logged)
+        self._logger = phase_logger(self.config.logger, self.folder, phase, resolved, logged)
         # A resume point comes first: it looks at a batch before anything is done with it.
         options["callbacks"] = [*callbacks[:1], *(options.get("callbacks") or []), *callbacks[1:]]
+        if self._logger is not None:
+            options["callbacks"] += live_figures(callbacks)
         # Lightning would add a checkpoint callback of its own.
         options["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in options["callbacks"])
         options["plugins"] = [*_listed(options.get("plugins")), WholeCheckpoints()]
