@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib.util
 import os
 import re
 import shutil
@@ -93,6 +95,17 @@ def test_the_reference_has_what_the_package_exports(site: Path) -> None:
             assert f'id="{home.__module__}.{home.__name__}"' in text
     assert ":class:" not in text
     assert ".. math" not in text
+
+
+def test_the_markup_of_docstrings_is_turned_to_markdown() -> None:
+    spec = importlib.util.spec_from_file_location("docstrings", ROOT / "docs" / "_site" / "docstrings.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = doctest.testmod(module)
+    assert found.attempted > 2
+    assert not found.failed
 
 
 @pytest.fixture
