@@ -56,7 +56,9 @@ class PruningCallback(Callback):
         frequencies: ``(V,)``, how often each token occurs in the training data; ``None`` asks the datamodule.
 
     Attributes:
-        kept_fraction: Per-token values left so far, as a fraction of the full-size table's.
+        kept: ``(optimizer steps before it, fraction of the per-token values kept)`` of each pruning so far.
+        scores: What the last pruning was decided by; ``None`` before the end.
+        result: The sizes; ``None`` before the end.
 
     Raises:
         BadInput: The budget cannot be read, or the criterion needs gradients and the schedule has no steps.
@@ -106,9 +108,14 @@ class PruningCallback(Callback):
         self._num_tokens = 0
         self._batches = RecentBatches()
         self._pruned: PrunedModel | None = None
+        self.kept: list[tuple[int, float]] = []
         self.scores: Scores | None = None
         self.result: SearchResult | None = None
-        self.kept_fraction = 1.0
+
+    @property
+    def kept_fraction(self) -> float:
+        """Per-token values left so far, as a fraction of the full-size table's."""
+        return self.kept[-1][1] if self.kept else 1.0
 
     def num_steps(self, steps_per_epoch: int) -> int:
         """Returns the length of the search in optimizer steps, given those of an epoch."""
@@ -269,15 +276,15 @@ class PruningCallback(Callback):
             "basis": self.criterion.basis,
             "axes": getattr(self.criterion, "axes", None),
             "batches": self._batches.state(),
-            "kept_fraction": self.kept_fraction,
+            "kept": [list(point) for point in self.kept],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up an interrupted search."""
         self.step, self._started = state_dict["step"], state_dict["started"]
         self.criterion.load_state({name: self._cut(name, each) for name, each in state_dict["criterion"].items()})
+        self.kept = [(step, fraction) for step, fraction in state_dict["kept"]]
         self.criterion.basis = state_dict["basis"]
-        self.kept_fraction = state_dict["kept_fraction"]
         if state_dict["axes"] is not None:
             self.criterion.axes = state_dict["axes"]  # type: ignore[attr-defined]
         self._batches.load_state(state_dict["batches"])
@@ -363,15 +370,15 @@ class PruningCallback(Callback):
                 # From here on rows are coordinates: the axes are those of the table itself.
                 self.criterion.axes = "original"  # type: ignore[attr-defined]
             embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
-            kept = int(allocation.sizes.sum()) + (0 if allocation.linear is None else int(allocation.linear.sum()))
-            self.kept_fraction = kept / total
+            linear_kept = 0 if allocation.linear is None else int(allocation.linear.sum())
+            self.kept.append((self.step, (int(allocation.sizes.sum()) + linear_kept) / total))
             return
         basis = scores.basis if embedding.projection is None else embedding.projection.T
         self.scores = Scores(scores.table, scores.linear, basis)
         if self.criterion.rounds and embedding.kept is None:
             self._pruned = PrunedModel(cast(CTRModule, pl_module), self._batches, scores.basis)
         self.result = self.result_for(str(self.budget))
-        self.kept_fraction = self.result.parameters / embedding.num_parameters
+        self.kept.append((self.step, self.result.parameters / embedding.num_parameters))
 
     def _settled(self, scores: Scores, values: int) -> Allocation:
         """Returns who keeps what, made again with what rows tell of the model so pruned, as often as is asked for."""

@@ -60,6 +60,11 @@ def _run(words: Sequence[str]) -> None:
 
         print(list_text(GroupFiles(line.config_dir), line.asked))
         return
+    if line.command == "report":
+        from pme_lightning.pages.report_command import report
+
+        report(line)
+        return
     # Classes of the user's own are found in the folder where the command is given.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

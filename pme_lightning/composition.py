@@ -26,6 +26,7 @@ COMMANDS = {
     "validate": "measure a checkpoint on the validation split: ckpt_path=PATH",
     "test": "measure a checkpoint on the test split: ckpt_path=PATH",
     "predict": "write a checkpoint's probabilities to a file: ckpt_path=PATH",
+    "report": "draw the page of a finished run anew, or compare runs: RUN_DIR [RUN_DIR ...] [out=FILE]",
 }
 # What answers a question and runs nothing; words without "=" after it are what is asked about.
 QUESTIONS = {
@@ -97,7 +98,7 @@ class CommandLine:
         overrides: ``key=value`` words and options, key and value, in order.
         flags: Options without a value, such as ``--print_config``.
         config_dir: A folder of the user's own group files.
-        asked: What a question is about, such as a group of ``list``.
+        asked: What a question is about, such as a group of ``list``; run folders, for ``report``.
     """
 
     command: str | None = None
@@ -125,6 +126,9 @@ def parse_words(words: Sequence[str]) -> CommandLine:
         word = rest.pop(0)
         if word in FLAGS:
             line.flags.append("--help" if word == "-h" else word)
+            continue
+        if line.command == "report" and not re.match(r"-|\w+=", word):
+            line.asked.append(word)
             continue
         if word.startswith("-") and "=" not in word:
             if not rest:
@@ -318,6 +322,8 @@ def compose(line: CommandLine, base: Mapping[str, Any] | None = None) -> Composi
     command = command or "pme"
     if line.command not in QUESTIONS and (not isinstance(command, str) or command not in COMMANDS):
         raise BadInput(f"command '{command}' is unknown: {did_you_mean(str(command), COMMANDS)}")
+    if command == "report":
+        raise BadInput("command 'report' takes no configuration: python train.py report RUN_DIR [RUN_DIR ...]")
     return Composition(command, config, overrides, merged)
 
 

@@ -57,5 +57,6 @@ def help_text(files: GroupFiles) -> str:
         "  python train.py list search",
         "  python train.py explain trainer.max_epochs",
         "  python train.py test ckpt_path=runs/RUN/checkpoints/finetune/best.ckpt",
+        "  python train.py report runs/RUN runs/ANOTHER",
     ]
     return "\n".join(lines)

@@ -23,10 +23,12 @@ from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import MultiSizeEmbedding, Shard
 from pme_lightning.errors import BadInput
+from pme_lightning.findings import Findings
 from pme_lightning.lightning_answers import interruptible, quiet_lightning
 from pme_lightning.live_figures import live_figures
 from pme_lightning.loggers import abandon_loggers, finish_loggers, log_sizes, phase_logger
 from pme_lightning.module import CTRModule
+from pme_lightning.pages.run_page import write_run_page
 from pme_lightning.processes import (
     ProcessLost,
     agree,
@@ -46,6 +48,7 @@ from pme_lightning.run_checks import build_trainer, check_labels, check_parts, c
 from pme_lightning.run_folder import RunFolder, check_resumable, find_run_folder, find_sizes, sizes_files
 from pme_lightning.search import SearchResult
 from pme_lightning.throughput import Throughput
+from pme_lightning.training_curve import TrainingCurve
 from pme_lightning.whole_files import WholeCheckpoints
 
 _USES_CHECKPOINT = ("validate", "test", "predict")
@@ -143,6 +146,8 @@ class Runner:
             summary = getattr(self, f"_{self.command}")()
             spent = self.folder.checkpoints("search")
             self.folder.complete(summary, spent if self.command == "pme" else spent / "resume.ckpt")
+            if self.folder.writes:
+                write_run_page(self.folder.path)
             finish_loggers(self._logger, summary, self.folder)
         except BaseException as error:
             abandon_loggers(self._logger)
@@ -151,7 +156,7 @@ class Runner:
                 raise
             folder = report.shown(self.folder.path)
             kept = f"what was done so far is in {folder}"
-            if self.command not in _USES_CHECKPOINT:
+            if self.command not in _USES_CHECKPOINT and not (self.folder.path / "summary.json").is_file():
                 kept += f"; the same command with resume={folder} goes on"
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(kept) from None
@@ -180,6 +185,7 @@ class Runner:
             if not is_main():
                 self.folder = RunFolder(path, writes=False)
         self.folder.finish("data", data_facts(self.data))
+        self.findings = Findings(self.folder, self.data)
 
     # The commands.
 
@@ -202,7 +208,7 @@ class Runner:
         if self.warm and not self.config.ckpt_path:
             self.config.ckpt_path = self._searched_model()
         module = self._load() if self.config.ckpt_path else self.module()
-        self.folder.save_sizes(self.sizes)
+        self.keep_sizes(self.sizes)
         return self.summary(None, self.trained("finetune", module, transfer))
 
     def _fit(self) -> dict[str, Any]:
@@ -252,18 +258,21 @@ class Runner:
         steps_per_epoch = max(1, math.ceil(len(self.data.train_dataloader()) / accumulated))
         report.say(f"search: {type(callback).__name__}, {callback.num_steps(steps_per_epoch)} steps")
         point = self._resume_point(self.folder.checkpoints("search") / "resume.ckpt", at_end=False)
+        curve = TrainingCurve()
         # The search ends the fit when it is done. It looks at training rows alone: the validation split stays for
         # choosing among models.
         lasting = {"max_epochs": -1, "max_steps": -1, "min_epochs": None, "min_steps": None}
-        trainer = self._trainer("search", [point, callback], limit_val_batches=0, **lasting)
+        trainer = self._trainer("search", [point, callback, curve], limit_val_batches=0, **lasting)
         self._fit_on(trainer, module, point)
         result: SearchResult | None = callback.result
         if result is None:
             raise BadInput("the search ended before it had pruned: do trainer.max_time or a callback stop it early?")
         if save is None:
-            self.folder.save_sizes(result)
+            self.keep_sizes(result)
         else:
             save(callback)
+        self.findings.add_search(callback)
+        self.findings.add_curve("search", curve)
         wait_for_all()
         if self.warm or self.command != "pme":
             trainer.save_checkpoint(self.folder.checkpoints("search") / "last.ckpt", weights_only=True)
@@ -293,13 +302,14 @@ class Runner:
         checkpoint = ModelCheckpoint(
             self.folder.checkpoints(phase), "best", enable_version_counter=False, **self.config.checkpoint.as_dict()
         )
-        throughput = Throughput()
+        throughput, curve = Throughput(), TrainingCurve()
         stopping = EarlyStopping(**self.config.early_stopping.as_dict())
         point = self._resume_point(self.folder.checkpoints(phase) / "last.ckpt")
-        trainer = self._trainer(phase, [point, *callbacks, stopping, checkpoint, throughput])
+        trainer = self._trainer(phase, [point, *callbacks, stopping, checkpoint, throughput, curve])
         epochs = f"{trainer.max_epochs} epoch{'' if trainer.max_epochs == 1 else 's'}"
         report.say(f"{'fine-tune' if callbacks else 'full-size model'}: at most {epochs}")
         self._fit_on(trainer, module, point)
+        self.findings.add_curve(phase, curve)
         if not checkpoint.best_model_path:
             raise BadInput(
                 f"no checkpoint was kept: {checkpoint.monitor} was not measured before the end; "
@@ -362,6 +372,11 @@ class Runner:
         return report.summary(self.command, self.config.seed, self.data, search, model, baseline)
 
     # The parts.
+
+    def keep_sizes(self, result: SearchResult, budget: str | None = None) -> None:
+        """Writes sizes to the run folder, and notes what they say; ``budget``: the name of one of several."""
+        self.folder.save_sizes(result, None if budget is None else self.folder.sizes_of(budget))
+        self.findings.add_sizes(result, budget)
 
     def module(self) -> CTRModule:
         """Builds a fresh full-size module; the same one each time, as all is drawn from the seed."""
