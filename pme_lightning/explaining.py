@@ -22,7 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from pme_lightning.arguments import SECTIONS, check_key, keys_of
 from pme_lightning.class_path import import_class
-from pme_lightning.composition import COMMANDS, GROUPS, Composition, GroupFiles
+from pme_lightning.composition import COMMANDS, GROUPS, NULLABLE, Composition, GroupFiles
 from pme_lightning.errors import BadInput
 from pme_lightning.listing import list_text, rows, text_width
 
@@ -94,7 +94,7 @@ def _about(key: str, composition: Composition, parser: LightningArgumentParser, 
     origin = _origin(composition, path, value)
     if key in SECTIONS:
         paragraphs = []
-    elif key in GROUPS:
+    elif "." not in key and (isinstance(value, Mapping) or key in NULLABLE):
         paragraphs = [f"now: {_shown(value)}, from {origin}"]
     else:
         paragraphs = [] if setting is None else [_of_one(key, setting, value, origin)]
