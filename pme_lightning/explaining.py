@@ -22,7 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from pme_lightning.arguments import SECTIONS, check_key, keys_of
 from pme_lightning.class_path import import_class
-from pme_lightning.composition import COMMANDS, GROUPS, Composition, GroupFiles
+from pme_lightning.composition import COMMANDS, GROUPS, NULLABLE, Composition, GroupFiles
 from pme_lightning.errors import BadInput
 from pme_lightning.listing import list_text, rows, text_width
 
@@ -94,7 +94,7 @@ def _about(key: str, composition: Composition, parser: LightningArgumentParser, 
     origin = _origin(composition, path, value)
     if key in SECTIONS:
         paragraphs = []
-    elif key in GROUPS:
+    elif "." not in key and (isinstance(value, Mapping) or key in NULLABLE):
         paragraphs = [f"now: {_shown(value)}, from {origin}"]
     else:
         paragraphs = [] if setting is None else [_of_one(key, setting, value, origin)]
@@ -158,8 +158,7 @@ def _setting(parser: LightningArgumentParser, values: Mapping[str, Any], path: S
         if path[end] == "init_args":
             owner = import_class(_at(values, path[:end])["class_path"])
             return _of_class(owner, ".".join(path[end + 1 :]))
-    owner = SECTIONS.get(path[0]) if len(path) > 1 else None
-    return _taken(parser, ".".join(path), owner)
+    return _taken(parser, ".".join(path), SECTIONS.get(path[0]) if len(path) > 1 else None)
 
 
 def _of_class(owner: type, name: str) -> Setting | None:
@@ -190,7 +189,8 @@ def _origin(composition: Composition, path: Sequence[str], value: Any) -> str:
             continue
         said = said.get("class_path") if isinstance(said, Mapping) else said
         now = value.get("class_path") if isinstance(value, Mapping) else value
-        if said == now or (isinstance(said, (list, tuple)) and list(said) == list(now)):
+        # Files have lists where a class has tuples.
+        if said == now or (isinstance(said, list) and isinstance(now, (list, tuple)) and said == list(now)):
             return name
     return "its default"
 
@@ -263,6 +263,7 @@ def _classes(hint: Any) -> list[str]:
 
 
 def _subclasses(base: type) -> Iterator[str]:
+    cls: type
     for cls in base.__subclasses__():
         yield from _subclasses(cls)
         package = cls.__module__.rpartition(".")[0]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from pme_lightning.module import CTRModule
 from pme_lightning.throughput import Throughput
 
 _MEASURED = {"valid_auc": "AUC", "valid_logloss": "logloss"}
@@ -98,15 +99,16 @@ def kept_fraction(trainer: Trainer, pl_module: LightningModule) -> float:
     search = search_of(trainer)
     if search is not None:
         return float(getattr(search, "kept_fraction", 1.0))
-    return pl_module.embedding.num_parameters / pl_module.full_parameters  # type: ignore[operator, union-attr]
+    module = cast(CTRModule, pl_module)
+    return module.embedding.num_parameters / module.full_parameters
 
 
 def searched(trainer: Trainer) -> str | None:
     """Returns in words what the search of this fit found; ``None`` if there was none, or it is not done."""
     search = search_of(trainer)
-    result = getattr(search, "result", None)
-    if result is None:
+    if search is None or search.result is None:
         return None
+    result = search.result
     sizes = result.sizes.double()
     share = f" ({search.kept_fraction:.1%})" if hasattr(search, "kept_fraction") else ""
     return (

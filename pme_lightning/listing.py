@@ -39,7 +39,7 @@ def list_text(files: GroupFiles, groups: Sequence[str] = ()) -> str:
 
 
 def _heading(group: str, default: dict[str, str]) -> str:
-    usual = f", {default[group]} if none is named" if group in default else ""
+    usual = f" (default: {default[group]})" if group in default else ""
     return textwrap.fill(f"{group}=NAME: {_ABOUT[group]}{usual}", text_width(), subsequent_indent="  ")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -74,8 +75,7 @@ class PhaseLines(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says what the epoch brought."""
-        batches = int(trainer.num_training_batches)
-        if trainer.is_global_zero and (search_of(trainer) is None or self._comes_to_a_tenth(trainer, batches - 1)):
+        if trainer.is_global_zero and (search_of(trainer) is None or self._comes_to_a_tenth(trainer, -1)):
             self._tell(trainer, pl_module, ended=True)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -137,14 +137,16 @@ class PhaseBar(PhaseLines):
         """Shows the bar before the first batch is done."""
         if trainer.is_global_zero and self._training is None:
             done, total = how_far(trainer, batch_idx)
-            self._training = self._bars().add_task(self._named(trainer), total=total, completed=done, figures="")
+            self._training = self._bars().add_task(
+                self._named(trainer), total=_known(total), completed=done, figures=""
+            )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins the bar afresh, except in a search."""
         super().on_train_epoch_start(trainer, pl_module)
         if self._progress is not None and self._training is not None:
             if search_of(trainer) is None:
-                self._progress.reset(self._training, total=trainer.num_training_batches)
+                self._progress.reset(self._training, total=_known(trainer.num_training_batches))
             self._progress.update(self._training, description=self._named(trainer))
 
     def on_train_batch_end(
@@ -230,7 +232,7 @@ class PhaseBar(PhaseLines):
         if self._evaluation is None:
             if self._training is not None:
                 self._bars().update(self._training, visible=False)
-            self._evaluation = self._bars().add_task(f"{self.phase}: {what}", total=sum(batches), figures="")
+            self._evaluation = self._bars().add_task(f"{self.phase}: {what}", total=_known(sum(batches)), figures="")
         assert self._progress is not None
         self._progress.update(self._evaluation, completed=batch_idx)
 
@@ -244,6 +246,11 @@ class PhaseBar(PhaseLines):
         if self._progress is not None:
             self._progress.stop()
         self._progress = self._training = self._evaluation = None
+
+
+def _known(total: float) -> float | None:
+    """Returns how much there is to do; ``None``, for which a bar pulses, where rows come without an end."""
+    return total if math.isfinite(total) else None
 
 
 class _TimeLeft(ProgressColumn):

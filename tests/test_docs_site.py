@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib.util
 import os
 import re
 import shutil
@@ -95,23 +97,43 @@ def test_the_reference_has_what_the_package_exports(site: Path) -> None:
     assert ".. math" not in text
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "[gone](nowhere.md)",
-        "[gone](data.md#no-such-heading)",
-        "[gone](../benchmarks/nowhere.csv)",
-        "::: pme_lightning.nowhere.Nothing",
-    ],
-)
-def test_what_is_not_there_ends_the_build(line: str, tmp_path: Path) -> None:
+def test_the_markup_of_docstrings_is_turned_to_markdown() -> None:
+    spec = importlib.util.spec_from_file_location("docstrings", ROOT / "docs" / "_site" / "docstrings.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = doctest.testmod(module)
+    assert found.attempted > 2
+    assert not found.failed
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """The same site with a page or two."""
     source = tmp_path / "source"
     for folder in ("docs/_site", "pme_lightning", "backbones", "callbacks"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     config = re.sub(r"^nav:.*?(?=^\S)", "", (ROOT / "mkdocs.yml").read_text(), flags=re.DOTALL | re.MULTILINE)
     (source / "mkdocs.yml").write_text(config)
     (source / "docs" / "data.md").write_text("# Data\n")
-    (source / "docs" / "index.md").write_text("# Home\n\n[there](data.md)\n")
-    assert build(source, tmp_path / "site").returncode == 0
-    (source / "docs" / "index.md").write_text(f"# Home\n\n{line}\n")
-    assert build(source, tmp_path / "site").returncode != 0
+    return source
+
+
+def test_links_to_what_is_not_there_end_the_build(small: Path, tmp_path: Path) -> None:
+    page = small / "docs" / "index.md"
+    page.write_text("# Home\n\n[there](data.md#data)\n")
+    assert build(small, tmp_path / "site").returncode == 0
+    broken = ["nowhere.md", "data.md#no-such-heading", "../benchmarks/nowhere.csv"]
+    page.write_text("# Home\n\n" + "\n".join(f"[gone]({link})" for link in broken) + "\n")
+    done = build(small, tmp_path / "site")
+    assert done.returncode != 0
+    for link in broken:
+        assert f"'{link}'" in done.stdout + done.stderr
+
+
+def test_a_class_that_is_not_there_ends_the_build(small: Path, tmp_path: Path) -> None:
+    (small / "docs" / "index.md").write_text("# Home\n\n::: pme_lightning.nowhere.Nothing\n")
+    done = build(small, tmp_path / "site")
+    assert done.returncode != 0
+    assert "pme_lightning.nowhere.Nothing" in done.stdout + done.stderr

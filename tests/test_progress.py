@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import pytest
 from lightning.pytorch import Callback, Trainer
 from rich.console import Console
+from torch.utils.data import DataLoader, IterableDataset
 
 from pme_lightning import CTRModule, progress
 from pme_lightning.callbacks import PruningCallback, TransferCallback
+from pme_lightning.data.batches import keep
 from pme_lightning.progress import PhaseBar, PhaseLines, phase_progress
 from pme_lightning.search import AfterWarmup, Fisher, Gradual, NoTraining, Prefix, Uniform
 
@@ -144,6 +146,38 @@ def test_the_bar_of_a_fine_tune_tells_the_auc_and_what_is_kept(
     kept = module.embedding.num_parameters / module.full_parameters
     assert re.search(rf"finetune 2/2 .* AUC 0\.\d{{4}}  kept {kept:.0%}", text)
     assert "\x1b[?25h" in out.getvalue()  # the cursor is given back
+
+
+class Endless(IterableDataset):
+    """Batches of which nobody knows how many there are."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.data.train_dataloader())
+
+
+@pytest.mark.parametrize("kind", [PhaseLines, PhaseBar])
+def test_rows_without_a_known_end_are_shown_too(
+    kind: type,
+    tiny: Any,
+    make_trainer: MakeTrainer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    out = io.StringIO()
+    shown = (
+        PhaseLines("full") if kind is PhaseLines else PhaseBar("full", Console(file=out, force_terminal=True, width=80))
+    )
+    loader = DataLoader(Endless(tiny), batch_size=None, collate_fn=keep)
+    trainer = make_trainer(max_epochs=2, callbacks=[shown])
+    trainer.fit(model(tiny), train_dataloaders=loader)
+    assert trainer.num_training_batches == float("inf")
+    lines = plain(capsys.readouterr().out + out.getvalue())
+    assert sum("full: epoch" in line for line in lines) == 2
 
 
 @pytest.mark.parametrize(

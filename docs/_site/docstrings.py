@@ -18,13 +18,21 @@ class PlainRoles(griffe.Extension):
 
 
 def as_markdown(text: str) -> str:
-    """Returns a docstring without roles and directives.
+    r"""Returns a docstring without roles and directives.
 
     >>> as_markdown("See :class:`~a.b.C` and :meth:`C.d`.")
     'See `C` and `C.d`.'
     >>> as_markdown(".. math:: y = x")
     '`y = x`'
+    >>> print(as_markdown("So:\n\n.. math::\n    y = x\n\nThen."))
+    So:
+    <BLANKLINE>
+        y = x
+    <BLANKLINE>
+    Then.
     """
     text = re.sub(r":\w+:`~([^`]*)`", lambda found: f"`{found[1].rpartition('.')[2]}`", text)
     text = re.sub(r":\w+:`([^`]*)`", r"`\1`", text)
-    return re.sub(r"^( *)\.\. math:: (.+)$", r"\1`\2`", text, flags=re.MULTILINE)
+    text = re.sub(r"^( *)\.\. math:: (.+)$", r"\1`\2`", text, flags=re.MULTILINE)
+    # Indented text is a block by itself, once the line above it is empty.
+    return re.sub(r"^ *\.\. math::\n(?: *\n)?", "", text, flags=re.MULTILINE)

@@ -136,6 +136,12 @@ def test_help_names_the_questions(capsys: pytest.CaptureFixture[str]) -> None:
         (["experiment"], ["goodbooks_deepfm"]),
         (["logger"], ["tensorboard", "now: null, from logger=none"]),
         (["trainer"], ["trainer.max_epochs", "trainer.precision"]),
+        (["transfer"], ["now: pme_lightning.callbacks.TransferCallback, from defaults.yaml", "transfer.init=warm"]),
+        (
+            ["embedding_optimizer"],
+            ["LazyAdagrad, from optimizer=adam_adagrad", "embedding_optimizer.decay_interval=64"],
+        ),
+        (["embedding_optimizer", "optimizer=sgd"], ["now: null, from "]),
         (["pareto"], ["pareto (a command): search once"]),
         (["seed", "baseline"], ["Seed of everything", "full-size model"]),
     ],
