@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from pme_lightning.data import EncodedDataModule
 
 
+def check_logger(config: Namespace | None) -> None:
+    """Refuses arguments that the logger would refuse later.
+
+    Raises:
+        BadInput: An argument is not one that it takes.
+    """
+    if config is not None and issubclass(import_class(config.class_path), RunLogger):
+        from pme_lightning.dashboards.open_run import check_arguments
+
+        check_arguments(init_args(config))
+
+
 def phase_logger(
     config: Namespace | None, folder: RunFolder, phase: str, resolved: dict[str, Any], logged: int | None = None
 ) -> Logger | None:

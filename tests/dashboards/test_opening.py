@@ -86,18 +86,22 @@ def test_a_run_that_fails_leaves_nothing_and_closes(
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("logger.id=a/b", "logger:"),
-        ("logger.project=" + "x" * 200, "logger:"),
-        ("logger.tags=[" + "y" * 80 + "]", "logger:"),
+        ("logger.id=a/b", "error: logger.id: Run ID cannot contain the characters"),
+        ("logger.project=a/b", "error: logger.project: Invalid project name 'a/b'"),
+        (f"logger.tags=[{'y' * 80}]", "is 80 characters. Tags must be between 1 and 64 characters"),
+        ("logger.artifacts=[confg]", "artifacts"),
     ],
 )
-def test_what_no_dashboard_takes_ends_in_one_line(
+def test_what_no_dashboard_takes_ends_in_one_line_before_data_is_read(
     word: str, said: str, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*small, *SHORT, word, f"run_dir={tmp_path / 'out'}"])
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert said in told.err
+    assert len(told.err.strip().splitlines()) == 1
+    assert told.out == ""
     assert not (tmp_path / "out").exists()
 
 
