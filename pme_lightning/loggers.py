@@ -103,7 +103,8 @@ def _wandb(
     if run is None and is_main():
         run = open_run(arguments, folder, resolved["command"])
         log_inputs(run, {"sizes": resolved["sizes"], "model": resolved["ckpt_path"]})
-    logger = cls(save_dir=str(folder.path), prefix=phase, experiment=run, **arguments)
+    # A dot in a name means a part of something: budgets have some.
+    logger = cls(save_dir=str(folder.path), prefix=phase.replace(".", "_"), experiment=run, **arguments)
     logger.LOGGER_JOIN_CHAR = "/"
     return logger
 
