@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,26 +51,46 @@ def test_the_mode_of_the_environment_is_kept(
 
 
 @pytest.mark.slow
-def test_a_server_that_cannot_be_asked_keeps_the_run_on_disk(
-    small: list[str], tmp_path: Path, read: Callable[[Path], Any]
+@pytest.mark.parametrize("key", ["", "a" * 40], ids=["no key", "no server"])
+def test_nothing_is_asked_on_a_terminal_and_the_run_is_kept_on_disk(
+    key: str, small: list[str], tmp_path: Path, read: Callable[[Path], Any]
 ) -> None:
     # Nobody listens at this port.
-    env = os.environ | {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_MODE": "online"}
-    words = [*small, *SHORT, "run_dir=out"]
+    env = os.environ | {"WANDB_API_KEY": key, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_MODE": "online"}
+    env.pop("WANDB_SILENT")
+    ours, theirs = pty.openpty()
+    shown = bytearray()
+    reader = threading.Thread(target=_read_on, args=(ours, shown), daemon=True)
+    reader.start()
     done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words],
+        [sys.executable, str(ROOT / "train.py"), *small, *SHORT, "run_dir=out"],
         cwd=tmp_path,
         env=env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
         text=True,
         check=False,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr
-    assert "the run is kept on disk" in done.stdout
-    assert "Traceback" not in done.stderr
+    os.close(theirs)
+    reader.join(timeout=60)
+    os.close(ours)
+    errors = shown.decode()
+    assert "wandb sync" in errors
+    assert done.returncode == 0, errors
+    assert done.stdout.count("the run is kept on disk") == 1
+    assert "Traceback" not in errors
     assert read(tmp_path / "out").summary["test"]["auc"] > 0.5
+
+
+def _read_on(terminal: int, shown: bytearray) -> None:
+    """Reads what a program writes to its terminal, until it is closed."""
+    try:
+        while part := os.read(terminal, 1 << 12):
+            shown += part
+    except OSError:  # how Linux says that it is closed
+        pass
 
 
 def test_a_run_that_fails_leaves_nothing_and_closes(
