@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -54,6 +54,8 @@ class PEPCallback(PruningCallback):
     Raises:
         BadInput: An argument is out of range.
     """
+
+    splits: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -156,7 +158,7 @@ class PEPCallback(PruningCallback):
             if look > self._looks(self.step):
                 embedding = self._embedding(pl_module)
                 alive = self.survival.observe(look, embedding.weight.detach(), self._linear(embedding))
-                self.kept_fraction = alive / embedding.num_parameters
+                self.kept.append((self.step + 1, alive / embedding.num_parameters))
                 if self.stop_at_budget and alive <= self._values(embedding):
                     self.step += 1
                     self._prune(pl_module, 1.0)

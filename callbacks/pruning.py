@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pme_lightning.callbacks.pruned_model import PrunedModel, RecentBatches
 from pme_lightning.callbacks.rank_sums import add_up, added_up, keep_on_main, same_on_all
-from pme_lightning.embedding import FullEmbedding
+from pme_lightning.embedding import FullEmbedding, RowLayout
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import (
+    ALONE,
     Allocation,
     Allocator,
     Budget,
@@ -25,9 +27,12 @@ from pme_lightning.search import (
     Schedule,
     Scores,
     SearchResult,
+    SplitTokens,
+    Tokens,
     keep_fraction,
     parse_budget,
 )
+from pme_lightning.whole_files import SplitTensor
 
 
 class PruningCallback(Callback):
@@ -38,7 +43,9 @@ class PruningCallback(Callback):
     is done and leaves its outcome in :attr:`result`; :meth:`result_for` gives the sizes for other budgets.
 
     Over several processes (DDP) the sizes are those that one process finds that sees the same batches: sums over rows
-    are added up over processes before they are scored, and every process takes the scores of the main one.
+    are added up over processes before they are scored, and every process takes the scores of the main one. Where the
+    table is split over them, so are sums and scores: processes agree on what they need to know of all tokens, such as
+    where the budget runs out, by small messages.
 
     Args:
         criterion: Scores the embedding values, for example ``Fisher()``.
@@ -49,11 +56,30 @@ class PruningCallback(Callback):
         frequencies: ``(V,)``, how often each token occurs in the training data; ``None`` asks the datamodule.
 
     Attributes:
-        kept_fraction: Per-token values left so far, as a fraction of the full-size table's.
+        kept: ``(optimizer steps before it, fraction of the per-token values kept)`` of each pruning so far.
+        scores: What the last pruning was decided by; ``None`` before the end.
+        result: The sizes; ``None`` before the end.
 
     Raises:
         BadInput: The budget cannot be read, or the criterion needs gradients and the schedule has no steps.
+
+    Examples:
+        >>> from pme_lightning import SyntheticDataModule
+        >>> from pme_lightning.search import AfterWarmup, Fisher, Prefix
+        >>> data = SyntheticDataModule(rows=2_000, tokens=200, num_fields=3)
+        >>> data.setup()
+        >>> search = PruningCallback(Fisher(), AfterWarmup(epochs=1), Prefix(), budget=0.2)
+        >>> module = CTRModule(data.field_tokens, embedding_dim=8)
+        >>> quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        >>> trainer = Trainer(max_epochs=1, callbacks=[search], accelerator="cpu", enable_model_summary=False, **quiet)
+        >>> trainer.fit(module, datamodule=data)
+        >>> search.result.sizes.shape
+        torch.Size([200])
+        >>> search.result.parameters + 8 * 8 <= 0.2 * module.full_parameters
+        True
     """
+
+    splits: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -78,13 +104,44 @@ class PruningCallback(Callback):
         self.steps_per_epoch = 0
         self._started = -1  # the last step that a scoring window began in
         self.field_tokens: list[int] = []
+        self.tokens: Tokens = ALONE
+        self._num_tokens = 0
+        self._batches = RecentBatches()
+        self._pruned: PrunedModel | None = None
+        self.kept: list[tuple[int, float]] = []
         self.scores: Scores | None = None
         self.result: SearchResult | None = None
-        self.kept_fraction = 1.0
+
+    @property
+    def kept_fraction(self) -> float:
+        """Per-token values left so far, as a fraction of the full-size table's."""
+        return self.kept[-1][1] if self.kept else 1.0
 
     def num_steps(self, steps_per_epoch: int) -> int:
         """Returns the length of the search in optimizer steps, given those of an epoch."""
         return self.schedule.num_steps(steps_per_epoch)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Learns whether the table is split over processes.
+
+        Raises:
+            BadInput: It is, and this search needs all of it.
+        """
+        shard = self._embedding(pl_module).shard
+        if shard is None:
+            return
+        for part, name, can in (
+            (self, "search", type(self).splits),
+            (self.criterion, "search.criterion", self.criterion.splits),
+            (self.allocator, "search.allocator", self.allocator.splits),
+            (self.schedule, "search.schedule", self.schedule.prunes_once),
+        ):
+            if not can:
+                raise BadInput(
+                    f"{name} {type(part).__name__} needs the whole table in each process: use search=pme, fisher, "
+                    "magnitude, at_init or popularity with trainer=sharded, or this search with trainer=ddp"
+                )
+        self.tokens = self.criterion.tokens = SplitTokens(shard, self._embedding(pl_module).num_tokens)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reads the token counts and checks the budget; a search of no steps is done here, and so is its fit.
@@ -97,7 +154,7 @@ class PruningCallback(Callback):
         embedding = self._embedding(pl_module)
         self.field_tokens = cast(CTRModule, pl_module).field_tokens
         if isinstance(self.criterion, KnowsFields):
-            self.criterion.field_tokens = self.field_tokens
+            self.criterion.field_tokens = self.tokens.counts(self.field_tokens)
         if self.frequencies is None:
             self.frequencies = getattr(getattr(trainer, "datamodule", None), "frequencies", None)
         if self.frequencies is None:
@@ -105,7 +162,8 @@ class PruningCallback(Callback):
         known = len(self.frequencies)
         if known != embedding.num_tokens:
             raise BadInput(f"PruningCallback got frequencies of {known} tokens, the model has {embedding.num_tokens}")
-        self.frequencies = self.frequencies.to(embedding.weight.device)
+        self._num_tokens = known
+        self.frequencies = self.tokens.cut(self.frequencies).to(embedding.weight.device)
         self.allocator.check_sizes(embedding.num_tokens, embedding.embedding_dim, self._values(embedding))
         if self.schedule.num_steps(1) == 0:
             self.criterion.start(embedding.weight.detach(), self._linear(embedding), self.frequencies)
@@ -129,7 +187,7 @@ class PruningCallback(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Begins a scoring window, and watches the rows of the batch, where the schedule says so."""
         embedding = self._embedding(pl_module)
-        embedding.observer = None
+        embedding.observer = embedding.held_observer = None
         if self.result is not None:
             return  # trainer.min_epochs or min_steps keep the fit going
         action = self.schedule.action(self.step, self.steps_per_epoch)
@@ -137,18 +195,34 @@ class PruningCallback(Callback):
         if action.start and self._started < self.step:
             self.criterion.start(embedding.weight.detach(), self._linear(embedding), self.frequencies)
             self._started = self.step
+        if self.criterion.rounds:
+            self._batches.add(batch, trainer.world_size)
         if action.score and self.criterion.needs_rows:
             embedding.observer = partial(self._observe, trainer)
+            if embedding.shard is not None:
+                embedding.held_observer = partial(self._observe_held, trainer, embedding.shard.processes)
 
     def _observe(self, trainer: Trainer, ids: Tensor, rows: Tensor | None, linear: Tensor | None = None) -> None:
         """Hands the gradients of each row's own loss to the criterion, given those of what was differentiated."""
         if rows is None:
             raise BadInput("PruningCallback found no gradient at the embedding: is it frozen?")
+        factor = self._factor(trainer, len(ids))
+        update = self.criterion.update_rows if self.tokens is ALONE else self.criterion.update_moments
+        update(ids, rows * factor, None if linear is None else linear * factor)
+
+    def _observe_held(
+        self, trainer: Trainer, processes: int, tokens: Tensor, rows: Tensor, linear: Tensor | None
+    ) -> None:
+        """Hands the sums of such gradients to the criterion, given their means over processes, of the tokens here."""
+        factor = self._factor(trainer, 1) * processes
+        self.criterion.update_tokens(tokens, rows * factor, None if linear is None else linear * factor)
+
+    @staticmethod
+    def _factor(trainer: Trainer, rows: int) -> Tensor | float:
         # Lightning divides the mean over a batch by the batches of a step, and scales what is 16 bits wide.
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        divided_by = getattr(trainer.lightning_module, "loss_rows", len(ids))
-        factor = divided_by * trainer.accumulate_grad_batches / (1.0 if scaler is None else scaler.get_scale())
-        self.criterion.update_rows(ids, rows * factor, None if linear is None else linear * factor)
+        divided_by = getattr(trainer.lightning_module, "loss_rows", rows)
+        return divided_by * trainer.accumulate_grad_batches / (1.0 if scaler is None else scaler.get_scale())
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Gathers the gradients of this step; in a frozen step it also takes them away from the optimizer."""
@@ -184,7 +258,8 @@ class PruningCallback(Callback):
         Raises:
             BadInput: The fit was too short for the search.
         """
-        self._embedding(pl_module).observer = None
+        embedding = self._embedding(pl_module)
+        embedding.observer = embedding.held_observer = None
         if self.result is None:
             steps = self.num_steps(self.steps_per_epoch) if self.steps_per_epoch else "some"
             raise BadInput(
@@ -197,25 +272,39 @@ class PruningCallback(Callback):
         return {
             "step": self.step,
             "started": self._started,
-            "criterion": self.criterion.state(),
+            "criterion": {name: self._marked(name, tensor) for name, tensor in self.criterion.state().items()},
             "basis": self.criterion.basis,
             "axes": getattr(self.criterion, "axes", None),
-            "kept_fraction": self.kept_fraction,
+            "batches": self._batches.state(),
+            "kept": [list(point) for point in self.kept],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up an interrupted search."""
         self.step, self._started = state_dict["step"], state_dict["started"]
-        self.criterion.load_state(state_dict["criterion"])
+        self.criterion.load_state({name: self._cut(name, each) for name, each in state_dict["criterion"].items()})
+        self.kept = [(step, fraction) for step, fraction in state_dict["kept"]]
         self.criterion.basis = state_dict["basis"]
-        self.kept_fraction = state_dict["kept_fraction"]
         if state_dict["axes"] is not None:
             self.criterion.axes = state_dict["axes"]  # type: ignore[attr-defined]
+        self._batches.load_state(state_dict["batches"])
         # The checkpoint holds the sums of all processes.
         keep_on_main(self.criterion)
 
+    def _marked(self, name: str, tensor: Tensor) -> Tensor | SplitTensor:
+        """Returns an accumulator for a checkpoint, which holds all tokens."""
+        if not isinstance(self.tokens, SplitTokens) or name not in self.criterion.per_token:
+            return tensor
+        return SplitTensor(tensor, RowLayout.of_rows(self._num_tokens, *tensor.shape[1:]), self.tokens.shard)
+
+    def _cut(self, name: str, whole: Tensor) -> Tensor:
+        if self.tokens is ALONE:
+            return whole
+        return self.tokens.cut(whole) if name in self.criterion.per_token else whole.clone()
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the sums of all processes up: the main one writes them."""
+        self._batches.gather()
         add_up(self.criterion)
         keep_on_main(self.criterion)
 
@@ -228,16 +317,20 @@ class PruningCallback(Callback):
         Raises:
             BadInput: The budget cannot be read, or nothing fits into it.
             RuntimeError: The search is not done yet.
+
+        With a criterion that looks at the pruned model (``rounds``), the model must still be as the search left it.
         """
         if self.scores is None or self.frequencies is None:
             raise RuntimeError("the search is not done yet: fit first")
         parsed = parse_budget(budget)
-        V, D = self.scores.table.shape
-        total = V * (D + (self.scores.linear is not None))
-        allocation = self._allocate(self.scores, parsed.parameters(total, overhead=D * D))
+        D = self.scores.table.shape[1]
+        total = self._num_tokens * (D + (self.scores.linear is not None))
+        allocation = self._settled(self.scores, parsed.parameters(total, overhead=D * D))
+        # Small numbers travel where tokens are split.
+        sizes = allocation.sizes.to(torch.uint8 if D < 256 else torch.int32)
         return SearchResult(
-            sizes=allocation.sizes,
-            linear=allocation.linear,
+            sizes=self.tokens.whole(sizes),
+            linear=None if allocation.linear is None else self.tokens.whole(allocation.linear),
             embedding_dim=D,
             basis=self.scores.basis,
             budget=str(parsed),
@@ -261,7 +354,9 @@ class PruningCallback(Callback):
         if linear is not None and embedding.kept_linear is not None:
             linear = linear * embedding.kept_linear
         with added_up(self.criterion):
-            scores = same_on_all(self.criterion.scores(weight, linear, self.frequencies))
+            scores = self.criterion.scores(weight, linear, self.frequencies)
+        if self.tokens is ALONE:
+            scores = same_on_all(scores)
         if embedding.kept is not None:
             scores = replace(scores, table=scores.table * embedding.kept)
         if scores.linear is not None and embedding.kept_linear is not None:
@@ -275,17 +370,38 @@ class PruningCallback(Callback):
                 # From here on rows are coordinates: the axes are those of the table itself.
                 self.criterion.axes = "original"  # type: ignore[attr-defined]
             embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
-            kept = int(allocation.sizes.sum()) + (0 if allocation.linear is None else int(allocation.linear.sum()))
-            self.kept_fraction = kept / total
+            linear_kept = 0 if allocation.linear is None else int(allocation.linear.sum())
+            self.kept.append((self.step, self.tokens.total(int(allocation.sizes.sum()) + linear_kept) / total))
             return
         basis = scores.basis if embedding.projection is None else embedding.projection.T
         self.scores = Scores(scores.table, scores.linear, basis)
+        if self.criterion.rounds and embedding.kept is None:
+            self._pruned = PrunedModel(cast(CTRModule, pl_module), self._batches, scores.basis)
         self.result = self.result_for(str(self.budget))
-        self.kept_fraction = self.result.parameters / embedding.num_parameters
+        self.kept.append((self.step, self.result.parameters / embedding.num_parameters))
+
+    def _settled(self, scores: Scores, values: int) -> Allocation:
+        """Returns who keeps what, made again with what rows tell of the model so pruned, as often as is asked for."""
+        allocation = self._allocate(scores, values)
+        if self._pruned is None:
+            return allocation
+        assert self.frequencies is not None
+        information = self.criterion.information
+        for _ in range(self.criterion.rounds):
+            kept = self.allocator.kept(scores.table, allocation.sizes)
+            information = information.halfway(self._pruned.information(kept, allocation.linear))
+            scores = self.criterion.scores_given(information, self.frequencies)
+            allocation = self._allocate(scores if self.tokens is not ALONE else same_on_all(scores), values)
+        return allocation
 
     def _allocate(self, scores: Scores, values: int) -> Allocation:
         return self.allocator.allocate(
-            scores.table, values, scores.linear, priority=self.frequencies, field_tokens=self.field_tokens
+            scores.table,
+            values,
+            scores.linear,
+            priority=self.frequencies,
+            field_tokens=self.field_tokens,
+            tokens=self.tokens,
         )
 
     @staticmethod

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch.distributed as dist
 from torch import Tensor
 
-from pme_lightning.search import Criterion, Scores
+from pme_lightning.search import Criterion, Scores, SplitTokens
 
 
 def spans_processes() -> bool:
@@ -22,15 +22,21 @@ def add_up(criterion: Criterion) -> None:
     Only those of criteria that need rows differ between processes: batch gradients are the same in each of them.
     """
     if spans_processes() and criterion.needs_rows:
-        for tensor in criterion.state().values():
+        for tensor in _own_sums(criterion):
             dist.all_reduce(tensor)
 
 
 def keep_on_main(criterion: Criterion) -> None:
     """Leaves what is the same in every process to the main one, so that adding up again counts it once."""
     if spans_processes() and criterion.needs_rows and dist.get_rank() != 0:
-        for tensor in criterion.state().values():
+        for tensor in _own_sums(criterion):
             tensor.zero_()
+
+
+def _own_sums(criterion: Criterion) -> list[Tensor]:
+    """Returns what each process has gathered for itself: all, but what belongs to tokens that are split over them."""
+    owned = criterion.per_token if isinstance(criterion.tokens, SplitTokens) else ()
+    return [tensor for name, tensor in criterion.state().items() if name not in owned]
 
 
 @contextmanager

@@ -27,6 +27,17 @@ class TransferCallback(Callback):
 
     Raises:
         BadInput: There are no sizes, or their file cannot be read.
+
+    Examples:
+        In a Trainer, ``Trainer(callbacks=[TransferCallback(search.result)])`` is all there is to do. By hand:
+
+        >>> import torch
+        >>> from pme_lightning.backbones import DCN
+        >>> sizes = SearchResult(torch.tensor([2, 0, 1]), None, 2, basis=None, budget="7", criterion="mine")
+        >>> module = CTRModule([3], DCN, embedding_dim=2)
+        >>> TransferCallback(sizes).rebuild(module)
+        >>> module.embedding.num_parameters  # 3 values of tokens, and the projection of 2 x 2
+        7
     """
 
     def __init__(self, sizes: SearchResult | str | Path, init: Literal["scratch", "warm"] = "scratch") -> None:
@@ -70,11 +81,16 @@ class TransferCallback(Callback):
         self._check(pl_module)
         full, result = pl_module.embedding, self.result
         assert isinstance(full, FullEmbedding)
+        if full.shard is not None and not renumbered:
+            raise BadInput(
+                "a table that is split over processes needs ids numbered by size: train with a data module that has "
+                "renumber(order), as those of pme_lightning.data do"
+            )
         order = result.order()
         sizes, linear = result.sizes, result.linear
         if renumbered:
             sizes, linear = sizes[order], None if linear is None else linear[order]
-        embedding = MultiSizeEmbedding.from_sizes(sizes, full.embedding_dim, linear, full.init_std)
+        embedding = MultiSizeEmbedding.from_sizes(sizes, full.embedding_dim, linear, full.init_std, full.shard)
         if self.init == "warm":
             embedding.load_full(full, order, result.basis)
         elif result.basis is not None:

@@ -15,10 +15,11 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import BinaryAUROC
 
 from pme_lightning.class_path import class_path, instantiate
-from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, SizeClass
+from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, Shard, SizeClass
 from pme_lightning.errors import BadInput
 from pme_lightning.global_batch import over_ranks
 from pme_lightning.optim import average_rows, build_optimizer, clip_gradients, takes_sparse_gradients
+from pme_lightning.sharded_strategy import ShardedStrategy
 
 
 class CTRModule(LightningModule):
@@ -46,12 +47,22 @@ class CTRModule(LightningModule):
             is set by :meth:`set_embedding`, seldom by hand.
         indexed: Whether the multi-size table keeps an index (its ids are not numbered by size).
         sizes_fingerprint: Tells which sizes the ids are numbered by.
+        shard: Where the table is split over processes (:class:`~pme_lightning.sharded_strategy.ShardedStrategy`), this
+            process. It is not part of the description that checkpoints carry: they hold the table as a whole.
 
     Attributes:
         loss_rows: What the loss of each row is divided by in the loss that :meth:`training_step` returned last.
 
     Raises:
         BadInput: The backbone cannot be imported or does not take these arguments.
+
+    Examples:
+        >>> module = CTRModule(field_tokens=[4, 6], backbone="pme_lightning.backbones.FM", embedding_dim=3)
+        >>> ids = torch.tensor([[0, 4], [3, 9]])  # (B, F): the second field's ids follow those of the first
+        >>> module(ids).shape
+        torch.Size([2])
+        >>> module.full_parameters  # 10 tokens with 3 values and a first-order weight each
+        40
     """
 
     embedding: FullEmbedding | MultiSizeEmbedding
@@ -71,6 +82,7 @@ class CTRModule(LightningModule):
         classes: Sequence[Sequence[int]] | None = None,
         indexed: bool = False,
         sizes_fingerprint: str | None = None,
+        shard: Shard | None = None,
     ) -> None:
         super().__init__()
         if embedding_dim < 1:
@@ -82,14 +94,15 @@ class CTRModule(LightningModule):
         field_tokens = [int(n) for n in field_tokens]
         backbone = class_path(backbone)
         # Plain types only: the checkpoint must load without running code from it.
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(logger=False, ignore=["shard"])
+        self.shard = None if shard is None or shard.processes == 1 else shard
         self.field_tokens = field_tokens
         self.set_optimizers(optimizer, optimizer_args, embedding_optimizer, embedding_optimizer_args)
         self.backbone: nn.Module = instantiate(backbone, len(field_tokens), embedding_dim, **(backbone_args or {}))
         self.first_order = "linear" in inspect.signature(self.backbone.forward).parameters
         num_tokens = sum(field_tokens)
         if classes is None:
-            self.embedding = FullEmbedding(num_tokens, embedding_dim, self.first_order, embedding_init_std)
+            self.embedding = FullEmbedding(num_tokens, embedding_dim, self.first_order, embedding_init_std, self.shard)
         else:
             index = torch.zeros(num_tokens, dtype=torch.int32) if indexed else None
             self.embedding = MultiSizeEmbedding(
@@ -98,6 +111,7 @@ class CTRModule(LightningModule):
                 self.first_order,
                 index,
                 embedding_init_std,
+                self.shard,
             )
         self.valid_metrics = self._metrics()
         self.test_metrics = self._metrics()
@@ -184,14 +198,37 @@ class CTRModule(LightningModule):
         self._shares_rows = False
         # DDP adds up dense gradients alone: it is told to pass the table over, whose rows are averaged here.
         self._ddp_params_and_buffers_to_ignore: list[str] = []
-        if self._trainer is None or self.trainer.world_size == 1:
+        if self._trainer is None or (self.trainer.world_size == 1 and self.shard is None):
+            return
+        if self.shard is not None:
+            self._check_shard(self.shard)
+            self._leave_table_to_itself()
             return
         self.embedding.sparse = self._shares_rows = self.embedding.sparse and isinstance(
             self.trainer.strategy, DDPStrategy
         )
         if self._shares_rows:
-            own = {id(parameter) for parameter in self.table_parameters}
-            self._ddp_params_and_buffers_to_ignore = [n for n, p in self.named_parameters() if id(p) in own]
+            self._leave_table_to_itself()
+
+    def _leave_table_to_itself(self) -> None:
+        own = {id(parameter) for parameter in self.table_parameters}
+        self._ddp_params_and_buffers_to_ignore = [n for n, p in self.named_parameters() if id(p) in own]
+        # Where the table is split, each process has ends of its own.
+        self._ddp_params_and_buffers_to_ignore.append("embedding.ends")
+
+    def _check_shard(self, shard: Shard) -> None:
+        there_are = self.trainer.world_size
+        if not isinstance(self.trainer.strategy, ShardedStrategy) or shard != Shard(
+            self.trainer.global_rank, there_are
+        ):
+            raise BadInput(
+                f"this model's table is split over {shard.processes} processes: train it with strategy='sharded' in as "
+                f"many; here are {there_are} with {type(self.trainer.strategy).__name__}"
+            )
+        if self.trainer.precision == "16-mixed":
+            raise BadInput(
+                "trainer.precision: 16-mixed scales losses by what one process sees; use bf16-mixed or 32-true"
+            )
 
     def on_fit_start(self) -> None:
         """Starts every process from the same table, where DDP does not."""
@@ -293,7 +330,8 @@ class CTRModule(LightningModule):
     ) -> None:
         """Clips gradients, sparse ones among them, which Lightning's own way of it does not know."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if gradient_clip_val and any(p.grad is not None and p.grad.is_sparse for p in parameters):
-            clip_gradients(parameters, gradient_clip_val, gradient_clip_algorithm or "norm")
+        split = [] if self.shard is None else self.table_parameters
+        if gradient_clip_val and (split or any(p.grad is not None and p.grad.is_sparse for p in parameters)):
+            clip_gradients(parameters, gradient_clip_val, gradient_clip_algorithm or "norm", split)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)

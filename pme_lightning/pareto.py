@@ -22,7 +22,6 @@ from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.ranks import is_main
 from pme_lightning.resuming import searched_model
-from pme_lightning.run_folder import RunFolder
 from pme_lightning.search import SearchResult
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def run_pareto(runner: Runner) -> dict[str, Any]:
     is the summary of a ``pme`` run of that budget.
     """
     folder, budgets = runner.folder, read_budgets(runner.config.budgets)
-    searched = runner.searched(partial(_save_sizes, folder, budgets))[0]
+    searched = runner.searched(partial(_save_sizes, runner, budgets))[0]
     curve = []
     for number, name in enumerate(budgets, start=1):
         report.say(f"budget {name} ({number} of {len(budgets)})")
@@ -66,13 +65,13 @@ def run_pareto(runner: Runner) -> dict[str, Any]:
     return summary
 
 
-def _save_sizes(folder: RunFolder, budgets: dict[str, Value], search: Any) -> None:
+def _save_sizes(runner: Runner, budgets: dict[str, Value], search: Any) -> None:
     for name, value in budgets.items():
         try:
             result = search.result_for(value)
         except BadInput as error:
             raise BadInput(f"budgets: {value}: {error}") from error
-        folder.save_sizes(result, folder.sizes_of(name))
+        runner.keep_sizes(result, name)
 
 
 def _point(runner: Runner, name: str) -> dict[str, Any]:
@@ -85,7 +84,7 @@ def _start(runner: Runner) -> CTRModule:
     """Returns the module that a fine-tune starts from: every budget's has one of its own, in the same state."""
     if not runner.warm:
         return runner.module()
-    return searched_model(runner.folder)
+    return searched_model(runner.folder, runner.shard)
 
 
 def curve_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:

@@ -22,8 +22,10 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ParallelStrategy
 
+from pme_lightning.embedding import Shard
 from pme_lightning.errors import BadInput
 from pme_lightning.ranks import local_rank
+from pme_lightning.sharded_strategy import ShardedStrategy
 
 # Encoding a large data set takes hours, while the other processes wait for it.
 _PATIENCE = timedelta(days=7)
@@ -138,6 +140,13 @@ def join(trainer: Trainer) -> None:
     """Connects this process with the others of the run, before any of them does anything; alone it does nothing."""
     if trainer.world_size > 1:
         trainer.strategy.setup_environment()
+
+
+def shard_of(trainer: Trainer) -> Shard | None:
+    """Returns which rows of tables this process holds, where the Trainer's strategy splits them; ``None``: all."""
+    if not isinstance(trainer.strategy, ShardedStrategy) or trainer.world_size == 1:
+        return None
+    return Shard(trainer.global_rank, trainer.world_size)
 
 
 def agree(value: str | None) -> str:

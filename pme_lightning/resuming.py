@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import Namespace
 
 from pme_lightning.data import EncodedDataModule
+from pme_lightning.embedding import Shard
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.run_folder import RunFolder
@@ -52,10 +54,25 @@ def data_facts(data: EncodedDataModule) -> dict[str, Any]:
     return {"rows": data.rows, "field_tokens": list(data.field_tokens)}
 
 
-def searched_model(folder: RunFolder) -> CTRModule:
-    """Returns the model as the search left it."""
-    path = folder.checkpoints("search") / "last.ckpt"
-    return CTRModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+def searched_model(folder: RunFolder, shard: Shard | None = None) -> CTRModule:
+    """Returns the model as the search left it; of a table that is split over processes this process's rows."""
+    return load_module(folder.checkpoints("search") / "last.ckpt", shard)
+
+
+def load_module(path: str | Path, shard: Shard | None = None) -> CTRModule:
+    """Returns the model of a checkpoint, on the processor.
+
+    Args:
+        path: The checkpoint.
+        shard: Which rows of the table to read, where it is to be split over processes; ``None``: all.
+    """
+    if shard is None:
+        return CTRModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    # Mapped, not read: of the table just the rows of this process are brought to memory.
+    checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    module = CTRModule(**checkpoint["hyper_parameters"], shard=shard)
+    module.load_state_dict(checkpoint["state_dict"])
+    return module
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

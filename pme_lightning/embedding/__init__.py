@@ -2,6 +2,7 @@
 
 from pme_lightning.embedding.full import FullEmbedding
 from pme_lightning.embedding.multi_size import MultiSizeEmbedding, SizeClass
+from pme_lightning.embedding.shard import RowLayout, Shard
 from pme_lightning.embedding.soft_threshold import SoftThreshold
 
-__all__ = ["FullEmbedding", "MultiSizeEmbedding", "SizeClass", "SoftThreshold"]
+__all__ = ["FullEmbedding", "MultiSizeEmbedding", "RowLayout", "Shard", "SizeClass", "SoftThreshold"]

@@ -10,8 +10,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 from torch.nn import functional as F
 
+from pme_lightning.embedding.exchange import RowExchange
 from pme_lightning.embedding.row_lookup import RowLookup
+from pme_lightning.embedding.shard import RowLayout, Shard
+from pme_lightning.embedding.shard_lookup import ShardRowLookup
 from pme_lightning.embedding.soft_threshold import SoftThreshold
+from pme_lightning.errors import BadInput
 
 # Rows worked on at a time, so that no intermediate result is as large as the table.
 _CHUNK_ROWS = 1 << 15
@@ -20,6 +24,9 @@ _CHUNK_ROWS = 1 << 15
 # Gets ids (B, F) and the gradients at the rows (B, F, D) and first-order weights (B, F) that were looked up for them;
 # None stands for a gradient that there is not.
 Observer = Callable[..., None]
+# Gets rows (U,) that this process holds, and the means over processes of the gradients at them (U, D) and at their
+# first-order weights (U,) or None.
+HeldObserver = Callable[[Tensor, Tensor, "Tensor | None"], None]
 
 
 class FullEmbedding(nn.Module):
@@ -35,6 +42,8 @@ class FullEmbedding(nn.Module):
         embedding_dim: ``D``, the width that backbones see.
         first_order: Whether every token also owns a first-order weight.
         init_std: Standard deviation of the normal distribution that rows start from. First-order weights start at 0.
+        shard: Where the table is split over processes, this process: ``weight`` and ``linear`` have its rows alone, and
+            every lookup is a call that all processes make together. The rows start as those of one process would.
 
     Attributes:
         sparse: Whether the table's gradients are sparse (the rows of the batch alone) or dense.
@@ -42,22 +51,40 @@ class FullEmbedding(nn.Module):
     Shape:
         - ids: ``(B, F)`` integers in ``[0, V)``
         - output: ``(B, F, D)``
+
+    Examples:
+        >>> table = FullEmbedding(num_tokens=10, embedding_dim=4, first_order=True)
+        >>> rows, linear = table.lookup(torch.tensor([[0, 9]]))
+        >>> rows.shape, linear.shape
+        (torch.Size([1, 2, 4]), torch.Size([1, 2]))
+        >>> table.num_parameters
+        50
     """
 
     observer: Observer | None = None
+    held_observer: HeldObserver | None = None
     sparse: bool = False
     kept: Tensor | None
     kept_linear: Tensor | None
     projection: Tensor | None
     threshold: SoftThreshold | None
 
-    def __init__(self, num_tokens: int, embedding_dim: int, first_order: bool = False, init_std: float = 0.01) -> None:
+    def __init__(
+        self,
+        num_tokens: int,
+        embedding_dim: int,
+        first_order: bool = False,
+        init_std: float = 0.01,
+        shard: Shard | None = None,
+    ) -> None:
         super().__init__()
+        self.shard = shard
         self.num_tokens = num_tokens
         self.embedding_dim = embedding_dim
         self.init_std = init_std
-        self.weight = nn.Parameter(torch.empty(num_tokens, embedding_dim))
-        self.linear = nn.Parameter(torch.empty(num_tokens, 1)) if first_order else None
+        rows = num_tokens if shard is None else shard.count(num_tokens)
+        self.weight = nn.Parameter(torch.empty(rows, embedding_dim))
+        self.linear = nn.Parameter(torch.empty(rows, 1)) if first_order else None
         self.register_buffer("kept", None)
         self.register_buffer("kept_linear", None)
         self.register_buffer("projection", None)
@@ -66,11 +93,18 @@ class FullEmbedding(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws the rows afresh."""
-        nn.init.normal_(self.weight, std=self.init_std)
+        if self.shard is None:
+            nn.init.normal_(self.weight, std=self.init_std)
+        else:
+            self.layouts["weight"].draw_normal(self.weight.data, self.shard, self.init_std)
         if self.linear is not None:
             nn.init.zeros_(self.linear)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if self.shard is not None:
+            if any(prefix + name in state_dict for name in ("kept", "threshold.raw")):
+                raise BadInput("a table with pruned values or thresholds cannot be split over processes")
+            state_dict |= cut_parameters(self, state_dict, prefix)
         # A checkpoint from within a search holds buffers and thresholds that a fresh table has not got yet.
         for name in ("kept", "kept_linear", "projection"):
             if prefix + name in state_dict and getattr(self, name) is None:
@@ -80,6 +114,12 @@ class FullEmbedding(nn.Module):
         if thresholds and self.threshold is None:
             self.threshold = SoftThreshold.like(thresholds).to(self.weight.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @property
+    def layouts(self) -> dict[str, RowLayout]:
+        """How the parameters that are split over processes lie when they are whole."""
+        shapes = {"weight": (self.num_tokens, self.embedding_dim), "linear": (self.num_tokens, 1)}
+        return {name: RowLayout.of_rows(*shape) for name, shape in shapes.items() if getattr(self, name) is not None}
 
     @property
     def first_order(self) -> bool:
@@ -102,7 +142,10 @@ class FullEmbedding(nn.Module):
 
     def lookup(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the embeddings ``(B, F, D)`` and the first-order weights ``(B, F)`` (``None`` if there are none)."""
-        rows, linear = RowLookup.apply(ids, self.weight, self.linear, self.sparse)
+        if self.shard is None:
+            rows, linear = RowLookup.apply(ids, self.weight, self.linear, self.sparse)
+        else:
+            rows, linear = ShardRowLookup.apply(ids, self.weight, self.linear, self)
         embeddings = rows
         if self.threshold is not None:
             embeddings = self.threshold(ids, embeddings)
@@ -120,6 +163,25 @@ class FullEmbedding(nn.Module):
         if self.kept_linear is not None:
             linear = linear * F.embedding(ids, self.kept_linear).squeeze(-1)
         return embeddings, linear
+
+    def rows(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns the rows ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, wherever they are held."""
+        rows, *firsts = self.gathered(tokens, *(part for part in (self.weight, self.linear) if part is not None))
+        return rows, firsts[0][:, 0] if firsts else None
+
+    @torch.no_grad()
+    def gathered(self, tokens: Tensor, *held: Tensor) -> list[Tensor]:
+        """Returns the rows of tokens ``(n,)``, wherever they are held.
+
+        Args:
+            tokens: Ids.
+            held: Tensors with a row for each token; of a table that is split, for each that is held here.
+        """
+        if self.shard is None:
+            return [part[tokens] for part in held]
+        exchange = RowExchange(tokens, self.shard, self.num_tokens)
+        places = exchange.distinct.places().long()
+        return [exchange.answers(part[exchange.asked])[places] for part in held]
 
     def _watch(self, ids: Tensor, *looked_up: Tensor) -> None:
         observer = self.observer
@@ -144,6 +206,7 @@ class FullEmbedding(nn.Module):
             kept: Boolean ``(V, D)``.
             kept_linear: Boolean ``(V,)``, which first-order weights are kept; ``None`` without first-order weights.
         """
+        assert self.shard is None
         self.kept = kept
         self.kept_linear = None if kept_linear is None else kept_linear[:, None]
 
@@ -157,3 +220,16 @@ class FullEmbedding(nn.Module):
             if self.linear is not None:
                 self.linear[ids, 0] = self.threshold.forward_linear(ids, self.linear[ids, 0])
         self.threshold = None
+
+
+def cut_parameters(module: nn.Module, state_dict: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    """Returns this process's part of the whole parameters in a state dict; what is cut already stays as it is."""
+    shard, layouts = module.shard, module.layouts
+    assert isinstance(shard, Shard)
+    assert isinstance(layouts, dict)
+    whole = {name: layout for name, layout in layouts.items() if prefix + name in state_dict}
+    return {
+        prefix + name: layout.cut(state_dict[prefix + name], shard)
+        for name, layout in whole.items()
+        if state_dict[prefix + name].shape == layout.shape
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from pme_lightning.embedding.distinct import DistinctTokens
-from pme_lightning.embedding.full import FullEmbedding
+from pme_lightning.embedding.full import FullEmbedding, cut_parameters
+from pme_lightning.embedding.shard import RowLayout, Shard
+from pme_lightning.embedding.shard_lookup import ShardMultiSizeLookup
+
+# Rows that are brought from where they are at a time.
+_CHUNK_ROWS = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -52,18 +57,30 @@ class MultiSizeEmbedding(nn.Module):
         first_order: Whether the backbone reads first-order weights.
         index: ``(V,)``: each token's position in the numbering by size; ``None`` if ids are so numbered already.
         init_std: Standard deviation of the normal distribution that rows start from. First-order weights start at 0.
+        shard: Where the table is split over processes, this process: ``values`` has those of its tokens alone, as many
+            as any other process has, but for one row, and every lookup is a call that all processes make together.
+            Ids must be numbered by size.
 
     Attributes:
+        held: The groups of the tokens that this process holds: all of them, where the table is not split.
         sparse: Whether the gradient of the values is sparse (those of the batch's tokens alone) or dense.
 
     Shape:
         - ids: ``(B, F)`` integers in ``[0, V)``
         - output: ``(B, F, D)``
+
+    Examples:
+        >>> table = MultiSizeEmbedding.from_sizes(torch.tensor([3, 1, 1, 0]), embedding_dim=4)
+        >>> table(torch.tensor([[0, 1], [2, 3]])).shape
+        torch.Size([2, 2, 4])
+        >>> table.num_parameters  # 3 + 1 + 1 values, and the shared projection of 4 x 4
+        21
     """
 
     sparse: bool = False
     index: Tensor | None
     ends: Tensor
+    whole_ends: Tensor | None
 
     def __init__(
         self,
@@ -72,9 +89,13 @@ class MultiSizeEmbedding(nn.Module):
         first_order: bool = False,
         index: Tensor | None = None,
         init_std: float = 0.01,
+        shard: Shard | None = None,
     ) -> None:
         super().__init__()
-        self.classes = list(classes)
+        if shard is not None and index is not None:
+            raise ValueError("a table with an index cannot be split over processes: number ids by size")
+        self.shard = shard
+        self.classes = self.held = list(classes)
         self.num_tokens = sum(c.count for c in self.classes)
         self.embedding_dim = embedding_dim
         self.first_order = first_order
@@ -84,11 +105,15 @@ class MultiSizeEmbedding(nn.Module):
                 raise ValueError(f"a size of {c.size} is outside 0 ... {embedding_dim} (embedding_dim)")
             if c.linear and not first_order:
                 raise ValueError("a token has a first-order weight, but the backbone reads none")
-        self.values = nn.Parameter(torch.empty(sum(c.count * c.width for c in self.classes)))
+        if shard is not None:
+            counts = shard.counts([c.count for c in self.classes])
+            self.held = [replace(c, count=count) for c, count in zip(self.classes, counts, strict=True)]
+        self.values = nn.Parameter(torch.empty(sum(c.count * c.width for c in self.held)))
         self.projection = nn.Parameter(torch.empty(embedding_dim, embedding_dim))
         # Not a parameter's size: one number a class.
-        ends = torch.tensor([c.count for c in self.classes]).cumsum(0)
-        self.register_buffer("ends", ends, persistent=False)
+        ends, held = (torch.tensor([c.count for c in each]).cumsum(0) for each in (self.classes, self.held))
+        self.register_buffer("ends", held, persistent=False)
+        self.register_buffer("whole_ends", None if shard is None else ends, persistent=False)
         self.register_buffer("index", None if index is None else index.to(torch.int32))
         self.reset_parameters()
 
@@ -99,6 +124,7 @@ class MultiSizeEmbedding(nn.Module):
         embedding_dim: int,
         linear: Tensor | None = None,
         init_std: float = 0.01,
+        shard: Shard | None = None,
     ) -> MultiSizeEmbedding:
         """Builds the table for each token's size, with an index unless the tokens are already in order.
 
@@ -107,6 +133,7 @@ class MultiSizeEmbedding(nn.Module):
             embedding_dim: ``D``.
             linear: ``(V,)`` boolean, which tokens own a first-order weight; ``None`` if the backbone reads none.
             init_std: As in the class.
+            shard: As in the class.
         """
         flags = torch.zeros_like(sizes, dtype=torch.bool) if linear is None else linear.bool()
         key = sizes.long() * 2 + flags.long()
@@ -117,13 +144,16 @@ class MultiSizeEmbedding(nn.Module):
         if not torch.equal(order, torch.arange(len(order))):
             index = torch.empty_like(order)
             index[order] = torch.arange(len(order))
-        return cls(classes, embedding_dim, first_order=linear is not None, index=index, init_std=init_std)
+        return cls(classes, embedding_dim, linear is not None, index, init_std, shard)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draws the rows afresh; the projection starts as the identity."""
-        nn.init.normal_(self.values, std=self.init_std)
-        for c, table in zip(self.classes, self.tables(), strict=True):
+        if self.shard is None:
+            nn.init.normal_(self.values, std=self.init_std)
+        else:
+            self.layouts["values"].draw_normal(self.values, self.shard, self.init_std)
+        for c, table in zip(self.held, self.tables(), strict=True):
             if c.linear:
                 table[:, 0] = 0
         nn.init.eye_(self.projection)
@@ -139,31 +169,52 @@ class MultiSizeEmbedding(nn.Module):
         """
         if basis is not None:
             self.projection.copy_(basis.T)
-        position = 0
+        start, step = 0, 1 if self.shard is None else self.shard.processes
         for c, table in zip(self.classes, self.tables(), strict=True):
-            tokens = order[position : position + c.count]
-            position += c.count
-            if not c.width:
-                continue
-            rows = full.weight[tokens]
+            own = order[start : start + c.count]
+            if self.shard is not None:
+                own = own[self.shard.first(start) :: step]
+            start += c.count
+            if c.width:
+                self._load_rows(full, c, table, own, -(-c.count // step), basis)
+
+    def _load_rows(
+        self, full: FullEmbedding, c: SizeClass, table: Tensor, tokens: Tensor, most: int, basis: Tensor | None
+    ) -> None:
+        """Fills a class's table ``(n, width)`` from the rows of its tokens; no process has more than ``most``."""
+        for begin in range(0, most, _CHUNK_ROWS):
+            # Where the table is split all processes bring their rows together, those that have none left too.
+            part = slice(begin, begin + _CHUNK_ROWS)
+            rows, linear = full.rows(tokens[part])
             if full.projection is not None:
                 rows = rows @ full.projection
             if basis is not None:
                 rows = rows @ basis
-            table[:, int(c.linear) :] = rows[:, : c.size]
-            if c.linear and full.linear is not None:
-                table[:, 0] = full.linear[tokens, 0]
+            table[part, int(c.linear) :] = rows[:, : c.size]
+            if c.linear and linear is not None:
+                table[part, 0] = linear
+
+    @property
+    def layouts(self) -> dict[str, RowLayout]:
+        """How the parameters that are split over processes lie when they are whole."""
+        tables = tuple((c.count, c.width) for c in self.classes)
+        return {"values": RowLayout((sum(count * width for count, width in tables),), tables)}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if self.shard is not None:
+            state_dict |= cut_parameters(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def tables(self, values: Tensor | None = None) -> list[Tensor]:
-        """Returns each class's table ``(count, width)``, a view of the values (or of other values laid out alike)."""
+        """Returns the table ``(count, width)`` of each class held, a view of the values (or of others laid out so)."""
         values = self.values.detach() if values is None else values
-        parts = values.split([c.count * c.width for c in self.classes])
-        return [part.view(c.count, c.width) for c, part in zip(self.classes, parts, strict=True)]
+        parts = values.split([c.count * c.width for c in self.held])
+        return [part.view(c.count, c.width) for c, part in zip(self.held, parts, strict=True)]
 
     @property
     def num_parameters(self) -> int:
         """All parameters of the layer: ``Σ sizes``, the first-order weights, and the shared projection."""
-        return self.values.numel() + self.projection.numel()
+        return sum(c.count * c.width for c in self.classes) + self.projection.numel()
 
     @property
     def index_bytes(self) -> int:
@@ -184,6 +235,9 @@ class MultiSizeEmbedding(nn.Module):
     def lookup(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the embeddings ``(B, F, D)`` and the first-order weights ``(B, F)`` (``None`` if there are none)."""
         positions = ids.reshape(-1)
+        if self.shard is not None:
+            embeddings, linear = ShardMultiSizeLookup.apply(positions, self.values, self.projection, self)
+            return embeddings.view(*ids.shape, -1), None if linear is None else linear.view(ids.shape)
         if self.index is not None:
             positions = self.index.index_select(0, positions)
         embeddings, linear = _Lookup.apply(positions, self.values, self.projection, self)
@@ -212,7 +266,8 @@ class _Lookup(torch.autograd.Function):
         ctx.save_for_backward(rows, projection)
         places = distinct.places()
         embeddings = F.embedding(places, rows[:, int(layout.first_order) :] @ projection)
-        return embeddings, F.embedding(places, rows[:, :1]).squeeze(-1) if layout.first_order else None
+        # Of single values, next to one another, index_select is several times faster than embedding.
+        return embeddings, rows[:, 0].contiguous().index_select(0, places) if layout.first_order else None
 
     @staticmethod
     @once_differentiable

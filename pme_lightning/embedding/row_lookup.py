@@ -37,7 +37,11 @@ class RowLookup(torch.autograd.Function):
         ctx.shapes = weight.shape, None if linear is None else linear.shape
         ctx.dtype = weight.dtype
         ctx.save_for_backward(ids)
-        return F.embedding(ids, weight), None if linear is None else F.embedding(ids, linear).squeeze(-1)
+        rows = F.embedding(ids, weight)
+        if linear is None:
+            return rows, None
+        # Of single values index_select is several times faster than embedding.
+        return rows, linear.view(-1).index_select(0, ids.reshape(-1)).view(ids.shape)
 
     @staticmethod
     @once_differentiable
@@ -52,11 +56,12 @@ class RowLookup(torch.autograd.Function):
                 gradients.append(None)
                 continue
             summed = distinct.sum(grad.reshape(len(distinct.order), shape[1])).to(ctx.dtype)
-            gradients.append(_as_gradient(rows, summed, shape, ctx.sparse))
+            gradients.append(as_gradient(rows, summed, shape, ctx.sparse))
         return None, *gradients, None
 
 
-def _as_gradient(rows: Tensor, values: Tensor, shape: torch.Size, sparse: bool) -> Tensor:
+def as_gradient(rows: Tensor, values: Tensor, shape: torch.Size, sparse: bool) -> Tensor:
+    """Returns the gradient of a table from those of its rows, each once and in rising order."""
     if sparse:
         # Checks would cost more than the gradient; DistinctTokens gives rising rows within the table.
         return torch.sparse_coo_tensor(rows[None], values, shape, is_coalesced=True, check_invariants=False)

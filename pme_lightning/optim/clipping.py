@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
@@ -12,7 +13,9 @@ from pme_lightning.optim.sparse_gradients import coalesced
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[Tensor], limit: float, algorithm: str = "norm") -> None:
+def clip_gradients(
+    parameters: Iterable[Tensor], limit: float, algorithm: str = "norm", split: Sequence[Tensor] = ()
+) -> None:
     """Clips gradients in place as :func:`torch.nn.utils.clip_grad_norm_` and ``clip_grad_value_`` do, sparse ones too.
 
     What a sparse gradient does not hold is zero, which changes no norm and is within any limit.
@@ -21,8 +24,10 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float, algorithm: str = 
         parameters: Those whose gradients are clipped together; ones without a gradient are passed over.
         limit: The largest norm of all gradients together, or the largest absolute value.
         algorithm: ``"norm"`` or ``"value"``.
+        split: Those among them that are split over processes, each of which has another part: the norm is that of all
+            parts. With it this is a call that all processes make together.
     """
-    values = []
+    values, parts, own = [], [], {id(parameter) for parameter in split}
     for parameter in parameters:
         if parameter.grad is None:
             continue
@@ -32,10 +37,17 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float, algorithm: str = 
             values.append(parameter.grad._values())
         else:
             values.append(parameter.grad)
+        if id(parameter) in own:
+            parts.append(values.pop())
     if algorithm == "value":
-        for value in values:
+        for value in values + parts:
             value.clamp_(-limit, limit)
         return
-    factor = (limit / (get_total_norm(values) + 1e-6)).clamp(max=1.0)
-    for value in values:
+    norm = get_total_norm(values)
+    if split:
+        square = get_total_norm(parts).to(split[0]).square()
+        dist.all_reduce(square)
+        norm = (norm.to(square).square() + square).sqrt()
+    factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+    for value in values + parts:
         value.mul_(factor.to(value.device))

@@ -1,5 +1,6 @@
 """The search for sizes: criteria score, schedules time, allocators share out the budget. Torch only."""
 
+from pme_lightning.search.across import ALONE, SplitTokens, Tokens
 from pme_lightning.search.allocators import Allocation, Allocator, Prefix, TopK
 from pme_lightning.search.budget import Budget, parse_budget
 from pme_lightning.search.concave import concave_slopes
@@ -8,6 +9,7 @@ from pme_lightning.search.criteria import Criterion, Fisher, Magnitude, Saliency
 from pme_lightning.search.field_level import FieldSaliency, FieldSizes, KnowsFields, SingleShot
 from pme_lightning.search.information import ExpectedInformation
 from pme_lightning.search.result import SearchResult
+from pme_lightning.search.row_information import RowInformation
 from pme_lightning.search.schedules import (
     Action,
     AfterWarmup,
@@ -20,6 +22,7 @@ from pme_lightning.search.schedules import (
 from pme_lightning.search.survival import Survival
 
 __all__ = [
+    "ALONE",
     "Action",
     "AfterWarmup",
     "Allocation",
@@ -40,12 +43,15 @@ __all__ = [
     "Popularity",
     "Prefix",
     "Random",
+    "RowInformation",
     "Saliency",
     "Schedule",
     "Scores",
     "SearchResult",
     "SingleShot",
+    "SplitTokens",
     "Survival",
+    "Tokens",
     "TopK",
     "Uniform",
     "concave_slopes",

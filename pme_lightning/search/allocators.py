@@ -6,12 +6,13 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pme_lightning.errors import BadInput, did_you_mean
+from pme_lightning.search.across import ALONE, Tokens
 from pme_lightning.search.concave import majorant_slopes, row_chunks
 from pme_lightning.search.selection import select, select_by_field
 
@@ -45,9 +46,14 @@ class Allocator(ABC):
         allowed_sizes: the sizes a token may have besides 0; all of 1 ... D when null.
         min_size: the least size of any token.
 
+    Attributes:
+        splits: whether it can share out what tokens get that are split over processes.
+
     Raises:
         BadInput: an argument is out of range.
     """
+
+    splits: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -79,6 +85,7 @@ class Allocator(ABC):
         linear_scores: Tensor | None = None,
         priority: Tensor | None = None,
         field_tokens: Sequence[int] | None = None,
+        tokens: Tokens = ALONE,
     ) -> Allocation:
         """Shares out ``budget`` values.
 
@@ -88,13 +95,15 @@ class Allocator(ABC):
             linear_scores: ``(V,)``: what each first-order weight is worth, in the unit of ``scores``.
             priority: ``(V,)``: breaks ties, the higher first; the token's frequency, say.
             field_tokens: tokens of each field, whose ids lie side by side; needed for ``scope="field"``.
+            tokens: where tokens are split over processes, how they agree: ``V`` is then how many are here, budget and
+                fields are those of all.
 
         Raises:
             BadInput: a score is not finite, shapes disagree, sizes lie outside [1, D], or not even
                 ``min_size`` values of every token fit.
         """
         num_tokens, embedding_dim = scores.shape
-        self._check(scores, budget, linear_scores, priority, field_tokens)
+        self._check(scores, budget, linear_scores, priority, field_tokens, tokens)
         sizes = [self.min_size, *(size for size in self._sizes(embedding_dim) if size > self.min_size)]
         costs = [end - start for start, end in itertools.pairwise(sizes)]
         first = int(linear_scores is not None)  # rows of `slopes` before those of the table
@@ -108,12 +117,12 @@ class Allocator(ABC):
             slopes[first:, rows] = majorant_slopes(steps, costs).to(dtype)
 
         costs = [1] * first + costs
-        budget -= num_tokens * self.min_size
+        budget -= tokens.total(num_tokens) * self.min_size
         priority = None if priority is None else priority.to(scores.device)
         if self.scope == "field" and field_tokens is not None:
-            taken = select_by_field(slopes, costs, budget, priority, field_tokens)
+            taken = select_by_field(slopes, costs, budget, priority, field_tokens, tokens)
         else:
-            taken = select(slopes, costs, budget, priority)
+            taken = select(slopes, costs, budget, priority, tokens)
         steps_taken = taken[first:].sum(0)
         return Allocation(
             sizes=torch.tensor(sizes, device=scores.device)[steps_taken],
@@ -138,6 +147,7 @@ class Allocator(ABC):
         linear_scores: Tensor | None,
         priority: Tensor | None,
         field_tokens: Sequence[int] | None,
+        tokens: Tokens,
     ) -> None:
         name = type(self).__name__
         num_tokens, embedding_dim = scores.shape
@@ -146,21 +156,22 @@ class Allocator(ABC):
             if tensor is not None and tensor.shape != (num_tokens,):
                 raise BadInput(f"{name}: {what} has shape {tuple(tensor.shape)}; it must be ({num_tokens},)")
         for what, tensor in {"scores": scores, **per_token}.items():
-            if tensor is None or not tensor.is_floating_point() or tensor.numel() == 0:
+            if tensor is None or not tensor.is_floating_point() or tokens.total(tensor.numel()) == 0:
                 continue
             # The extremes are NaN where anything is, and need no copy of the scores.
-            if not all(math.isfinite(bound.item()) for bound in torch.aminmax(tensor)):
+            if not all(math.isfinite(bound.item()) for bound in tokens.extremes(tensor)):
                 raise BadInput(
                     f"{name}: {what} hold NaN or infinity: training diverged (lower the learning rate), "
                     "or the rule's numbers overflow (a smaller alpha keeps Popularity finite)"
                 )
-        self.check_sizes(num_tokens, embedding_dim, budget)
+        all_tokens = tokens.total(num_tokens)
+        self.check_sizes(all_tokens, embedding_dim, budget)
         if self.scope == "field":
             if field_tokens is None:
                 raise BadInput(f"{name}: scope 'field' needs field_tokens, the number of tokens of each field")
-            if sum(field_tokens) != num_tokens:
+            if sum(field_tokens) != all_tokens:
                 raise BadInput(
-                    f"{name}: field_tokens add up to {sum(field_tokens)}, the scores have {num_tokens} tokens"
+                    f"{name}: field_tokens add up to {sum(field_tokens)}, the scores have {all_tokens} tokens"
                 )
 
     def check_sizes(self, num_tokens: int, embedding_dim: int, budget: int) -> None:
@@ -193,7 +204,17 @@ class Allocator(ABC):
 
 
 class Prefix(Allocator):
-    """A token of size d keeps its first d values: for scores whose positions are ordered (principal axes)."""
+    """A token of size d keeps its first d values: for scores whose positions are ordered (principal axes).
+
+    Examples:
+        >>> scores = torch.tensor([[3.0, 1.0, 2.0], [0.5, 0.1, 0.0]])  # 2 tokens, D = 3
+        >>> Prefix().allocate(scores, budget=3).sizes
+        tensor([3, 0])
+        >>> Prefix().allocate(scores, budget=4).sizes
+        tensor([3, 1])
+    """
+
+    splits: ClassVar[bool] = True
 
     def kept(self, scores: Tensor, sizes: Tensor) -> Tensor:
         """Returns ``(V, D)`` bool: the first ``sizes`` positions of each token."""
@@ -205,6 +226,8 @@ class Prefix(Allocator):
 
 class TopK(Allocator):
     """A token of size d keeps its d values of highest score, wherever they stand; their count is its size."""
+
+    splits: ClassVar[bool] = True
 
     def kept(self, scores: Tensor, sizes: Tensor) -> Tensor:
         """Returns ``(V, D)`` bool: each token's ``sizes`` positions of highest score, the first of equals."""

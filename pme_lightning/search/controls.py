@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -61,6 +61,8 @@ class Control(Criterion):
 class Uniform(Control):
     """The same size for every token; what the division leaves goes to the tokens of highest priority."""
 
+    splits: ClassVar[bool] = True
+
     def value(self, frequencies: Tensor) -> Tensor:
         """Returns ones."""
         return torch.ones_like(frequencies, dtype=torch.float64)
@@ -78,6 +80,8 @@ class Popularity(Control):
     Raises:
         BadInput: alpha is negative or not finite, or the place is unknown.
     """
+
+    splits: ClassVar[bool] = True
 
     def __init__(self, alpha: float = 0.5, first_order: Literal["first", "last"] = "first") -> None:
         super().__init__(first_order)
@@ -137,6 +141,8 @@ class Random(Control):
         first_order: as in :class:`Control`.
     """
 
+    splits: ClassVar[bool] = True
+
     def __init__(self, seed: int = 0, first_order: Literal["first", "last"] = "first") -> None:
         super().__init__(first_order)
         self.seed = seed
@@ -144,7 +150,8 @@ class Random(Control):
     def value(self, frequencies: Tensor) -> Tensor:
         """Returns uniform random numbers in [0, 1)."""
         generator = torch.Generator().manual_seed(self.seed)
-        return torch.rand(len(frequencies), generator=generator, dtype=torch.float64)
+        drawn = torch.rand(self.tokens.total(len(frequencies)), generator=generator, dtype=torch.float64)
+        return self.tokens.cut(drawn)
 
 
 def _checked_alpha(owner: str, alpha: float) -> float:

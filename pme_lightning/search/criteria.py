@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from pme_lightning.errors import BadInput, did_you_mean
+from pme_lightning.search.across import ALONE, Tokens
+from pme_lightning.search.row_information import RowInformation
 
 _AXES = ("original", "principal")
 # Rows worked on at a time where a whole table of intermediate results would cost as much memory as the table.
@@ -44,11 +46,22 @@ class Criterion(ABC):
         needs_rows: whether ``update_rows`` has to be called, with the gradients of each row's own loss. Criteria that
             need neither may be asked for their scores without ``start``.
         basis: the ``(D, D)`` axes fixed by ``start``; None for the original ones.
+        splits: whether it can score tokens that are split over processes. ``V`` is then how many are here.
+        per_token: names of the accumulators that have a row for each token.
+        tokens: how processes agree on what is known of all tokens.
+        rounds: how often, after the sizes have been made, they are made again with what rows tell of the pruned model
+            (:meth:`scores_given`).
+        information: what rows told when :meth:`scores` was asked last, in its axes; of a criterion with rounds.
     """
 
+    splits: ClassVar[bool] = False
+    per_token: ClassVar[tuple[str, ...]] = ()
+    tokens: Tokens = ALONE
     needs_gradients: ClassVar[bool] = False
     needs_rows: ClassVar[bool] = False
     basis: Tensor | None = None
+    rounds: int = 0
+    information: RowInformation
 
     def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
         """Begins a scoring window: fixes the axes and forgets all gradients seen.
@@ -85,9 +98,35 @@ class Criterion(ABC):
         """
         raise RuntimeError(f"{type(self).__name__} takes no gradients of rows")
 
+    def update_moments(self, ids: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
+        """Takes in of :meth:`update_rows` what belongs to no token, where tokens are split over processes."""
+        raise RuntimeError(f"{type(self).__name__} takes no gradients of rows")
+
+    def update_tokens(self, tokens: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
+        """Takes in of :meth:`update_rows` what belongs to tokens, where they are split over processes.
+
+        Args:
+            tokens: ``(U,)`` distinct tokens, by their place among those here.
+            row_grad: ``(U, D)`` the gradients of all rows with the token, of all processes, added up.
+            linear_grad: ``(U,)`` the same of first-order weights, or None.
+        """
+        raise RuntimeError(f"{type(self).__name__} takes no gradients of rows")
+
     @abstractmethod
     def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
         """Returns the scores; arguments as in :meth:`start`."""
+
+    def scores_given(self, information: RowInformation, frequencies: Tensor) -> Scores:
+        """Returns the scores, in the axes of the last :meth:`scores`, of a model in which rows tell something else.
+
+        Args:
+            information: what they tell.
+            frequencies: as in :meth:`start`.
+
+        Raises:
+            RuntimeError: this criterion looks at no rows, or has not been asked for :meth:`scores`.
+        """
+        raise RuntimeError(f"{type(self).__name__} does not depend on what rows tell")
 
     def state(self) -> dict[str, Tensor]:
         """The accumulators themselves (no copies); those of a criterion that needs rows are sums over rows."""
@@ -103,6 +142,8 @@ class _GradientCriterion(Criterion):
     """A criterion with one accumulator per value: a sum over batches of ``g`` or ``g²``."""
 
     needs_gradients: ClassVar[bool] = True
+    splits: ClassVar[bool] = True
+    per_token: ClassVar[tuple[str, ...]] = ("table", "linear")
     squared = True
 
     def __init__(self) -> None:
@@ -197,6 +238,15 @@ class Fisher(_GradientCriterion):
 
     Raises:
         BadInput: other axes; or, on start, a table that is not finite.
+
+    Examples:
+        >>> weight, frequencies = torch.tensor([[1.0, 2.0], [0.0, 3.0]]), torch.tensor([5, 1])
+        >>> fisher = Fisher(axes="original")
+        >>> fisher.start(weight, None, frequencies)
+        >>> fisher.update(torch.tensor([[1.0, 0.5], [2.0, 0.0]]))  # the gradient of a batch
+        >>> fisher.scores(weight, None, frequencies).table
+        tensor([[1., 1.],
+                [0., 0.]])
     """
 
     def __init__(self, axes: Literal["original", "principal"] = "principal") -> None:
@@ -205,7 +255,7 @@ class Fisher(_GradientCriterion):
 
     def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
         super().start(weight, linear, frequencies)
-        self.basis = principal_axes(weight, frequencies) if self.axes == "principal" else None
+        self.basis = principal_axes(weight, frequencies, self.tokens) if self.axes == "principal" else None
 
     @torch.no_grad()
     def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
@@ -229,12 +279,14 @@ class Magnitude(Criterion):
         BadInput: other axes; or, when scoring, a table that is not finite.
     """
 
+    splits: ClassVar[bool] = True
+
     def __init__(self, axes: Literal["original", "principal"] = "original") -> None:
         self.axes = known_axes("Magnitude", axes)
 
     @torch.no_grad()
     def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
-        self.basis = principal_axes(weight, frequencies) if self.axes == "principal" else None
+        self.basis = principal_axes(weight, frequencies, self.tokens) if self.axes == "principal" else None
         return Scores(
             table=_squares(weight, self.basis),
             linear=None if linear is None else linear.square()[:, 0],
@@ -243,12 +295,13 @@ class Magnitude(Criterion):
 
 
 @torch.no_grad()
-def principal_axes(weight: Tensor, frequencies: Tensor) -> Tensor:
+def principal_axes(weight: Tensor, frequencies: Tensor, tokens: Tokens = ALONE) -> Tensor:
     """Eigenvectors of ``Σ_v freq_v w_v w_vᵀ`` by falling eigenvalue.
 
     Args:
         weight: ``(V, D)``.
         frequencies: ``(V,)``, at least 0.
+        tokens: how processes agree, where tokens are split over them.
 
     Returns:
         ``(D, D)`` orthogonal, one axis a column, the largest entry of each positive; the identity where the
@@ -261,13 +314,14 @@ def principal_axes(weight: Tensor, frequencies: Tensor) -> Tensor:
     for rows, counts in zip(weight.split(_CHUNK_ROWS), frequencies.split(_CHUNK_ROWS), strict=True):
         rows = rows.double()
         energy += rows.T @ (rows * counts.to(rows).unsqueeze(1))
+    energy = tokens.sum(energy)
     if not bool(energy.isfinite().all()):
         raise BadInput("the embedding table holds NaN or infinity: the search diverged; lower the learning rate")
     if not bool(energy.any()):
         return torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
     axes = torch.linalg.eigh(energy).eigenvectors.flip(1)
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
-    return (axes * largest.sign()).to(weight.dtype)
+    return tokens.same((axes * largest.sign()).to(weight.dtype))
 
 
 def _squares(weight: Tensor, basis: Tensor | None) -> Tensor:

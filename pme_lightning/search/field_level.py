@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from pme_lightning.errors import BadInput
+from pme_lightning.search.across import ALONE, Tokens
 from pme_lightning.search.allocators import Allocation, TopK
 from pme_lightning.search.criteria import Saliency, Scores
 from pme_lightning.search.schedules import Action, Schedule
@@ -46,6 +48,8 @@ class FieldSaliency(KnowsFields, Saliency):
     The paper has no first-order weights: here those of a field are one further pair, ``|Σ_{v in f} l_v · Σ_batches
     g_v|``, that competes with the others.
     """
+
+    splits: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__(power=1)
@@ -117,6 +121,8 @@ class FieldSizes(TopK):
     the sizes of a larger budget may be smaller in some field: a pair passed over before may take its place.
     """
 
+    splits: ClassVar[bool] = False
+
     def __init__(self) -> None:
         super().__init__()
 
@@ -127,13 +133,14 @@ class FieldSizes(TopK):
         linear_scores: Tensor | None = None,
         priority: Tensor | None = None,
         field_tokens: Sequence[int] | None = None,
+        tokens: Tokens = ALONE,
     ) -> Allocation:
         """Shares out ``budget`` values; arguments as in :class:`~pme_lightning.search.Allocator`.
 
         Raises:
             BadInput: a score is not finite, shapes disagree, or not a single pair fits.
         """
-        self._check(scores, budget, linear_scores, priority, field_tokens)
+        self._check(scores, budget, linear_scores, priority, field_tokens, tokens)
         if field_tokens is None or sum(field_tokens) != len(scores):
             raise BadInput(f"FieldSizes: field_tokens must add up to the {len(scores)} tokens, got {field_tokens}")
         by_field = [part.mean(0, dtype=torch.float64).tolist() for part in scores.split(list(field_tokens))]

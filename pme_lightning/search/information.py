@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
+from itertools import accumulate
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from pme_lightning.embedding.distinct import DistinctTokens
+from pme_lightning.errors import BadInput
+from pme_lightning.search.across import Tokens
 from pme_lightning.search.criteria import Criterion, Scores, known_axes, principal_axes
 from pme_lightning.search.field_level import KnowsFields
+from pme_lightning.search.row_information import RowInformation
 
 # Steps to the fixed point of a field's spectrum; it moves by less than a thousandth after half of them.
 _FIXED_POINT_STEPS = 20
@@ -39,6 +42,11 @@ class ExpectedInformation(KnowsFields, Criterion):
     other can say as well. Of a token's first-order weight and its best embedding value, the more informative one
     counts in full; the other's ``s`` is taken times ``1 - ρ²``.
 
+    **Once more on the pruned model.** A value says little where its partners have been pruned: an item's tenth value
+    is of no use to users that keep two. So ``h`` and ``ρ²`` are measured again on the model as the sizes leave it, by
+    a few batches without training, new sizes are made with their geometric means, and so on, :attr:`rounds` times.
+    Sizes settle on the values whose partners stay as well.
+
     The principal axes are those of ``Σ_f h_f Σ_v n_v w_v w_vᵀ``: a field counts by how much its rows depend on it.
     They come in the order of the total score, so that the first value of a row is the one that most tokens need most.
 
@@ -47,19 +55,26 @@ class ExpectedInformation(KnowsFields, Criterion):
 
     Args:
         axes: ``principal`` or ``original``.
+        rounds: how often ``h`` is measured again on the pruned model; 0: on the full-size one alone.
 
     Raises:
-        BadInput: other axes; or, when scoring, a table that is not finite.
+        BadInput: other axes, or less than 0 rounds; or, when scoring, a table that is not finite.
 
     Sources: empirical Bayes and its shrinkage after Efron and Morris, *Stein's estimation rule and its competitors*,
     JASA 1973; the Fisher score that it starts from as in Theis et al. 2018, arXiv:1801.05787. The combination is ours.
     """
 
     needs_rows: ClassVar[bool] = True
+    splits: ClassVar[bool] = True
+    per_token: ClassVar[tuple[str, ...]] = ("gradient", "linear_gradient")
 
-    def __init__(self, axes: Literal["original", "principal"] = "principal") -> None:
+    def __init__(self, axes: Literal["original", "principal"] = "principal", rounds: int = 4) -> None:
         self.axes = known_axes("ExpectedInformation", axes)
+        if rounds < 0:
+            raise BadInput(f"ExpectedInformation: rounds is {rounds}; it must be 0 or more")
+        self.rounds = rounds
         self._sums: dict[str, Tensor] = {}
+        self._expected: tuple[Tensor, Tensor | None] | None = None
 
     def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
         fields, dim = len(self._fields(len(weight))), weight.shape[1]
@@ -83,18 +98,30 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise RuntimeError("ExpectedInformation.update_rows was called before start")
         if (linear_grad is None) != ("product" not in self._sums):
             raise ValueError("first-order weights must be given to both start and update_rows, or to neither")
-        sums, distinct = self._sums, DistinctTokens.of(ids.reshape(-1))
-        tokens = distinct.tokens.long()
+        distinct, dtype = DistinctTokens.of(ids.reshape(-1)), self._sums["gradient"].dtype
+        self.update_moments(ids, row_grad, linear_grad)
+        column = None if linear_grad is None else distinct.sum(linear_grad.to(dtype).reshape(-1, 1))[:, 0]
+        row_sums = distinct.sum(row_grad.to(dtype).reshape(ids.numel(), -1))
+        self.update_tokens(distinct.tokens.long(), row_sums, column)
+
+    @torch.no_grad()
+    def update_moments(self, ids: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
+        sums = self._sums
         gradient = row_grad.to(sums["gradient"].dtype)
         by_field = gradient.transpose(0, 1)  # (F, B, D)
         sums["rows"] += len(ids)
-        sums["gradient"].index_add_(0, tokens, distinct.sum(gradient.reshape(ids.numel(), -1)))
         sums["information"] += by_field.transpose(1, 2) @ by_field
         if linear_grad is not None:
             linear = linear_grad.to(gradient.dtype)
-            sums["linear_gradient"].index_add_(0, tokens, distinct.sum(linear.reshape(-1, 1))[:, 0])
             sums["linear_information"] += linear.square().sum(0)
             sums["product"] += (gradient * linear.unsqueeze(-1)).sum(0)
+
+    @torch.no_grad()
+    def update_tokens(self, tokens: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
+        sums = self._sums
+        sums["gradient"].index_add_(0, tokens, row_grad.to(sums["gradient"].dtype))
+        if linear_grad is not None:
+            sums["linear_gradient"].index_add_(0, tokens, linear_grad.to(sums["linear_gradient"].dtype))
 
     @torch.no_grad()
     def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
@@ -102,27 +129,74 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise RuntimeError("ExpectedInformation was asked for scores before start and update_rows")
         if "product" in self._sums and linear is None:
             raise ValueError("the first-order weights given to start are missing")
-        table, column = torch.empty_like(weight), None if linear is None else weight.new_empty(len(weight))
-        fields = self._fields(len(weight))
-        basis = self._principal_axes(weight, frequencies, fields) if self.axes == "principal" else None
-        end = 0
-        for field, tokens in enumerate(fields):
-            own = slice(end, end + tokens)
-            end += tokens
-            table[own], firsts = self._field(field, own, weight, linear, frequencies[own], basis)
-            if column is not None and firsts is not None:
-                column[own] = firsts
+        basis = self._principal_axes(weight, frequencies) if self.axes == "principal" else None
+        self.information = self._measured(weight.shape[1], basis)
+        squares, firsts = torch.empty_like(weight), None if linear is None else weight.new_empty(len(weight))
+        for field, own in enumerate(self._own(len(weight))):
+            values, gradients = weight[own].double(), self._sums["gradient"][own].double()
+            if basis is not None:
+                values, gradients = values @ basis.double(), gradients @ basis.double()
+            counts = frequencies[own].double()
+            squares[own] = self._expected_squares(values, gradients, self.information.table[field], counts)
+            if firsts is None or linear is None or self.information.linear is None:
+                continue
+            values, gradients = linear[own].double(), self._sums["linear_gradient"][own].double().unsqueeze(1)
+            firsts[own] = self._expected_squares(values, gradients, self.information.linear[field, None], counts)[:, 0]
+        self._expected = squares, firsts
+        scores = self.scores_given(self.information, frequencies)
         if basis is not None:
-            order = table.sum(0, dtype=torch.float64).argsort(descending=True, stable=True)
-            table, basis = table[:, order], basis[:, order]
+            order = self.tokens.sum(scores.table.sum(0, dtype=torch.float64)).argsort(descending=True, stable=True)
+            table, basis = scores.table[:, order], basis[:, order]
+            scores = Scores(table, scores.linear)
+            if self.rounds:
+                given, shared = self.information, self.information.shared
+                shared = None if shared is None else shared[:, order]
+                self.information = RowInformation(given.table[:, order], given.linear, shared)
+                self._expected = squares[:, order], firsts
+        if not self.rounds:
+            self._expected = None  # as large as the table
         self.basis = basis
-        return Scores(table, column, basis)
+        return Scores(scores.table, scores.linear, basis)
 
-    def _principal_axes(self, weight: Tensor, frequencies: Tensor, fields: Sequence[int]) -> Tensor:
+    @torch.no_grad()
+    def scores_given(self, information: RowInformation, frequencies: Tensor) -> Scores:
+        if self._expected is None:
+            raise RuntimeError("ExpectedInformation was asked for scores given information before scores")
+        squares, firsts = self._expected
+        table, column = torch.empty_like(squares), None if firsts is None else torch.empty_like(firsts)
+        for field, own in enumerate(self._own(len(squares))):
+            counts = frequencies[own].double().unsqueeze(1)
+            signal = counts * information.table[field] * squares[own]
+            if firsts is not None and column is not None:
+                assert information.linear is not None
+                assert information.shared is not None
+                first, shared = counts[:, 0] * information.linear[field] * firsts[own], information.shared[field]
+                best = signal.max(dim=1)
+                embedding_first = best.values >= first
+                column[own] = _gain(torch.where(embedding_first, first * (1 - shared[best.indices]), first))
+                signal = torch.where(embedding_first.unsqueeze(1), signal, signal * (1 - shared))
+            table[own] = _gain(signal)
+        return Scores(table, column, self.basis)
+
+    def _own(self, num_tokens: int) -> list[slice]:
+        """Returns where each field's tokens stand among those that are here."""
+        ends = list(accumulate(self._fields(num_tokens)))
+        return [slice(end - count, end) for end, count in zip(ends, self._fields(num_tokens), strict=True)]
+
+    def _measured(self, dim: int, basis: Tensor | None) -> RowInformation:
+        """Returns what the rows of the window said, in the axes of a basis ``(D, D)``."""
+        sums = self._sums
+        axes = torch.eye(dim, dtype=torch.float64, device=sums["rows"].device) if basis is None else basis.double()
+        squares = ((sums["information"] @ axes) * axes).sum(1)
+        if "product" not in sums:
+            return RowInformation.of_sums(sums["rows"], squares)
+        return RowInformation.of_sums(sums["rows"], squares, sums["linear_information"], sums["product"] @ axes)
+
+    def _principal_axes(self, weight: Tensor, frequencies: Tensor) -> Tensor:
         """Returns the eigenvectors ``(D, D)`` of the energy of the rows, each field weighted by its information."""
         per_row = self._sums["information"].diagonal(dim1=1, dim2=2).mean(1) / self._sums["rows"].clamp(min=1)
-        tokens = torch.tensor(list(fields), device=weight.device)
-        return principal_axes(weight, frequencies.double() * per_row.repeat_interleave(tokens))
+        tokens = torch.tensor(list(self._fields(len(weight))), device=weight.device)
+        return principal_axes(weight, frequencies.double() * per_row.repeat_interleave(tokens), self.tokens)
 
     def state(self) -> dict[str, Tensor]:
         return dict(self._sums)
@@ -133,78 +207,41 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise ValueError(f"ExpectedInformation has no accumulator {sorted(unknown)}")
         self._sums = dict(state)
 
-    def _field(
-        self,
-        field: int,
-        own: slice,
-        weight: Tensor,
-        linear: Tensor | None,
-        frequencies: Tensor,
-        basis: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Returns the scores ``(n, D)`` and ``(n,)`` of one field's tokens."""
-        sums, rows = self._sums, self._sums["rows"].clamp(min=1)
-        axes = torch.eye(weight.shape[1], device=weight.device) if basis is None else basis
-        axes = axes.double()
-        values, gradients = weight[own].double() @ axes, sums["gradient"][own].double() @ axes
-        squares = ((sums["information"][field] @ axes) * axes).sum(0)
+    def _expected_squares(self, values: Tensor, gradients: Tensor, information: Tensor, frequencies: Tensor) -> Tensor:
+        """Returns ``E[w²]`` for the tokens of a field, 0 where no row tells anything.
+
+        Args:
+            values: ``(n, K)`` float64, where they are.
+            gradients: ``(n, K)``, summed over the rows of the window.
+            information: ``(K,)``: ``h``, that of one row.
+            frequencies: ``(n,)`` float64: rows of each token in the training split.
+        """
         # A window of several epochs sees a token's rows more than once, and learns no more from them.
-        share = rows / frequencies.sum().clamp(min=1)
-        signal = _signal(values, gradients, squares / rows, frequencies.double(), share)
-        if linear is None:
-            return _gain(signal), None
-        first_information = sums["linear_information"][field].reshape(1)
-        first = _signal(
-            linear[own].double(),
-            sums["linear_gradient"][own].double().unsqueeze(1),
-            first_information / rows,
-            frequencies.double(),
-            share,
-        )[:, 0]
-        both = squares * first_information
-        products = sums["product"][field] @ axes
-        shared = torch.where(both > 0, products.square() / both.clamp(min=1e-300), 0).clamp(max=1)
-        best = signal.max(dim=1)
-        embedding_first = best.values >= first
-        first = torch.where(embedding_first, first * (1 - shared[best.indices]), first)
-        signal = torch.where(embedding_first.unsqueeze(1), signal, signal * (1 - shared))
-        return _gain(signal), _gain(first)
+        share = self._sums["rows"].clamp(min=1) / self.tokens.sum(frequencies.sum()).clamp(min=1)
+        seen = frequencies.unsqueeze(1) * information * share  # (n, K): the information of the window
+        known = seen > 0
+        noise = 1 / torch.where(known, seen, 1.0)
+        target = torch.where(known, values - gradients * noise, 0)
+        spectrum = _spectrum(target.square(), frequencies, information * share, self.tokens)
+        trust = spectrum / (spectrum + noise)
+        return torch.where(known, (trust * target).square() + spectrum * (1 - trust), 0)
 
 
-def _signal(values: Tensor, gradients: Tensor, information: Tensor, frequencies: Tensor, share: Tensor) -> Tensor:
-    """Returns ``n h E[w²]`` for the tokens of a field.
-
-    Args:
-        values: ``(n, K)`` float64, where they are.
-        gradients: ``(n, K)``, summed over the rows of the window.
-        information: ``(K,)``: ``h``, that of one row.
-        frequencies: ``(n,)``: rows of each token in the training split.
-        share: the window's part of the training split.
-    """
-    whole = frequencies.unsqueeze(1) * information  # (n, K): the information that full training will have
-    known = whole > 0
-    seen = torch.where(known, whole * share, 1.0)
-    target = torch.where(known, values - gradients / seen, 0)
-    noise = 1 / seen
-    spectrum = _spectrum(target.square(), frequencies, information * share)
-    trust = spectrum / (spectrum + noise)
-    expected = (trust * target).square() + spectrum * (1 - trust)
-    return torch.where(known, whole * expected, 0)
-
-
-def _spectrum(squares: Tensor, frequencies: Tensor, information: Tensor) -> Tensor:
+def _spectrum(squares: Tensor, frequencies: Tensor, information: Tensor, tokens: Tokens) -> Tensor:
     """Returns ``σ²`` ``(K,)``: the variance of the true values behind targets of known noise.
 
     The estimate weights each token by how precisely its square is known, ``(σ² + noise)^-2``, and so depends on
     itself. Tokens of equal frequency have equal noise: the steps to its fixed point work on one row for each.
     """
-    counts, place, tokens = frequencies.unique(return_inverse=True, return_counts=True)
-    sums = squares.new_zeros(len(counts), squares.shape[1]).index_add_(0, place, squares)
+    counts = tokens.union(frequencies)
+    place = torch.searchsorted(counts, frequencies)
+    number = tokens.sum(torch.bincount(place, minlength=len(counts)))
+    sums = tokens.sum(squares.new_zeros(len(counts), squares.shape[1]).index_add_(0, place, squares))
     seen = counts.unsqueeze(1) * information  # (U, K)
     known = seen > 0
     noise = 1 / torch.where(known, seen, 1.0)
-    excess = torch.where(known, sums - tokens.unsqueeze(1) * noise, 0)
-    weight = torch.where(known, tokens.unsqueeze(1).double(), 0)
+    excess = torch.where(known, sums - number.unsqueeze(1) * noise, 0)
+    weight = torch.where(known, number.unsqueeze(1).double(), 0)
     spectrum = squares.new_full((squares.shape[1],), 1e-3)
     for _ in range(_FIXED_POINT_STEPS):
         precision = (spectrum + noise).pow(-2)

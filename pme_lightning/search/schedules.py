@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pme_lightning.errors import BadInput
 
@@ -28,7 +29,13 @@ class Action:
 
 
 class Schedule(ABC):
-    """A plan of the search, step by step; pure, so that a search can be resumed at any step."""
+    """A plan of the search, step by step; pure, so that a search can be resumed at any step.
+
+    Attributes:
+        prunes_once: whether values are pruned at the end alone.
+    """
+
+    prunes_once: ClassVar[bool] = True
 
     @abstractmethod
     def num_steps(self, steps_per_epoch: int) -> int:
@@ -125,6 +132,8 @@ class Gradual(Schedule):
     Raises:
         BadInput: an argument is out of range.
     """
+
+    prunes_once: ClassVar[bool] = False
 
     def __init__(self, epochs: float = 1.0, start: float = 0.25, prunings: int = 10) -> None:
         self.epochs = _positive_epochs("Gradual", epochs)

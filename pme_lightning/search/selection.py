@@ -15,8 +15,12 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from pme_lightning.search.across import ALONE, Tokens
 
-def select(slopes: Tensor, costs: Sequence[int], budget: int, priority: Tensor | None = None) -> Tensor:
+
+def select(
+    slopes: Tensor, costs: Sequence[int], budget: int, priority: Tensor | None = None, tokens: Tokens = ALONE
+) -> Tensor:
     """Takes items in order until the next one does not fit.
 
     Nothing is sorted but the priorities of tokens, where they are tied at the slope at which the budget runs
@@ -27,15 +31,17 @@ def select(slopes: Tensor, costs: Sequence[int], budget: int, priority: Tensor |
         costs: values that an item of row k costs, at least 1, ``K`` of them.
         budget: values that may be spent.
         priority: ``(V,)``: of equal slopes, the token of higher priority goes first.
+        tokens: Where tokens are split over processes, how they agree: ``V`` is then how many are here, the budget that
+            of all.
 
     Returns:
         ``(K, V)`` bool: the items taken.
     """
-    if sum(costs) * slopes.shape[1] <= budget:
+    if sum(costs) * tokens.total(slopes.shape[1]) <= budget:
         return torch.ones_like(slopes, dtype=torch.bool)
-    threshold = _threshold(slopes, costs, budget)
+    threshold = _threshold(slopes, costs, budget, tokens)
     taken = slopes > threshold
-    _take_tied(taken, slopes == threshold, costs, budget - _cost(taken, costs), priority)
+    _take_tied(taken, slopes == threshold, costs, budget - tokens.total(_cost(taken, costs)), priority, tokens)
     return taken
 
 
@@ -45,6 +51,7 @@ def select_by_field(
     budget: int,
     priority: Tensor | None,
     field_tokens: Sequence[int],
+    tokens: Tokens = ALONE,
 ) -> Tensor:
     """Takes the same fraction of every field's own items, in order within each field.
 
@@ -53,26 +60,28 @@ def select_by_field(
         costs: as in :func:`select`.
         budget: values that may be spent in all fields together.
         priority: as in :func:`select`.
-        field_tokens: the number of tokens of each field.
+        field_tokens: the number of tokens of each field, of all processes.
+        tokens: as in :func:`select`.
 
     Returns:
         ``(K, V)`` bool: the items taken. What is left of the budget is less than the cost of one item.
     """
-    capacities = [tokens * sum(costs) for tokens in field_tokens]
-    slopes_of = slopes.split(list(field_tokens), dim=1)
-    priority_of = priority.split(list(field_tokens)) if priority is not None else [None] * len(field_tokens)
+    capacities = [count * sum(costs) for count in field_tokens]
+    held = tokens.counts(field_tokens)
+    slopes_of = slopes.split(held, dim=1)
+    priority_of = priority.split(held) if priority is not None else [None] * len(field_tokens)
 
     def take(total: int) -> Tensor:
         shares = apportion(capacities, total)
         parts = zip(slopes_of, shares, priority_of, strict=True)
-        return torch.cat([select(items, costs, share, first) for items, share, first in parts], dim=1)
+        return torch.cat([select(items, costs, share, first, tokens) for items, share, first in parts], dim=1)
 
     low = min(budget, sum(capacities))
     # Items wider than one value leave some over in every field: share out a little more, up to the budget.
     high = min(low + len(capacities) * max(costs, default=1), sum(capacities)) + 1
     while max(costs, default=1) > 1 and high - low > 1:
         middle = (low + high) // 2
-        if _cost(take(middle), costs) <= budget:
+        if tokens.total(_cost(take(middle), costs)) <= budget:
             low = middle
         else:
             high = middle
@@ -99,22 +108,22 @@ def apportion(capacities: Sequence[int], total: int) -> list[int]:
     return shares
 
 
-def _threshold(slopes: Tensor, costs: Sequence[int], budget: int) -> float:
+def _threshold(slopes: Tensor, costs: Sequence[int], budget: int, tokens: Tokens) -> float:
     """The least slope such that all items above it fit.
 
     Bisects the floating-point numbers themselves, so that it ends after at most 32 passes for float32, and looks
     only at items still in doubt once they are few.
     """
     blocks = _blocks(slopes, costs)
-    low, high = (_float_key(bound) for bound in torch.aminmax(slopes))
+    low, high = (_float_key(bound) for bound in tokens.extremes(slopes))
     low -= 1
     # Items above `low` cost too much, items above `high` fit: they meet where the budget runs out.
-    low_cost, high_cost = sum(costs) * slopes.shape[1], 0
+    low_cost, high_cost = sum(costs) * tokens.total(slopes.shape[1]), 0
     doubtful, above_doubt = low_cost, 0
     while high - low > 1:
         middle = (low + high) // 2
         pivot = _key_float(middle, slopes.dtype)
-        cost = above_doubt + sum(each * int(torch.count_nonzero(items > pivot)) for each, items in blocks)
+        cost = above_doubt + tokens.total(sum(each * int(torch.count_nonzero(items > pivot)) for each, items in blocks))
         if cost <= budget:
             high, high_cost = middle, cost
         else:
@@ -137,27 +146,29 @@ def _cost(taken: Tensor, costs: Sequence[int]) -> int:
     return sum(cost * int(torch.count_nonzero(part)) for cost, part in _blocks(taken, costs))
 
 
-def _take_tied(taken: Tensor, tied: Tensor, costs: Sequence[int], remaining: int, priority: Tensor | None) -> None:
+def _take_tied(
+    taken: Tensor, tied: Tensor, costs: Sequence[int], remaining: int, priority: Tensor | None, tokens: Tokens
+) -> None:
     """Adds to ``taken`` those of the items tied at one slope that still fit; ``tied`` is used up."""
     if priority is not None:
         cost = torch.zeros(tied.shape[1], dtype=torch.int64, device=tied.device)
         for row, width in zip(tied, costs, strict=True):
             cost.add_(row, alpha=width)
-        levels, level = priority.unique(return_inverse=True)
-        level = len(levels) - 1 - level  # 0 is the highest priority
-        spent = cost.new_zeros(len(levels)).index_add_(0, level, cost).cumsum(0)
+        levels = tokens.union(priority)
+        level = len(levels) - 1 - torch.searchsorted(levels, priority)  # 0 is the highest priority
+        spent = tokens.sum(cost.new_zeros(len(levels)).index_add_(0, level, cost)).cumsum(0)
         whole = int((spent <= remaining).sum())  # so many levels fit as a whole
         if whole:
             taken |= tied & (level < whole)
             remaining -= int(spent[whole - 1])
         tied &= level == whole
     for position, width in enumerate(costs):
-        tokens = tied[position].nonzero().squeeze(1)
-        fitting = remaining // width
-        taken[position, tokens[:fitting]] = True
-        if len(tokens) > fitting:
+        found = tied[position].nonzero().squeeze(1)
+        count, fitting = tokens.total(len(found)), remaining // width
+        taken[position, found if count <= fitting else tokens.lowest(found, fitting)] = True
+        if count > fitting:
             return
-        remaining -= len(tokens) * width
+        remaining -= count * width
 
 
 # Floats in their order as whole numbers: the bits of a positive float count up, those of a negative one down.

@@ -1,0 +1,174 @@
+"""Which rows of a table each process holds, where tables are split over processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Values drawn at a time. torch fills 16 of them together: drawn in pieces of a multiple of that, they are the same.
+_DRAWN = 1 << 20
+_DRAWN_TOGETHER = 16
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The rows of one process: token ``t`` belongs to process ``t mod N`` and is the ``t // N``-th of its tokens.
+
+    Dealt out one by one, frequent tokens, which stand side by side in many vocabularies, are spread over all
+    processes. So are the sizes of a multi-size table, whose tokens are numbered by falling size: processes hold the
+    same number of values, but for one row.
+
+    Args:
+        rank: This process.
+        processes: ``N``, how many there are.
+    """
+
+    rank: int
+    processes: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.processes:
+            raise ValueError(f"rank {self.rank} is not one of {self.processes} processes")
+
+    def first(self, start: int = 0) -> int:
+        """Returns how many tokens from ``start`` on come before the first of this process."""
+        return (self.rank - start) % self.processes
+
+    def count(self, tokens: int, start: int = 0) -> int:
+        """Returns how many of the ``tokens`` tokens from ``start`` on are this process's."""
+        return max(0, -((self.first(start) - tokens) // self.processes))
+
+    def counts(self, groups: Sequence[int]) -> list[int]:
+        """Returns how many tokens of each group are this process's; groups lie side by side, the first from 0 on."""
+        counts, start = [], 0
+        for tokens in groups:
+            counts.append(self.count(tokens, start))
+            start += tokens
+        return counts
+
+    def cut(self, whole: Tensor) -> Tensor:
+        """Returns this process's rows of a tensor with one row a token, a copy."""
+        return whole[self.rank :: self.processes].clone()
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """How a tensor that is split over processes lies when it is whole: tables of rows, one after the other.
+
+    Attributes:
+        shape: Of the whole tensor.
+        tables: Rows and values a row of each table.
+    """
+
+    shape: tuple[int, ...]
+    tables: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of_rows(cls, *shape: int) -> RowLayout:
+        """Returns that of a tensor with one row a token."""
+        return cls(shape, ((shape[0], math.prod(shape[1:])),))
+
+    def held_shape(self, shard: Shard) -> tuple[int, ...]:
+        """Returns the shape of what a process holds."""
+        values = sum(part.rows * part.width for part in self.parts(shard))
+        return (values // max(1, math.prod(self.shape[1:])), *self.shape[1:])
+
+    def parts(self, shard: Shard) -> Iterator[Part]:
+        """Yields where the tables lie in the whole tensor, and what a process holds of them."""
+        token = offset = held = 0
+        for count, width in self.tables:
+            rows = shard.count(count, token)
+            yield Part(offset, held, count, width, shard.first(token), rows, shard.processes)
+            token, offset, held = token + count, offset + count * width, held + rows * width
+
+    def cut(self, whole: Tensor, shard: Shard) -> Tensor:
+        """Returns what a process holds of a whole tensor, a copy; no more than that is read at a time."""
+        held = whole.new_empty(self.held_shape(shard))
+        for part in self.parts(shard):
+            part.of_held(held).copy_(part.of_whole(whole))
+        return held
+
+    def draw_normal(self, held: Tensor, shard: Shard, std: float) -> None:
+        """Fills what a process holds with those of the numbers that one process alone would draw for the whole tensor.
+
+        Every process draws all of them, a piece at a time, and keeps its own.
+
+        Args:
+            held: What the process holds, on the processor.
+            shard: The process.
+            std: Standard deviation.
+        """
+        size, start = math.prod(self.shape), 0
+        parts = [part for part in self.parts(shard) if part.width]
+        while start < size:
+            end = start + _DRAWN
+            if size - end < _DRAWN_TOGETHER:
+                end = size
+            drawn = torch.empty(end - start, dtype=held.dtype).normal_(std=std)
+            while parts and parts[0].offset < end:
+                part = parts[0]
+                begin, stop = max(start, part.offset), min(end, part.offset + part.count * part.width)
+                part.keep(held, drawn[begin - start : stop - start], begin - part.offset)
+                if part.offset + part.count * part.width > end:
+                    break
+                parts.pop(0)
+            start = end
+
+
+@dataclass(frozen=True)
+class Part:
+    """One table of a layout, and what a process holds of it.
+
+    Attributes:
+        offset: Where it begins in the whole tensor, in values.
+        held: Where it begins in what the process holds, in values.
+        count: Rows of the whole table.
+        width: Values a row.
+        first: The first row of the process's.
+        rows: How many it has, every ``step``-th from there on.
+        step: The number of processes.
+    """
+
+    offset: int
+    held: int
+    count: int
+    width: int
+    first: int
+    rows: int
+    step: int
+
+    def of_whole(self, whole: Tensor) -> Tensor:
+        """Returns the process's rows ``(rows, width)`` of a whole tensor, a view."""
+        table = whole.reshape(-1)[self.offset : self.offset + self.count * self.width]
+        return table.view(self.count, self.width)[self.first :: self.step]
+
+    def of_held(self, held: Tensor) -> Tensor:
+        """Returns the rows ``(rows, width)`` in what the process holds, a view."""
+        return held.view(-1)[self.held : self.held + self.rows * self.width].view(self.rows, self.width)
+
+    def held_before(self, row: int) -> int:
+        """Returns how many of the process's rows come before a row of the whole table."""
+        return max(0, -((self.first - row) // self.step))
+
+    def keep(self, held: Tensor, values: Tensor, begin: int) -> None:
+        """Takes over what is the process's of values that stand at ``begin`` and after it in the whole table."""
+        table, place, end = self.of_held(held), begin, begin + len(values)
+        while place < end:
+            row, column = divmod(place, self.width)
+            rows = 0 if column else (end - place) // self.width
+            if rows:
+                taken = rows * self.width
+                mine = values[place - begin :][:taken].view(rows, self.width)[
+                    (self.first - row) % self.step :: self.step
+                ]
+                before = self.held_before(row)
+                table[before : before + len(mine)] = mine
+            else:
+                taken = min(self.width - column, end - place)
+                if row % self.step == self.first:
+                    table[row // self.step, column : column + taken] = values[place - begin :][:taken]
+            place += taken

@@ -1,0 +1,107 @@
+"""Reads and trains tables that are split over processes, and saves what came out; started by torchrun, or imported.
+
+``sharded_tables.py FOLDER``: every process writes ``FOLDER/RANK.safetensors``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, Shard
+from pme_lightning.optim import LazyAdagrad, clip_gradients
+
+V, D, F = 103, 6, 3
+ROWS = (9, 6, 1, 8)  # of each process: batches are uneven
+
+
+def ids_of(rank: int, case: str) -> Tensor:
+    """Returns the ids ``(B, F)`` of a process; in one case a process is asked for nothing, in one it has few tokens."""
+    generator = torch.Generator().manual_seed(rank)
+    ids = torch.randint(0, V, (ROWS[rank], F), generator=generator, dtype=torch.int32)
+    # Multiples of 4: with 2 or 4 processes all of them are process 0's.
+    return ids // 4 * 4 if case == "one_owner" else ids
+
+
+def table(kind: str, shard: Shard | None, sparse: bool) -> FullEmbedding | MultiSizeEmbedding:
+    """Returns a table of a kind; multi-size ones keep about a tenth, and most of their tokens nothing."""
+    torch.manual_seed(5)
+    if kind.startswith("full"):
+        made: FullEmbedding | MultiSizeEmbedding = FullEmbedding(V, D, kind == "full_linear", 0.3, shard)
+    else:
+        sizes = torch.zeros(V, dtype=torch.int64)
+        sizes[:17] = torch.tensor([6, 6, 6, 5, 5, 4, 4, 4, 4, 3, 2, 2, 1, 1, 1, 1, 1])
+        linear = None if kind == "multi" else torch.arange(V) % 3 == 0
+        if linear is not None:
+            key = sizes * 2 + linear
+            order = key.argsort(descending=True, stable=True)
+            sizes, linear = sizes[order], linear[order]
+        made = MultiSizeEmbedding.from_sizes(sizes, D, linear, 0.3, shard)
+        torch.nn.init.normal_(made.projection)
+    made.sparse = sparse
+    return made
+
+
+def loss_of(embedding: FullEmbedding | MultiSizeEmbedding, ids: Tensor, rows: float) -> tuple[Tensor, Tensor]:
+    """Returns the sum over rows of a loss, divided by ``rows``, and the output."""
+    embeddings, linear = embedding.lookup(ids)
+    output = embeddings.flatten(1)
+    output = output if linear is None else torch.cat([output, linear], 1)
+    weight = torch.linspace(-1, 1, output.shape[1])
+    return (output @ weight).sin().sum() / rows, output
+
+
+def run(ids: list[Tensor], kind: str, shard: Shard | None, sparse: bool) -> dict[str, Tensor]:
+    """Takes two clipped steps; returns outputs of the first, gradients, and the table after both."""
+    embedding = table(kind, shard, sparse)
+    parameters: list[nn.Parameter] = list(embedding.parameters())
+    own = [p for name, p in embedding.named_parameters() if name != "projection"]
+    optimizer = LazyAdagrad(parameters, lr=0.1)
+    mine = torch.cat(ids) if shard is None else ids[shard.rank]
+    total = sum(len(each) for each in ids)
+    found: dict[str, Tensor] = {}
+    for step in range(2):
+        optimizer.zero_grad()
+        loss, output = loss_of(embedding, mine, total if shard is None else total / shard.processes)
+        loss.backward()
+        if shard is not None and isinstance(embedding, MultiSizeEmbedding):
+            assert embedding.projection.grad is not None
+            dist.all_reduce(embedding.projection.grad)  # as DDP does
+            embedding.projection.grad /= shard.processes
+        if not step:
+            found["output"] = output.detach()
+            for name, parameter in embedding.named_parameters():
+                assert parameter.grad is not None
+                grad = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
+                found[f"grad.{name}"] = grad.clone()
+        clip_gradients(parameters, 0.05, split=[] if shard is None else own)
+        optimizer.step()
+    return found | {name: parameter.detach().clone() for name, parameter in embedding.named_parameters()}
+
+
+KINDS = ("full", "full_linear", "multi", "multi_linear")
+CASES = ("uneven", "one_owner")
+
+
+def main() -> None:
+    """Goes through all kinds of tables and batches."""
+    dist.init_process_group("gloo")
+    shard = Shard(dist.get_rank(), dist.get_world_size())
+    found = {}
+    for case in CASES:
+        ids = [ids_of(rank, case) for rank in range(shard.processes)]
+        for kind in KINDS:
+            for sparse in (True, False):
+                for name, tensor in run(ids, kind, shard, sparse).items():
+                    found[f"{case}.{kind}.{sparse}.{name}"] = tensor.contiguous()
+    save_file(found, Path(sys.argv[1]) / f"{shard.rank}.safetensors")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
