@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from pme_lightning.data import EncodedDataModule
 
 
+def check_logger(config: Namespace | None) -> None:
+    """Refuses arguments that the logger would refuse later.
+
+    Raises:
+        BadInput: An argument is not one that it takes.
+    """
+    if config is not None and issubclass(import_class(config.class_path), RunLogger):
+        from pme_lightning.dashboards.open_run import check_arguments
+
+        check_arguments(init_args(config))
+
+
 def phase_logger(
     config: Namespace | None, folder: RunFolder, phase: str, resolved: dict[str, Any], logged: int | None = None
 ) -> Logger | None:
@@ -91,7 +103,8 @@ def _wandb(
     if run is None and is_main():
         run = open_run(arguments, folder, resolved["command"])
         log_inputs(run, {"sizes": resolved["sizes"], "model": resolved["ckpt_path"]})
-    logger = cls(save_dir=str(folder.path), prefix=phase, experiment=run, **arguments)
+    # A dot in a name means a part of something: budgets have some.
+    logger = cls(save_dir=str(folder.path), prefix=phase.replace(".", "_"), experiment=run, **arguments)
     logger.LOGGER_JOIN_CHAR = "/"
     return logger
 

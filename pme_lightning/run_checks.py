@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from pme_lightning.arguments import build, init_args, optimizer_arguments
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
+from pme_lightning.loggers import check_logger
 from pme_lightning.module import CTRModule
 from pme_lightning.optim import build_optimizer
 from pme_lightning.processes import check_processes, shard_of
@@ -45,7 +46,12 @@ def check_parts(command: str, config: Namespace) -> Trainer:
     """
     weight, row = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
     build_optimizer([weight, row], [row], **optimizer_arguments(config))
+<<<<<<< HEAD
     search = build(config.search)
+=======
+    build(config.search)
+    check_logger(config.logger)
+>>>>>>> wandb
     EarlyStopping(**config.early_stopping.as_dict())
     options = check_processes(command, build(config.trainer))
     trainer = build_trainer(options | {"logger": False, "enable_progress_bar": False})

@@ -14,9 +14,9 @@ from lightning.pytorch.loggers import CSVLogger
 
 from pme_lightning import CTRModule
 from pme_lightning.backbones import FM
-from pme_lightning.callbacks import PruningCallback
-from pme_lightning.live_figures import LiveFigures
-from pme_lightning.search import Fisher, Gradual, TopK
+from pme_lightning.callbacks import PEPCallback, PruningCallback
+from pme_lightning.live_figures import LiveFigures, live_figures
+from pme_lightning.search import AfterWarmup, Fisher, Gradual, TopK
 from pme_lightning.throughput import Throughput
 
 MakeTrainer = Callable[..., Trainer]
@@ -122,3 +122,22 @@ def test_memory_of_the_gpu(tiny: Any, make_trainer: MakeTrainer, tmp_path: Path)
     table = figures(tmp_path)
     assert all(value > 0 for _, value in series(table, "gpu_memory_gib"))
     assert max(v for _, v in series(table, "gpu_memory_peak_gib")) >= max(v for _, v in series(table, "gpu_memory_gib"))
+
+
+def test_learned_thresholds_have_a_rate_of_their_own(tiny: Any, make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    search = PEPCallback(AfterWarmup(epochs=4), TopK(), init=-6.0, lr=0.3, checks=20, budget=0.4)
+    model = CTRModule(tiny.field_tokens, FM, embedding_dim=4, optimizer_args={"lr": 0.01})
+    logger = CSVLogger(tmp_path, name="", version="")
+    trainer = make_trainer(
+        max_epochs=9, callbacks=[search, *live_figures([search])], logger=logger, log_every_n_steps=4
+    )
+    trainer.fit(model, datamodule=tiny)
+    table = figures(tmp_path)
+    assert {value for _, value in series(table, "lr_thresholds")} == {0.3}
+    assert {value for _, value in series(table, "lr_embedding")} == {0.01}
+    kept = [value for _, value in series(table, "kept_fraction")]
+    assert search.result is not None
+    assert kept[-1] == pytest.approx(search.result.parameters / model.full_parameters)
+    # On the way it is what survives, which thresholds that rise leave less and less of.
+    assert len(set(kept[:-1])) > 2
+    assert all(0 <= value <= 1 for value in kept)

@@ -66,6 +66,24 @@ def open_run(arguments: Mapping[str, Any], folder: RunFolder, command: str) -> w
     return run
 
 
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuses what Weights & Biases does not take, before anything is read.
+
+    Args:
+        arguments: Those of :class:`RunLogger`.
+
+    Raises:
+        BadInput: A project, an id or a tag is not a name to it.
+    """
+    for key, setting in (("project", "project"), ("id", "run_id"), ("tags", "run_tags")):
+        if not arguments.get(key):
+            continue
+        try:
+            wandb.Settings(**{setting: arguments[key]})
+        except (UsageError, ValueError) as error:
+            raise BadInput(f"logger.{key}: {_first_line(error)}") from error
+
+
 def shown_by(folder: Path) -> dict[str, Any]:
     """Returns ``id``, ``project`` and ``entity`` of the run that shows a run folder; nothing where none does."""
     file = folder / RUN_FILE
@@ -90,5 +108,8 @@ def _why_not_online() -> str | None:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    # Settings are pydantic's, which says first how many errors there are, then where, and only then what.
+    several = getattr(error, "errors", None)
+    text = str(several()[0]["msg"]).removeprefix("Value error, ") if callable(several) else str(error)
+    lines = text.strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from pme_lightning.cli import main
 from pme_lightning.search import SearchResult
 
@@ -79,11 +77,3 @@ def test_what_is_uploaded_is_chosen_and_what_is_used_is_told(
     assert {name for name in run.artifacts if not name.startswith("run-")} == {"config", "summary"}
     assert run.config["inputs"] == {"sizes": f"pme-lightning/sizes:{pme_run.id}"}
     assert run.table("result/models")[0]["model"] == "multi-size"
-
-
-def test_an_artifact_of_no_kind_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["logger=wandb", "logger.artifacts=[confg]", f"run_dir={tmp_path / 'out'}"])
-    assert ended.value.code == 2
-    assert "artifacts" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()

@@ -139,7 +139,8 @@ def test_the_curve_of_budgets_is_a_curve(pareto_run: Any, pareto_folder: Path) -
     points.append((1, summary["baseline"]["test"]["auc"]))
     assert pareto_run.curve("pareto/auc") == points
     assert [row["budget"] for row in pareto_run.table("curve/points")] == ["full", "0.5", "0.2"]
-    assert {"finetune-0.5/valid_auc", "finetune-0.2/train_loss"} <= pareto_run.keys
+    assert {"finetune-0_5/valid_auc", "finetune-0_2/train_loss"} <= pareto_run.keys
+    assert pareto_run.axes["finetune-0_5/*"] == "finetune-0_5/step"
 
 
 def test_names_come_from_the_command_line(pme_run: Any, pareto_run: Any) -> None:
