@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,9 +51,25 @@ def pairwise_interaction(embeddings: Tensor) -> Tensor:
 
     Source: Rendle, *Factorization Machines*, ICDM 2010 (not on arXiv; https://doi.org/10.1109/ICDM.2010.127).
     """
-    square_of_sum = embeddings.sum(dim=1).square().sum(dim=1)
-    sum_of_squares = embeddings.square().sum(dim=(1, 2))
-    return 0.5 * (square_of_sum - sum_of_squares)
+    return _PairwiseInteraction.apply(embeddings)
+
+
+class _PairwiseInteraction(torch.autograd.Function):
+    """See :func:`pairwise_interaction`; autograd by itself would write three tensors as large as the embeddings."""
+
+    @staticmethod
+    def forward(ctx: Any, embeddings: Tensor) -> Tensor:
+        ctx.save_for_backward(embeddings)
+        square_of_sum = embeddings.sum(dim=1).square().sum(dim=1)
+        sum_of_squares = torch.linalg.vector_norm(embeddings, dim=(1, 2)).square()
+        return 0.5 * (square_of_sum - sum_of_squares)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        # The gradient of an embedding is the sum of the others: g · (Σ e - e). Summed again, it has a gradient too.
+        (embeddings,) = ctx.saved_tensors
+        scaled = grad[:, None, None] * embeddings.sum(dim=1, keepdim=True)
+        return torch.addcmul(scaled, embeddings, grad[:, None, None], value=-1)
 
 
 class MLP(nn.Sequential):
@@ -144,7 +161,8 @@ class CrossNetwork(nn.Module):
         alpha = 1.0 + products[:, 0]
         for layer in range(1, self.weight.shape[0]):
             alpha = alpha * (1.0 + products[:, layer]) + shifts[layer]
-        return torch.addcmul(sums[-1], x0, alpha.unsqueeze(1))
+        # Not addcmul: its gradient multiplies each factor by one more number, in a tensor as large as the input.
+        return (x0 * alpha.unsqueeze(1)).add_(sums[-1])
 
 
 class CrossNetworkV2(nn.Module):
@@ -171,7 +189,7 @@ class CrossNetworkV2(nn.Module):
     def forward(self, x0: Tensor) -> Tensor:
         x = x0
         for layer in self.layers:
-            x = torch.addcmul(x, x0, layer(x))
+            x = (x0 * layer(x)).add_(x)
         return x
 
 
@@ -209,7 +227,7 @@ class LowRankCrossNetwork(nn.Module):
     def forward(self, x0: Tensor) -> Tensor:
         x = x0
         for layer in self.layers:
-            x = torch.addcmul(x, x0, layer(x))
+            x = (x0 * layer(x)).add_(x)
         return x
 
 

@@ -23,6 +23,12 @@ def machine_facts() -> dict[str, str | int]:
     }
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 by itself (Linux on x86); elsewhere it would be slower than float32."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(cpuinfo.read_text().split()))
+
+
 def processor() -> str:
     """Returns the name of the processor, and of the GPU where there is one."""
     names = [platform.processor() or platform.machine()]

@@ -23,7 +23,8 @@ from typing import Any
 
 from machine_facts import machine_facts
 from measure import quiet
-from throughput_sections import SECTIONS, Settings
+from throughput_sections import SECTIONS
+from throughput_settings import Settings
 
 RESULTS = Path(__file__).parent / "results" / "throughput.csv"
 COLUMNS = ("section", "case", "contestant", "unit", "median", "least", "most", "rounds", "ratio", "ratio_to")
@@ -107,7 +108,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--sections", default=",".join(SECTIONS), help="comma-separated, out of %(default)s")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and steps, tables of up to 10^6 tokens")
     parser.add_argument("--rounds", type=int, help="measurements of each contestant (3, or 2 with --quick)")
-    parser.add_argument("--steps", type=int, help="training steps a measurement (16, or 8 with --quick)")
+    parser.add_argument("--steps", type=int, help="training steps a measurement (12, or 8 with --quick)")
     parser.add_argument("--batch", type=int, default=4096, help="rows of a batch")
     parser.add_argument("--tokens", help="comma-separated sizes of the table, such as 1e5,1e6")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where ours trains")
@@ -120,7 +121,7 @@ def main(words: list[str] | None = None) -> None:
         parser.error(f"--sections: there is no {', '.join(sorted(unknown))}; choose of {', '.join(SECTIONS)}")
     tokens = [int(float(word)) for word in options.tokens.split(",")] if options.tokens else None
     settings = Settings(
-        steps=options.steps or (8 if options.quick else 16),
+        steps=options.steps or (8 if options.quick else 12),
         batch_size=options.batch,
         tokens=tokens or ([100_000, 1_000_000] if options.quick else [100_000, 1_000_000, 5_000_000]),
         quick=options.quick,

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pme_lightning.callbacks.pruned_model import PrunedModel, RecentBatches
 from pme_lightning.callbacks.rank_sums import add_up, added_up, keep_on_main, same_on_all
 from pme_lightning.embedding import FullEmbedding, RowLayout
 from pme_lightning.errors import BadInput
@@ -54,8 +55,28 @@ class PruningCallback(Callback):
             count (``2_000_000``) or bytes (``"20MB"``). First-order weights and the shared projection count.
         frequencies: ``(V,)``, how often each token occurs in the training data; ``None`` asks the datamodule.
 
+    Attributes:
+        kept: ``(optimizer steps before it, fraction of the per-token values kept)`` of each pruning so far.
+        scores: What the last pruning was decided by; ``None`` before the end.
+        result: The sizes; ``None`` before the end.
+
     Raises:
         BadInput: The budget cannot be read, or the criterion needs gradients and the schedule has no steps.
+
+    Examples:
+        >>> from pme_lightning import SyntheticDataModule
+        >>> from pme_lightning.search import AfterWarmup, Fisher, Prefix
+        >>> data = SyntheticDataModule(rows=2_000, tokens=200, num_fields=3)
+        >>> data.setup()
+        >>> search = PruningCallback(Fisher(), AfterWarmup(epochs=1), Prefix(), budget=0.2)
+        >>> module = CTRModule(data.field_tokens, embedding_dim=8)
+        >>> quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        >>> trainer = Trainer(max_epochs=1, callbacks=[search], accelerator="cpu", enable_model_summary=False, **quiet)
+        >>> trainer.fit(module, datamodule=data)
+        >>> search.result.sizes.shape
+        torch.Size([200])
+        >>> search.result.parameters + 8 * 8 <= 0.2 * module.full_parameters
+        True
     """
 
     splits: ClassVar[bool] = True
@@ -85,8 +106,16 @@ class PruningCallback(Callback):
         self.field_tokens: list[int] = []
         self.tokens: Tokens = ALONE
         self._num_tokens = 0
+        self._batches = RecentBatches()
+        self._pruned: PrunedModel | None = None
+        self.kept: list[tuple[int, float]] = []
         self.scores: Scores | None = None
         self.result: SearchResult | None = None
+
+    @property
+    def kept_fraction(self) -> float:
+        """Per-token values left so far, as a fraction of the full-size table's."""
+        return self.kept[-1][1] if self.kept else 1.0
 
     def num_steps(self, steps_per_epoch: int) -> int:
         """Returns the length of the search in optimizer steps, given those of an epoch."""
@@ -173,6 +202,8 @@ class PruningCallback(Callback):
         if action.start and self._started < self.step:
             self.criterion.start(embedding.weight.detach(), self._linear(embedding), self.frequencies)
             self._started = self.step
+        if self.criterion.rounds:
+            self._batches.add(batch, trainer.world_size)
         if action.score and self.criterion.needs_rows:
             embedding.observer = partial(self._observe, trainer)
             if embedding.shard is not None:
@@ -251,15 +282,19 @@ class PruningCallback(Callback):
             "criterion": {name: self._marked(name, tensor) for name, tensor in self.criterion.state().items()},
             "basis": self.criterion.basis,
             "axes": getattr(self.criterion, "axes", None),
+            "batches": self._batches.state(),
+            "kept": [list(point) for point in self.kept],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up an interrupted search."""
         self.step, self._started = state_dict["step"], state_dict["started"]
         self.criterion.load_state({name: self._cut(name, each) for name, each in state_dict["criterion"].items()})
+        self.kept = [(step, fraction) for step, fraction in state_dict["kept"]]
         self.criterion.basis = state_dict["basis"]
         if state_dict["axes"] is not None:
             self.criterion.axes = state_dict["axes"]  # type: ignore[attr-defined]
+        self._batches.load_state(state_dict["batches"])
         # The checkpoint holds the sums of all processes.
         keep_on_main(self.criterion)
 
@@ -276,6 +311,7 @@ class PruningCallback(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the sums of all processes up: the main one writes them."""
+        self._batches.gather()
         add_up(self.criterion)
         keep_on_main(self.criterion)
 
@@ -288,13 +324,15 @@ class PruningCallback(Callback):
         Raises:
             BadInput: The budget cannot be read, or nothing fits into it.
             RuntimeError: The search is not done yet.
+
+        With a criterion that looks at the pruned model (``rounds``), the model must still be as the search left it.
         """
         if self.scores is None or self.frequencies is None:
             raise RuntimeError("the search is not done yet: fit first")
         parsed = parse_budget(budget)
         D = self.scores.table.shape[1]
         total = self._num_tokens * (D + (self.scores.linear is not None))
-        allocation = self._allocate(self.scores, parsed.parameters(total, overhead=D * D))
+        allocation = self._settled(self.scores, parsed.parameters(total, overhead=D * D))
         # Small numbers travel where tokens are split.
         sizes = allocation.sizes.to(torch.uint8 if D < 256 else torch.int32)
         return SearchResult(
@@ -327,7 +365,7 @@ class PruningCallback(Callback):
         if self.tokens is ALONE:
             scores = same_on_all(scores)
         else:
-            # Sharing the budget out takes half as much again as the scores do: devices have less memory to spare.
+            # Sharing the budget out takes more memory than the scores do: devices have less of it to spare.
             scores = Scores(scores.table.cpu(), None if scores.linear is None else scores.linear.cpu(), scores.basis)
         if embedding.kept is not None:
             scores = replace(scores, table=scores.table * embedding.kept)
@@ -342,10 +380,30 @@ class PruningCallback(Callback):
                 # From here on rows are coordinates: the axes are those of the table itself.
                 self.criterion.axes = "original"  # type: ignore[attr-defined]
             embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
+            linear_kept = 0 if allocation.linear is None else int(allocation.linear.sum())
+            self.kept.append((self.step, (int(allocation.sizes.sum()) + linear_kept) / total))
             return
         basis = scores.basis if embedding.projection is None else embedding.projection.T
         self.scores = Scores(scores.table, scores.linear, basis)
+        if self.criterion.rounds and embedding.kept is None:
+            self._pruned = PrunedModel(cast(CTRModule, pl_module), self._batches, scores.basis)
         self.result = self.result_for(str(self.budget))
+        self.kept.append((self.step, self.result.parameters / embedding.num_parameters))
+
+    def _settled(self, scores: Scores, values: int) -> Allocation:
+        """Returns who keeps what, made again with what rows tell of the model so pruned, as often as is asked for."""
+        allocation = self._allocate(scores, values)
+        if self._pruned is None:
+            return allocation
+        assert self.frequencies is not None
+        information = self.criterion.information
+        for _ in range(self.criterion.rounds):
+            kept = self.allocator.kept(scores.table, allocation.sizes).to(self.frequencies.device)
+            linear = None if allocation.linear is None else allocation.linear.to(self.frequencies.device)
+            information = information.halfway(self._pruned.information(kept, linear))
+            scores = self.criterion.scores_given(information, self.frequencies)
+            allocation = self._allocate(scores if self.tokens is not ALONE else same_on_all(scores), values)
+        return allocation
 
     def _allocate(self, scores: Scores, values: int) -> Allocation:
         return self.allocator.allocate(

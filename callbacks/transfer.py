@@ -27,6 +27,17 @@ class TransferCallback(Callback):
 
     Raises:
         BadInput: There are no sizes, or their file cannot be read.
+
+    Examples:
+        In a Trainer, ``Trainer(callbacks=[TransferCallback(search.result)])`` is all there is to do. By hand:
+
+        >>> import torch
+        >>> from pme_lightning.backbones import DCN
+        >>> sizes = SearchResult(torch.tensor([2, 0, 1]), None, 2, basis=None, budget="7", criterion="mine")
+        >>> module = CTRModule([3], DCN, embedding_dim=2)
+        >>> TransferCallback(sizes).rebuild(module)
+        >>> module.embedding.num_parameters  # 3 values of tokens, and the projection of 2 x 2
+        7
     """
 
     def __init__(self, sizes: SearchResult | str | Path, init: Literal["scratch", "warm"] = "scratch") -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pme_lightning.data import ClickDataModule, SyntheticDataModule
     from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding
     from pme_lightning.module import CTRModule
+    from pme_lightning.python_run import Outcome, search_and_finetune
     from pme_lightning.search import SearchResult
 
 __all__ = [
@@ -23,9 +24,11 @@ __all__ = [
     "ClickDataModule",
     "FullEmbedding",
     "MultiSizeEmbedding",
+    "Outcome",
     "SearchResult",
     "SyntheticDataModule",
     "__version__",
+    "search_and_finetune",
 ]
 
 _HOMES = {
@@ -33,8 +36,10 @@ _HOMES = {
     "ClickDataModule": "pme_lightning.data",
     "FullEmbedding": "pme_lightning.embedding",
     "MultiSizeEmbedding": "pme_lightning.embedding",
+    "Outcome": "pme_lightning.python_run",
     "SearchResult": "pme_lightning.search",
     "SyntheticDataModule": "pme_lightning.data",
+    "search_and_finetune": "pme_lightning.python_run",
 }
 
 

@@ -43,6 +43,9 @@ _FROM_THE_RUN = {
 }
 
 
+# The parts of the configuration whose class is always the same.
+SECTIONS = {"trainer": Trainer, "model": CTRModule, "early_stopping": EarlyStopping, "checkpoint": ModelCheckpoint}
+
 # What a run measures, and which way is better.
 _METRICS = {"valid_auc": "max", "valid_logloss": "min", "train_loss": "min"}
 
@@ -69,24 +72,40 @@ class Arguments(LightningCLI):
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the keys that belong to the run as a whole."""
-        parser.add_argument("--seed", type=int, default=42, help="Seed of everything random.")
+        parser.add_argument("--seed", type=int, default=42, help="Seed of everything random, 0 to 4294967295.")
         parser.add_argument("--baseline", type=bool, default=True, help="Also train the full-size model.")
-        parser.add_argument("--budgets", type=list[float | int | str] | None, default=None, help="Budgets of pareto.")
-        parser.add_argument("--run_dir", type=str | None, default=None, help="Folder to write the run to.")
-        parser.add_argument("--resume", type=str | None, default=None, help="Folder of a run to go on with.")
         parser.add_argument(
-            "--checkpoint_every_n_steps", type=int | None, default=None, help="Steps between checkpoints in an epoch."
+            "--budgets",
+            type=list[float | int | str] | None,
+            default=None,
+            help="Budgets of pareto, each as search.budget: [0.5,0.2,20MB].",
         )
         parser.add_argument(
-            "--checkpoint_every_n_minutes", type=float | None, default=10.0, help="Minutes between them."
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="Folder to write the run to; null for a new one under runs/.",
+        )
+        parser.add_argument("--resume", type=str | None, default=None, help="Folder of a run to go on with.")
+        parser.add_argument(
+            "--checkpoint_every_n_steps",
+            type=int | None,
+            default=None,
+            help="Optimizer steps between checkpoints within an epoch; null for none by steps.",
+        )
+        parser.add_argument(
+            "--checkpoint_every_n_minutes",
+            type=float | None,
+            default=10.0,
+            help="Minutes between checkpoints within an epoch; null for none by time.",
         )
         parser.add_argument("--sizes", type=str | None, default=None, help="File of sizes, for finetune.")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to measure or start from.")
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what the phases are built of."""
-        parser.add_class_arguments(Trainer, "trainer", skip=_FROM_THE_RUN["trainer"], instantiate=False)
-        parser.add_class_arguments(CTRModule, "model", skip=_FROM_THE_RUN["model"], instantiate=False)
+        for key, section in SECTIONS.items():
+            parser.add_class_arguments(section, key, skip=_FROM_THE_RUN.get(key, set()), instantiate=False)
         for base, key in (
             (LightningDataModule, "data"),
             (nn.Module, "backbone"),
@@ -97,8 +116,6 @@ class Arguments(LightningCLI):
             parser.add_subclass_arguments(base, key, skip=_FROM_THE_RUN.get(key, set()), required=True)
         for optional, key in ((Optimizer, "embedding_optimizer"), (Logger, "logger")):
             parser.add_subclass_arguments(optional, key, skip=_FROM_THE_RUN[key], required=False, default=None)
-        parser.add_class_arguments(EarlyStopping, "early_stopping", instantiate=False)
-        parser.add_class_arguments(ModelCheckpoint, "checkpoint", skip=_FROM_THE_RUN["checkpoint"], instantiate=False)
 
     def _set_seed(self) -> None:
         """Leaves seeding to each phase, so that phases do not depend on one another's random numbers."""
@@ -120,9 +137,9 @@ def parse_config(composition: Composition) -> tuple[LightningArgumentParser, Nam
     base = ["--config", yaml.safe_dump(composition.config, sort_keys=False)]
     cli = _parse(base)
     if composition.overrides:
-        known = set(_keys(cli.config.as_dict()))
+        known = set(keys_of(cli.config.as_dict()))
         for key, value in composition.overrides:
-            _check_key(key, value, known)
+            check_key(key, value, known)
             _check_class_is_named(key, value, composition.overrides, cli.config)
         cli = _parse([*base, *(f"--{key}={value}" for key, value in composition.overrides)])
     _make_paths_absolute(cli.config)
@@ -257,18 +274,29 @@ def _check_classes(node: Any) -> None:
             _check_classes(value)
 
 
-def _keys(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def keys_of(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Yields every dotted key that can be set, written short (without ``init_args``)."""
     for key, value in config.items():
         if key == "init_args" and isinstance(value, dict):
-            yield from _keys(value, prefix)
+            yield from keys_of(value, prefix)
             continue
         yield prefix + key
         if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{key}.")
+            yield from keys_of(value, f"{prefix}{key}.")
 
 
-def _check_key(key: str, value: str, known: set[str]) -> None:
+def check_key(key: str, value: str | None, known: set[str]) -> None:
+    """Refuses a key that cannot be set, with the nearest that can.
+
+    Args:
+        key: The key, short or with ``init_args``.
+        value: What it was to be set to; ``None`` if it was only asked about.
+        known: All keys that can be set, as :func:`keys_of` yields them.
+
+    Raises:
+        BadInput: There is no such key.
+    """
+    given = "" if value is None else f" (={value})"
     short = key.replace(".init_args", "").rstrip("+")
     parts = short.split(".")
     if short in known:
@@ -280,8 +308,8 @@ def _check_key(key: str, value: str, known: set[str]) -> None:
             return
         if parent in known:
             siblings = [name for name in known if name.startswith(parent + ".")]
-            raise BadInput(f"unknown key '{key}' (={value}): {_suggest(short, siblings)}")
-    raise BadInput(f"unknown key '{key}' (={value}): {_suggest(short, [*known, *GROUPS])}")
+            raise BadInput(f"unknown key '{key}'{given}: {_suggest(short, siblings)}")
+    raise BadInput(f"unknown key '{key}'{given}: {_suggest(short, [*known, *GROUPS])}")
 
 
 def _check_class_is_named(key: str, value: str, overrides: list[tuple[str, str]], config: Namespace) -> None:
@@ -301,7 +329,9 @@ def _suggest(key: str, names: list[str]) -> str:
         return hint.replace("'", f"'{head}.", 1)
     if beside and head:
         return hint
-    return did_you_mean(key, names) if len(names) < 40 else did_you_mean(key, [n for n in names if "." not in n])
+    near = did_you_mean(key, names)
+    # Of all keys that there are, a screenful helps nobody.
+    return near if near.startswith("did you mean") else did_you_mean(key, [n for n in names if "." not in n])
 
 
 def _one_line(message: str) -> str:

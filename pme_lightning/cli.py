@@ -55,6 +55,16 @@ def _run(words: Sequence[str]) -> None:
 
         print(help_text(GroupFiles(line.config_dir)))
         return
+    if line.command == "list":
+        from pme_lightning.listing import list_text
+
+        print(list_text(GroupFiles(line.config_dir), line.asked))
+        return
+    if line.command == "report":
+        from pme_lightning.pages.report_command import report
+
+        report(line)
+        return
     # Classes of the user's own are found in the folder where the command is given.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -64,6 +74,11 @@ def _run(words: Sequence[str]) -> None:
     from pme_lightning.arguments import parse_config, print_config
 
     parser, config = parse_config(composition)
+    if line.command == "explain":
+        from pme_lightning.explaining import explain_text
+
+        print(explain_text(line.asked, composition, parser, config, GroupFiles(line.config_dir)))
+        return
     if "--print_config" in line.flags:
         print(print_config(parser, config, composition.command), end="")
         return

@@ -26,6 +26,12 @@ COMMANDS = {
     "validate": "measure a checkpoint on the validation split: ckpt_path=PATH",
     "test": "measure a checkpoint on the test split: ckpt_path=PATH",
     "predict": "write a checkpoint's probabilities to a file: ckpt_path=PATH",
+    "report": "draw the page of a finished run anew, or compare runs: RUN_DIR [RUN_DIR ...] [out=FILE]",
+}
+# What answers a question and runs nothing; words without "=" after it are what is asked about.
+QUESTIONS = {
+    "list": "show the choices of every group, or of those named: list backbone",
+    "explain": "say what a setting does, its value and where that comes from: explain search.budget",
 }
 GROUPS = ("backbone", "data", "search", "optimizer", "trainer", "logger", "experiment")
 # Keys that a choice of a group may set beside the group's own; another choice resets them.
@@ -92,6 +98,7 @@ class CommandLine:
         overrides: ``key=value`` words and options, key and value, in order.
         flags: Options without a value, such as ``--print_config``.
         config_dir: A folder of the user's own group files.
+        asked: What a question is about, such as a group of ``list``; run folders, for ``report``.
     """
 
     command: str | None = None
@@ -100,6 +107,7 @@ class CommandLine:
     overrides: list[tuple[str, str]] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     config_dir: str | None = None
+    asked: list[str] = field(default_factory=list)
 
 
 FLAGS = ("--help", "-h", "--print_config", "--version")
@@ -113,10 +121,14 @@ def parse_words(words: Sequence[str]) -> CommandLine:
     """
     line = CommandLine()
     rest = list(words)
+    dashed: list[tuple[str, str]] = []
     while rest:
         word = rest.pop(0)
         if word in FLAGS:
             line.flags.append("--help" if word == "-h" else word)
+            continue
+        if line.command == "report" and not re.match(r"-|\w+=", word):
+            line.asked.append(word)
             continue
         if word.startswith("-") and "=" not in word:
             if not rest:
@@ -124,12 +136,16 @@ def parse_words(words: Sequence[str]) -> CommandLine:
             word = f"{word}={rest.pop(0)}"
         key, equals, value = word.partition("=")
         if not equals:
-            if line.command is None and word in COMMANDS:
+            if line.command in QUESTIONS:
+                line.asked.append(word)
+                continue
+            known = (*COMMANDS, *QUESTIONS)
+            if line.command is None and word in known:
                 line.command = word
                 continue
-            if line.command is not None and word in COMMANDS:
+            if line.command is not None and word in known:
                 raise BadInput(f"two commands, '{line.command}' and '{word}': name one")
-            raise BadInput(f"'{word}' is no command and has no '=': {did_you_mean(word, COMMANDS)}")
+            raise BadInput(f"'{word}' is no command and has no '=': {did_you_mean(word, known)}")
         bare, key = not key.startswith("-"), key.lstrip("-")
         if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\+?", key):
             raise BadInput(f"'{word}': the key '{key}' is not a name such as trainer.max_epochs")
@@ -139,11 +155,23 @@ def parse_words(words: Sequence[str]) -> CommandLine:
             line.config_dir = value
         elif bare and key in GROUPS and _names_a_choice(value):
             line.choices[key] = value
-        elif key == "experiment":
-            raise BadInput(f"'{word}': write experiment=NAME, without dashes")
+        elif key in GROUPS:
+            dashed.append((key, value))
+        else:
+            line.overrides.append((key, value))
+    # Programs that start others write dashes before all they say, as the agents of sweeps do.
+    files = GroupFiles(line.config_dir) if dashed else None
+    for key, value in dashed:
+        if files is not None and (key == "experiment" or value in files.choices(key) or _looks_like_a_choice(value)):
+            line.choices[key] = value
         else:
             line.overrides.append((key, value))
     return line
+
+
+def _looks_like_a_choice(value: str) -> bool:
+    # --optimizer=Adam names a class of torch's, which the parser finds.
+    return re.fullmatch(r"[a-z0-9_]+", value) is not None and value != "null"
 
 
 def _names_a_choice(value: str) -> bool:
@@ -222,11 +250,13 @@ class Composition:
         command: What to do.
         config: The merged configuration, without the overrides.
         overrides: What is still to be laid over it, key and value.
+        layers: What was merged, each over those before, and the name of where it comes from.
     """
 
     command: str
     config: dict[str, Any]
     overrides: list[tuple[str, str]]
+    layers: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
 
 def compose(line: CommandLine, base: Mapping[str, Any] | None = None) -> Composition:
@@ -241,18 +271,28 @@ def compose(line: CommandLine, base: Mapping[str, Any] | None = None) -> Composi
     """
     files = GroupFiles(line.config_dir)
     defaults = files.defaults()
-    layers = [dict(base or {})]
+    named_layers = [("the run that the file named belongs to", dict(base or {}))]
     if "experiment" in line.choices:
-        layers.append(files.load("experiment", line.choices["experiment"]))
-    layers += [read_yaml(path) for path in line.files]
+        choice = line.choices["experiment"]
+        named_layers.append((f"experiment={choice}", files.load("experiment", choice)))
+    named_layers += [(f"--config={path}", read_yaml(path)) for path in line.files]
     command = line.command
 
     chosen: dict[str, str] = dict(defaults.pop("groups"))
     config = defaults
+    merged: list[tuple[str, dict[str, Any]]] = [("defaults.yaml", defaults)]
+
+    def choose(config: dict[str, Any], group: str, choice: str) -> dict[str, Any]:
+        said = files.load(group, choice)
+        merged.append((f"{group}={choice}", said))
+        return _choose(config, group, said)
+
     for group, choice in chosen.items():
         if group not in line.choices:
-            config = merge(config, files.load(group, choice))
-    for layer in layers:
+            said = files.load(group, choice)
+            merged.append((f"{group}={choice}", said))
+            config = merge(config, said)
+    for name, layer in named_layers:
         groups = layer.pop("groups", None) or {}
         if not isinstance(groups, Mapping):
             raise BadInput(f"groups: write GROUP: CHOICE below it, not '{groups}'")
@@ -262,13 +302,14 @@ def compose(line: CommandLine, base: Mapping[str, Any] | None = None) -> Composi
             if group not in GROUPS:
                 raise BadInput(f"groups: '{group}' is no group; {did_you_mean(group, GROUPS)}")
             if group not in line.choices:
-                config = _choose(config, group, files.load(group, str(choice)))
+                config = choose(config, group, str(choice))
         command = command or layer.get("command")
         layer.pop("command", None)
+        merged.append((name, {key: _with_init_args(value) for key, value in layer.items()}))
         config = {key: _with_init_args(value) for key, value in merge(config, layer).items()}
     for group, choice in line.choices.items():
         if group != "experiment":
-            config = _choose(config, group, files.load(group, choice))
+            config = choose(config, group, choice)
 
     overrides = []
     for key, value in line.overrides:
@@ -277,10 +318,13 @@ def compose(line: CommandLine, base: Mapping[str, Any] | None = None) -> Composi
             overrides.append((key, value))
         else:
             config = switched
+            merged.append((f"{key}={value}", config))
     command = command or "pme"
-    if not isinstance(command, str) or command not in COMMANDS:
+    if line.command not in QUESTIONS and (not isinstance(command, str) or command not in COMMANDS):
         raise BadInput(f"command '{command}' is unknown: {did_you_mean(str(command), COMMANDS)}")
-    return Composition(command, config, overrides)
+    if command == "report":
+        raise BadInput("command 'report' takes no configuration: python train.py report RUN_DIR [RUN_DIR ...]")
+    return Composition(command, config, overrides, merged)
 
 
 def _with_init_args(node: Any) -> Any:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import textwrap
-
-from pme_lightning.composition import COMMANDS, GROUPS, GroupFiles
+from pme_lightning.composition import COMMANDS, GROUPS, QUESTIONS, GroupFiles
+from pme_lightning.listing import rows, text_width
 
 _KEYS = {
     "search.budget": "what to keep: a fraction (0.2), a parameter count (2000000), or bytes (20MB)",
@@ -26,7 +24,7 @@ _KEYS = {
 
 def help_text(files: GroupFiles) -> str:
     """Returns the help, wrapped to the terminal's width."""
-    width = max(60, min(shutil.get_terminal_size((80, 24)).columns, 100))
+    width = text_width()
     lines = [
         "Searches the embedding size of every token of a CTR model, and trains with those sizes.",
         "",
@@ -34,16 +32,16 @@ def help_text(files: GroupFiles) -> str:
         "   or: python train.py ...",
         "",
         "commands:",
-        *_rows(COMMANDS, width),
+        *rows(COMMANDS | QUESTIONS, width),
         "",
         "groups and their choices:",
-        *_rows({group: ", ".join(files.choices(group)) or "-" for group in GROUPS}, width),
+        *rows({group: ", ".join(files.choices(group)) or "-" for group in GROUPS}, width),
         "",
         "keys that are typed most:",
-        *_rows(_KEYS, width),
+        *rows(_KEYS, width),
         "",
         "options:",
-        *_rows(
+        *rows(
             {
                 "--print_config": "print the whole configuration and stop; every key that can be set is in it",
                 "--config=FILE": "start from a configuration file, such as the config.yaml of a run",
@@ -56,16 +54,9 @@ def help_text(files: GroupFiles) -> str:
         "examples:",
         "  python train.py backbone=deepfm",
         "  python train.py backbone=autoint data=parquet data.path=clicks.parquet search.budget=0.1",
+        "  python train.py list search",
+        "  python train.py explain trainer.max_epochs",
         "  python train.py test ckpt_path=runs/RUN/checkpoints/finetune/best.ckpt",
+        "  python train.py report runs/RUN runs/ANOTHER",
     ]
     return "\n".join(lines)
-
-
-def _rows(entries: dict[str, str], width: int) -> list[str]:
-    column = max(len(key) for key in entries) + 4
-    rows = []
-    for key, text in entries.items():
-        rows += textwrap.wrap(
-            text, width, initial_indent=f"  {key}".ljust(column), subsequent_indent=" " * column, break_on_hyphens=False
-        )
-    return rows

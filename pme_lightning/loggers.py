@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from pme_lightning.arguments import init_args
 from pme_lightning.class_path import import_class, instantiate
+from pme_lightning.dashboards import RunLogger
 from pme_lightning.errors import BadInput
 from pme_lightning.ranks import is_main
+from pme_lightning.run_folder import RunFolder
+from pme_lightning.size_facts import score_spectrum, size_facts
+
+if TYPE_CHECKING:
+    from pme_lightning.data import EncodedDataModule
 
 
 def phase_logger(
-    config: Namespace | None, folder: Path, phase: str, resolved: dict[str, Any], logged: int | None = None
+    config: Namespace | None, folder: RunFolder, phase: str, resolved: dict[str, Any], logged: int | None = None
 ) -> Logger | None:
     """Builds the logger of a phase.
 
@@ -38,11 +43,11 @@ def phase_logger(
         return None
     arguments = init_args(config)
     cls = import_class(config.class_path)
-    logs = folder / "logs"
+    logs = folder.path / "logs"
     logger: Logger
     try:
         if issubclass(cls, WandbLogger):
-            logger = _wandb(cls, arguments, folder, phase)
+            logger = _wandb(cls, arguments, folder, phase, resolved)
         elif issubclass(cls, (CSVLogger, TensorBoardLogger)):
             if logged is not None and issubclass(cls, TensorBoardLogger):
                 arguments["purge_step"] = logged
@@ -73,32 +78,69 @@ def _write_on(logger: CSVLogger, logged: int) -> None:
         writer.writerows(rows)
 
 
-def _wandb(cls: type[WandbLogger], arguments: dict[str, Any], folder: Path, phase: str) -> WandbLogger:
+def _wandb(
+    cls: type[WandbLogger], arguments: dict[str, Any], folder: RunFolder, phase: str, resolved: dict[str, Any]
+) -> WandbLogger:
     import wandb
 
-    # Without a key there is nobody to ask: the run is kept on disk, and `wandb sync` uploads it later.
-    if wandb.run is None and "WANDB_MODE" not in os.environ and not wandb.login(prompt=False):
-        arguments |= {"offline": True, "mode": "offline"}
-    arguments["name"] = arguments.get("name") or folder.name
-    # The phases of one command are one run.
-    logger = cls(save_dir=folder, prefix=phase, experiment=wandb.run, **arguments)
+    from pme_lightning.dashboards.artifacts import log_inputs
+    from pme_lightning.dashboards.open_run import open_run
+
+    # The phases of one command are one run, which the main process alone writes to.
+    run = wandb.run
+    if run is None and is_main():
+        run = open_run(arguments, folder, resolved["command"])
+        log_inputs(run, {"sizes": resolved["sizes"], "model": resolved["ckpt_path"]})
+    logger = cls(save_dir=str(folder.path), prefix=phase, experiment=run, **arguments)
     logger.LOGGER_JOIN_CHAR = "/"
     return logger
 
 
-def finish_loggers(logger: Logger | None, summary: dict[str, Any]) -> None:
+def log_sizes(logger: Logger | None, search: Any, data: EncodedDataModule) -> None:
+    """Shows what a search found, where the logger has charts.
+
+    Args:
+        logger: The logger of the search.
+        search: The callback that searched, with its ``result`` and, if it has any, ``scores``.
+        data: The data.
+    """
+    if not isinstance(logger, RunLogger) or not is_main():
+        return
+    from pme_lightning.dashboards.open_run import going_on_without
+    from pme_lightning.dashboards.search_charts import log_search
+
+    scores = getattr(search, "scores", None)
+    facts = size_facts(search.result, data.fields, data.field_tokens, data.frequencies)
+    with going_on_without("the charts of the sizes"):
+        log_search(logger.experiment, facts, None if scores is None else score_spectrum(scores))
+
+
+def finish_loggers(logger: Logger | None, summary: dict[str, Any], folder: RunFolder) -> None:
     """Writes the summary where the logger keeps one, and closes the run."""
-    if logger is None:
+    if logger is None or not is_main():
         return
     figures = {key: value for key, value in _flat(summary) if isinstance(value, (int, float))}
-    if isinstance(logger, WandbLogger):
-        import wandb
+    if isinstance(logger, RunLogger):
+        from pme_lightning.dashboards.artifacts import log_artifacts
+        from pme_lightning.dashboards.open_run import going_on_without
+        from pme_lightning.dashboards.result_charts import log_result
 
+        with going_on_without("the charts of the result"):
+            log_result(logger.experiment, summary)
+        with going_on_without("the artifacts"):
+            log_artifacts(logger.experiment, folder.path, logger.artifacts, summary)
+    if isinstance(logger, WandbLogger):
         logger.experiment.summary.update(summary)
-        wandb.finish()
+        logger.experiment.finish()
     else:
         logger.log_metrics({f"summary/{key}": float(value) for key, value in figures.items()})
         logger.finalize("success")
+
+
+def abandon_loggers(logger: Logger | None) -> None:
+    """Closes the run of a command that failed, as one that failed."""
+    if isinstance(logger, WandbLogger) and is_main():
+        logger.experiment.finish(exit_code=1)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -55,6 +55,14 @@ class CTRModule(LightningModule):
 
     Raises:
         BadInput: The backbone cannot be imported or does not take these arguments.
+
+    Examples:
+        >>> module = CTRModule(field_tokens=[4, 6], backbone="pme_lightning.backbones.FM", embedding_dim=3)
+        >>> ids = torch.tensor([[0, 4], [3, 9]])  # (B, F): the second field's ids follow those of the first
+        >>> module(ids).shape
+        torch.Size([2])
+        >>> module.full_parameters  # 10 tokens with 3 values and a first-order weight each
+        40
     """
 
     embedding: FullEmbedding | MultiSizeEmbedding

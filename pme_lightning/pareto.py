@@ -22,7 +22,6 @@ from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.ranks import is_main
 from pme_lightning.resuming import searched_model
-from pme_lightning.run_folder import RunFolder
 from pme_lightning.search import SearchResult
 
 if TYPE_CHECKING:
@@ -55,24 +54,24 @@ def run_pareto(runner: Runner) -> dict[str, Any]:
     is the summary of a ``pme`` run of that budget.
     """
     folder, budgets = runner.folder, read_budgets(runner.config.budgets)
-    searched = runner.searched(partial(_save_sizes, folder, budgets))[0]
+    searched = runner.searched(partial(_save_sizes, runner, budgets))[0]
     curve = []
     for number, name in enumerate(budgets, start=1):
         report.say(f"budget {name} ({number} of {len(budgets)})")
         curve.append({"budget": name, **_point(runner, name)})
     largest = {key: value for key, value in curve[0].items() if key not in ("budget", "sizes")}
     summary = runner.summary(searched, largest, runner.baseline()) | {"pareto": curve}
-    folder.write_text("pareto.csv", pl.DataFrame(_rows(summary)).write_csv())
+    folder.write_text("pareto.csv", pl.DataFrame(curve_rows(summary)).write_csv())
     return summary
 
 
-def _save_sizes(folder: RunFolder, budgets: dict[str, Value], search: Any) -> None:
+def _save_sizes(runner: Runner, budgets: dict[str, Value], search: Any) -> None:
     for name, value in budgets.items():
         try:
             result = search.result_for(value)
         except BadInput as error:
             raise BadInput(f"budgets: {value}: {error}") from error
-        folder.save_sizes(result, folder.sizes_of(name))
+        runner.keep_sizes(result, name)
 
 
 def _point(runner: Runner, name: str) -> dict[str, Any]:
@@ -88,7 +87,7 @@ def _start(runner: Runner) -> CTRModule:
     return searched_model(runner.folder, runner.shard)
 
 
-def _rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
+def curve_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns the points of the curve; what a point took in seconds is the search and its own training."""
     points = [(point["budget"], summary["search"]["seconds"], point) for point in summary["pareto"]]
     if summary["baseline"]:
@@ -113,7 +112,7 @@ def print_curve(summary: dict[str, Any], folder: Path) -> None:
     table.add_column("budget")
     for name in ("kept", "bytes", "test AUC", "logloss", "seconds"):
         table.add_column(name, justify="right")
-    for row in _rows(summary):
+    for row in curve_rows(summary):
         metrics = ("-" if row[key] is None else f"{row[key]:.4f}" for key in ("auc", "logloss"))
         table.add_row(row["budget"], f"{row['fraction']:.1%}", f"{row['bytes']:,}", *metrics, f"{row['seconds']:.1f}")
     report.print_table(table)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from pme_lightning import headline
 from pme_lightning.module import CTRModule
 from pme_lightning.ranks import is_main
 
@@ -123,27 +124,21 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """Prints the closing table: the full-size model beside the multi-size one, and what was saved and lost."""
     if not is_main():
         return
-    baseline = summary["baseline"]
-    multi_size = summary["embedding"]["parameters"] != summary["embedding"]["full_parameters"]
-    columns = [("full-size", baseline)] if baseline else []
-    columns.append(("multi-size" if multi_size else "full-size", summary))
+    models = headline.columns(summary)
     table = Table(title=f"{summary['command']}: {summary['data']['name']}", title_justify="left")
     table.add_column("")
-    for name, _ in columns:
+    for name, _ in models:
         table.add_column(name, justify="right")
-    for label, values in _rows():
-        cells = [values(model) for _, model in columns]
-        if any(cells):
-            table.add_row(label, *(cell or "-" for cell in cells))
+    for label, cells in headline.rows([model for _, model in models]):
+        table.add_row(label, *cells)
     print_table(table)
-    measured = [model["test"][name] for model in (summary, baseline) if baseline for name in ("auc", "logloss")]
-    told = baseline and multi_size and None not in measured
-    print_ending(summary, folder, _verdict(summary, baseline) if told else None)
+    print_ending(summary, folder, headline.verdict(summary))
 
 
 def print_table(table: Table) -> None:
-    """Prints a table, within 80 columns where nobody's terminal says otherwise."""
-    Console(width=None if sys.stdout.isatty() else 80, highlight=False).print(table)
+    """Prints a table, within 80 columns where nobody's terminal says otherwise, and plain where it is none."""
+    terminal = sys.stdout.isatty()
+    Console(width=None if terminal else 80, force_terminal=None if terminal else False, highlight=False).print(table)
 
 
 def print_ending(summary: dict[str, Any], folder: Path, verdict: str | None) -> None:
@@ -154,36 +149,3 @@ def print_ending(summary: dict[str, Any], folder: Path, verdict: str | None) -> 
     if verdict is not None:
         say(verdict)
     say(f"run folder: {shown(folder)}")
-
-
-def _rows() -> list[tuple[str, Any]]:
-    def metric(split: str, name: str) -> Any:
-        return lambda model: "" if (model.get(split) or {}).get(name) is None else f"{model[split][name]:.4f}"
-
-    def finetune(name: str, pattern: str) -> Any:
-        return lambda model: format(model["finetune"][name], pattern) if (model["finetune"] or {}).get(name) else ""
-
-    def embedding(name: str, pattern: str) -> Any:
-        return lambda model: format(model["embedding"][name], pattern)
-
-    return [
-        ("test AUC", metric("test", "auc")),
-        ("test logloss", metric("test", "logloss")),
-        ("validation AUC", metric("valid", "auc")),
-        ("validation logloss", metric("valid", "logloss")),
-        ("embedding parameters", embedding("parameters", ",")),
-        ("embedding bytes", embedding("bytes", ",")),
-        ("fraction of full size", embedding("fraction", ".1%")),
-        ("search seconds", lambda model: f"{model['search']['seconds']:.1f}" if model.get("search") else ""),
-        ("training seconds", finetune("seconds", ".1f")),
-        ("training epochs", finetune("epochs", "d")),
-        ("best epoch", finetune("best_epoch", "d")),
-        ("training rows/s", finetune("rows_per_second", ",.0f")),
-    ]
-
-
-def _verdict(summary: dict[str, Any], baseline: dict[str, Any]) -> str:
-    saved = 1 - summary["embedding"]["fraction"]
-    auc = summary["test"]["auc"] - baseline["test"]["auc"]
-    logloss = summary["test"]["logloss"] - baseline["test"]["logloss"]
-    return f"saved {saved:.1%} of the embedding's bytes; AUC {auc:+.4f}, logloss {logloss:+.4f} against full size"

@@ -17,8 +17,9 @@ class RunFolder:
     """The folder of one run.
 
     It holds ``config.yaml``, ``vocabulary/``, ``sizes.safetensors`` (of several budgets ``sizes/BUDGET.safetensors``),
-    ``checkpoints/PHASE/{best,last}.ckpt``, ``logs/`` and, when the run is done, ``summary.json``. Until then
-    ``progress.json`` tells which phases are done, and ``checkpoints/search/resume.ckpt`` how far a search has come.
+    ``checkpoints/PHASE/{best,last}.ckpt``, ``logs/``, ``findings.json`` (what the report draws) and, when the run is
+    done, ``summary.json`` and ``report.html``. Until then ``progress.json`` tells which phases are done, and
+    ``checkpoints/search/resume.ckpt`` how far a search has come.
     Files appear under their name only when they are whole.
 
     Args:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,22 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
 from pme_lightning import pareto, report
 from pme_lightning.arguments import build, init_args, optimizer_arguments, print_config
-from pme_lightning.class_path import instantiate
+from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import MultiSizeEmbedding, Shard
 from pme_lightning.errors import BadInput
+from pme_lightning.findings import Findings
 from pme_lightning.lightning_answers import interruptible, quiet_lightning
-from pme_lightning.loggers import finish_loggers, phase_logger
+from pme_lightning.live_figures import live_figures
+from pme_lightning.loggers import abandon_loggers, finish_loggers, log_sizes, phase_logger
 from pme_lightning.module import CTRModule
+from pme_lightning.pages.run_page import write_run_page
 from pme_lightning.processes import (
     ProcessLost,
     agree,
@@ -47,6 +49,7 @@ from pme_lightning.run_checks import build_trainer, check_labels, check_parts, c
 from pme_lightning.run_folder import RunFolder, check_resumable, find_run_folder, find_sizes, sizes_files
 from pme_lightning.search import SearchResult
 from pme_lightning.throughput import Throughput
+from pme_lightning.training_curve import TrainingCurve
 from pme_lightning.whole_files import WholeCheckpoints
 
 _USES_CHECKPOINT = ("validate", "test", "predict")
@@ -76,12 +79,20 @@ class Runner:
         command: One of :data:`pme_lightning.composition.COMMANDS`.
         parser: The parser that checked the configuration; it builds what the configuration names.
         config: The whole configuration.
+        given: Objects to use in the place of those that ``data`` and ``search`` of the configuration describe.
     """
 
-    def __init__(self, command: str, parser: LightningArgumentParser, config: Namespace) -> None:
+    def __init__(
+        self,
+        command: str,
+        parser: LightningArgumentParser,
+        config: Namespace,
+        given: Mapping[str, Any] | None = None,
+    ) -> None:
         self.command = command
         self.parser = parser
         self.config = config
+        self.given = dict(given or {})
         self.sizes: SearchResult | None = None
         self._logger: Logger | None = None
         self._checked: Trainer | None = None
@@ -130,20 +141,23 @@ class Runner:
         self._open_folder()
         try:
             if not self.folder.reopened:
-                self.folder.write_text("config.yaml", print_config(self.parser, self.config, self.command))
+                self.folder.write_text("config.yaml", self._config_text())
             if is_main():
                 self.data.save_vocabulary(self.folder.vocabulary)
             summary = getattr(self, f"_{self.command}")()
             spent = self.folder.checkpoints("search")
             self.folder.complete(summary, spent if self.command == "pme" else spent / "resume.ckpt")
-            finish_loggers(self._logger, summary)
+            if self.folder.writes:
+                write_run_page(self.folder.path)
+            finish_loggers(self._logger, summary, self.folder)
         except BaseException as error:
+            abandon_loggers(self._logger)
             if not self.folder.has_checkpoint():
                 self.folder.discard()
                 raise
             folder = report.shown(self.folder.path)
             kept = f"what was done so far is in {folder}"
-            if self.command not in _USES_CHECKPOINT:
+            if self.command not in _USES_CHECKPOINT and not (self.folder.path / "summary.json").is_file():
                 kept += f"; the same command with resume={folder} goes on"
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(kept) from None
@@ -163,8 +177,7 @@ class Runner:
         """
         if self.config.resume:
             self.folder = RunFolder.reopen(self.config.resume, writes=is_main())
-            config = print_config(self.parser, self.config, self.command)
-            check_same_run(self.config.resume, config, self.folder, self.data)
+            check_same_run(self.config.resume, self._config_text(), self.folder, self.data)
             wait_for_all()
         else:
             if is_main():
@@ -173,6 +186,7 @@ class Runner:
             if not is_main():
                 self.folder = RunFolder(path, writes=False)
         self.folder.finish("data", data_facts(self.data))
+        self.findings = Findings(self.folder, self.data)
 
     # The commands.
 
@@ -195,7 +209,7 @@ class Runner:
         if self.warm and not self.config.ckpt_path:
             self.config.ckpt_path = self._searched_model()
         module = self._load() if self.config.ckpt_path else self.module()
-        self.folder.save_sizes(self.sizes)
+        self.keep_sizes(self.sizes)
         return self.summary(None, self.trained("finetune", module, transfer))
 
     def _fit(self) -> dict[str, Any]:
@@ -240,23 +254,26 @@ class Runner:
             module = searched_model(self.folder, self.shard) if keeps_model else self.module()
             return done, SearchResult.load(sizes_files(self.folder.path)[0]), module
         module = self.module()
-        callback = build(self.config.search)
+        callback = self.given.get("search") or build(self.config.search)
         accumulated = self.config.trainer.accumulate_grad_batches
         steps_per_epoch = max(1, math.ceil(len(self.data.train_dataloader()) / accumulated))
         report.say(f"search: {type(callback).__name__}, {callback.num_steps(steps_per_epoch)} steps")
         point = self._resume_point(self.folder.checkpoints("search") / "resume.ckpt", at_end=False)
+        curve = TrainingCurve()
         # The search ends the fit when it is done. It looks at training rows alone: the validation split stays for
         # choosing among models.
         lasting = {"max_epochs": -1, "max_steps": -1, "min_epochs": None, "min_steps": None}
-        trainer = self._trainer("search", [point, callback], limit_val_batches=0, **lasting)
+        trainer = self._trainer("search", [point, callback, curve], limit_val_batches=0, **lasting)
         self._fit_on(trainer, module, point)
         result: SearchResult | None = callback.result
         if result is None:
             raise BadInput("the search ended before it had pruned: do trainer.max_time or a callback stop it early?")
         if save is None:
-            self.folder.save_sizes(result)
+            self.keep_sizes(result)
         else:
             save(callback)
+        self.findings.add_search(callback)
+        self.findings.add_curve("search", curve)
         wait_for_all()
         if self.warm or self.command != "pme":
             trainer.save_checkpoint(self.folder.checkpoints("search") / "last.ckpt", weights_only=True)
@@ -269,6 +286,7 @@ class Runner:
             "kept": result.parameters,
         }
         self.folder.finish("search", facts)
+        log_sizes(self._logger, callback, self.data)
         return facts, result, module if self.warm or self.command != "pme" else self.module()
 
     def fit(self, phase: str, module: CTRModule, *callbacks: Callback) -> Fitted:
@@ -285,12 +303,14 @@ class Runner:
         checkpoint = ModelCheckpoint(
             self.folder.checkpoints(phase), "best", enable_version_counter=False, **self.config.checkpoint.as_dict()
         )
-        throughput = Throughput()
+        throughput, curve = Throughput(), TrainingCurve()
         stopping = EarlyStopping(**self.config.early_stopping.as_dict())
         point = self._resume_point(self.folder.checkpoints(phase) / "last.ckpt")
-        trainer = self._trainer(phase, [point, *callbacks, stopping, checkpoint, throughput])
-        report.say(f"{'fine-tune' if callbacks else 'full-size model'}: at most {trainer.max_epochs} epochs")
+        trainer = self._trainer(phase, [point, *callbacks, stopping, checkpoint, throughput, curve])
+        epochs = f"{trainer.max_epochs} epoch{'' if trainer.max_epochs == 1 else 's'}"
+        report.say(f"{'fine-tune' if callbacks else 'full-size model'}: at most {epochs}")
         self._fit_on(trainer, module, point)
+        self.findings.add_curve(phase, curve)
         if not checkpoint.best_model_path:
             raise BadInput(
                 f"no checkpoint was kept: {checkpoint.monitor} was not measured before the end; "
@@ -357,6 +377,11 @@ class Runner:
 
     # The parts.
 
+    def keep_sizes(self, result: SearchResult, budget: str | None = None) -> None:
+        """Writes sizes to the run folder, and notes what they say; ``budget``: the name of one of several."""
+        self.folder.save_sizes(result, None if budget is None else self.folder.sizes_of(budget))
+        self.findings.add_sizes(result, budget)
+
     def module(self) -> CTRModule:
         """Builds a fresh full-size module; the same one each time, as all is drawn from the seed."""
         seed_everything(self.config.seed, workers=True, verbose=False)
@@ -396,7 +421,7 @@ class Runner:
         return module
 
     def _data(self) -> EncodedDataModule:
-        data = build(self.config.data)
+        data = self.given.get("data") or build(self.config.data)
         data.seed = self.config.seed
         folder = find_run_folder(self.config.ckpt_path or self.config.sizes or "")
         if folder is not None:
@@ -439,11 +464,13 @@ class Runner:
     def _trainer(self, phase: str, callbacks: Sequence[Callback], **arguments: Any) -> Trainer:
         """Builds the phase's own Trainer: a second fit on a spent one would do nothing."""
         options = check_processes(self.command, build(self.config.trainer)) | arguments
-        resolved = yaml.safe_load(print_config(self.parser, self.config, self.command))
+        resolved = yaml.safe_load(self._config_text())
         logged = next((each.logged_steps() for each in callbacks if isinstance(each, ResumePoint)), None)
-        self._logger = phase_logger(self.config.logger, self.folder.path, phase, resolved, logged)
+        self._logger = phase_logger(self.config.logger, self.folder, phase, resolved, logged)
         # A resume point comes first: it looks at a batch before anything is done with it.
         options["callbacks"] = [*callbacks[:1], *(options.get("callbacks") or []), *callbacks[1:]]
+        if self._logger is not None:
+            options["callbacks"] += live_figures(callbacks)
         # Lightning would add a checkpoint callback of its own.
         options["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in options["callbacks"])
         options["plugins"] = [*_listed(options.get("plugins")), WholeCheckpoints()]
@@ -451,10 +478,20 @@ class Runner:
         options["default_root_dir"] = str(self.folder.path)
         options["enable_model_summary"] = bool(options.get("enable_model_summary"))
         options["num_sanity_val_steps"] = options.get("num_sanity_val_steps") or 0
-        if options.get("enable_progress_bar") is not False:
+        bars = any(isinstance(each, ProgressBar) for each in options["callbacks"])
+        if options.get("enable_progress_bar") is not False and not bars:
             options["callbacks"].append(phase_progress(phase))
-            options["enable_progress_bar"] = sys.stdout.isatty()
+        # Lightning would add a bar of its own.
+        options["enable_progress_bar"] = bars
         return build_trainer(options)
+
+    def _config_text(self) -> str:
+        """Returns what ``config.yaml`` holds; of objects that were given, their class and that they were."""
+        text = print_config(self.parser, self.config, self.command)
+        if not self.given:
+            return text
+        told = {key: f"{class_path(type(value))} (an object of a program)" for key, value in self.given.items()}
+        return yaml.safe_dump(yaml.safe_load(text) | told, sort_keys=False, width=100)
 
     def _label(self) -> str:
         return f"{self.command}-{self.config.backbone.class_path.rpartition('.')[2].lower()}"

@@ -7,6 +7,7 @@ batch_size=None, collate_fn=keep)``.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from pme_lightning.data.orders import Prefetch, shuffled
 from pme_lightning.errors import BadInput
 
 # Up to this many ids (256 MiB) the range check at construction costs less than a tenth of a second.
@@ -54,6 +56,7 @@ class ClickDataset(Dataset):
                 raise BadInput(
                     f"id {wrong} in row {row}, field {field} is out of range: ids go from 0 to {num_tokens - 1}"
                 )
+        self._maps = [one for one in (ids, labels) if isinstance(one, np.memmap) and isinstance(one.base, mmap.mmap)]
         # Plain views: the map's own class would cost a microsecond at every step.
         self.ids = np.asarray(ids)
         self.labels = None if labels is None else np.asarray(labels)
@@ -62,6 +65,25 @@ class ClickDataset(Dataset):
     def __len__(self) -> int:
         """The number of rows."""
         return len(self.ids)
+
+    def prefetch(self, firsts: Tensor, rows: int) -> None:
+        """Has the system read ranges of rows from the disk into its page cache, all at once, and does not wait for it.
+
+        Left to itself it reads a row when it is asked for, one after the other: on a disk that answers in
+        milliseconds that is a few hundred rows a second.
+
+        Args:
+            firsts: the first row of each range, int64.
+            rows: how many each has.
+        """
+        for one in self._maps:
+            width = one.nbytes // len(one)
+            begin = one.offset % mmap.ALLOCATIONGRANULARITY
+            for first in firsts.tolist():
+                start = begin + first * width
+                stop = begin + min(first + rows, len(one)) * width
+                start -= start % mmap.PAGESIZE
+                one.base.madvise(mmap.MADV_WILLNEED, start, stop - start)  # type: ignore[union-attr]
 
     def __getitem__(self, index: Tensor | slice | int) -> tuple[Tensor, ...]:
         """Returns a batch: ids int32 ``(B, F)`` and, where there are labels, labels float32 ``(B,)``.
@@ -95,10 +117,43 @@ def keep(batch: Any) -> Any:
     return batch
 
 
+class Cuts:
+    """Where the order of ``n`` rows is cut into batches, and these into the parts of ranks.
+
+    The *global* batch of ``world_size * batch_size`` rows is what is cut from the order, and each rank takes its part
+    of it. The last global batch is split as evenly as it goes; where it has fewer rows than there are ranks it joins
+    the batch before it. So every rank has the same number of batches, and none of them is empty.
+
+    Args:
+        n: number of rows, at least ``world_size``.
+        batch_size: rows per batch and rank.
+        world_size: number of ranks.
+        drop_last: leave out a last global batch that is not full.
+    """
+
+    def __init__(self, n: int, batch_size: int, world_size: int, drop_last: bool = False) -> None:
+        self.world_size = world_size
+        self.global_batch = batch_size * world_size
+        full, rest = divmod(n, self.global_batch)
+        self.num_batches = full if drop_last or rest == 0 or (full and rest < world_size) else full + 1
+        # Where the last global batch of each epoch ends.
+        self._stop = full * self.global_batch if drop_last else n
+
+    def of(self, k: int, rank: int) -> tuple[int, int]:
+        """From which place of the order to which other the ``k``-th batch of a rank goes."""
+        start = k * self.global_batch
+        stop = self._stop if k == self.num_batches - 1 else start + self.global_batch
+        # Parts that differ by one row at most, the longer ones first (as in torch.tensor_split).
+        share, extra = divmod(stop - start, self.world_size)
+        first = start + rank * share + min(rank, extra)
+        return first, first + share + (rank < extra)
+
+
 class PermutationBatchSampler(DistributedSampler):
     """Yields one batch of row numbers at a time: slices in order, or index tensors by a seeded permutation.
 
-    The order depends on (seed, epoch) alone, so a run repeats exactly. With several processes the *global* batch of
+    The order depends on (seed, epoch) alone (see :func:`~pme_lightning.data.orders.shuffled`; of many rows it is one
+    of blocks, and of rows in windows of blocks), so a run repeats exactly. With several processes the *global* batch of
     ``world_size * batch_size`` rows is what is cut from the order, and each rank takes its part of it: two ranks of
     batch ``B`` see in every step the rows that one process sees with batch ``2B``. No row is dropped or repeated
     (unless ``drop_last``) and every rank yields the same number of batches, so neither training nor evaluation
@@ -116,6 +171,8 @@ class PermutationBatchSampler(DistributedSampler):
         drop_last: leave out a last global batch that is not full.
         rank: this process, ``0 <= rank < world_size``.
         world_size: number of processes.
+        prefetch: is told of rows some time before their batches are yielded, where there are many (see
+            :meth:`ClickDataset.prefetch`).
 
     Raises:
         BadInput: the batch size is below 1, or there are fewer rows than processes.
@@ -130,6 +187,7 @@ class PermutationBatchSampler(DistributedSampler):
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        prefetch: Prefetch | None = None,
     ) -> None:
         if batch_size < 1:
             raise BadInput(f"batch_size must be at least 1, not {batch_size}")
@@ -145,14 +203,10 @@ class PermutationBatchSampler(DistributedSampler):
         )
         self.n = n
         self.batch_size = batch_size
-        global_batch = batch_size * world_size
-        full, rest = divmod(n, global_batch)
-        self.num_batches = full if drop_last or (full and rest < world_size) else full + 1
-        if rest == 0:
-            self.num_batches = full
-        # Where the last global batch of each epoch ends.
-        self._stop = full * global_batch if drop_last else n
+        self.cuts = Cuts(n, batch_size, world_size, drop_last)
+        self.num_batches = self.cuts.num_batches
         self._done = (-1, 0)
+        self._prefetch = prefetch
 
     def __len__(self) -> int:
         """The number of batches, the same on every rank."""
@@ -165,18 +219,8 @@ class PermutationBatchSampler(DistributedSampler):
 
     def __iter__(self) -> Iterator[Tensor | slice]:
         """Yields this rank's batches of one epoch."""
-        order = None
-        if self.shuffle:
-            # Mixing by a large odd constant keeps (seed, epoch) and (seed + 1, epoch - 1) apart.
-            generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + self.epoch) % (1 << 63))
-            order = torch.randperm(self.n, generator=generator)
-        global_batch = self.batch_size * self.num_replicas
+        order = shuffled(self.n, self.seed, self.epoch, self._prefetch) if self.shuffle else None
         epoch, done = self._done
         for k in range(done if epoch == self.epoch else 0, self.num_batches):
-            start = k * global_batch
-            stop = self._stop if k == self.num_batches - 1 else start + global_batch
-            # Parts that differ by one row at most, the longer ones first (as in torch.tensor_split).
-            share, extra = divmod(stop - start, self.num_replicas)
-            first = start + self.rank * share + min(self.rank, extra)
-            last = first + share + (self.rank < extra)
-            yield slice(first, last) if order is None else order[first:last]
+            first, last = self.cuts.of(k, self.rank)
+            yield slice(first, last) if order is None else order.rows(first, last)

@@ -5,22 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from pme_lightning.data.folders import remove_abandoned, whole_folder
-from pme_lightning.data.labels import binary_labels
 from pme_lightning.data.sources import reading
 from pme_lightning.data.vocabulary import FORMAT_VERSION, Vocabulary
 from pme_lightning.errors import BadInput, did_you_mean
 
 # Values read at a time: some hundred MB, whatever the number of columns.
 _SLICE_VALUES = 1 << 23
+_PREFETCH = "POLARS_ROW_GROUP_PREFETCH_SIZE"
 
 Arrays = tuple[np.ndarray, np.ndarray | None]
 
@@ -52,60 +51,31 @@ def slices(frame: pl.LazyFrame, columns: Sequence[str], where: str) -> Iterator[
         BadInput: a column is missing or the rows cannot be read.
     """
     check_columns(frame, columns, where)
+    rows = max(1024, _SLICE_VALUES // len(columns))
     with reading(where):
-        rows = max(1024, _SLICE_VALUES // len(columns))
-        yield from frame.select(columns).collect_batches(chunk_size=rows, maintain_order=True)
+        with _modest_prefetch():
+            batches = iter(frame.select(columns).collect_batches(chunk_size=rows, maintain_order=True))
+            first = next(batches, None)
+        if first is not None:
+            yield first
+        yield from batches
 
 
-def write_encoded(
-    folder: Path,
-    frames: Mapping[str, pl.LazyFrame],
-    vocabulary: Vocabulary,
-    labelled: bool,
-    advance: Callable[[float], None],
-) -> None:
-    """Encodes splits into a cache folder, which appears under its name when it is whole.
+@contextmanager
+def _modest_prefetch() -> Iterator[None]:
+    """Has a query that starts here read few row groups of Parquet files ahead, unless the user has said how many.
 
-    Args:
-        folder: the folder to make; a damaged one is removed, one that another process makes meanwhile is kept.
-        frames: rows per split.
-        vocabulary: encodes them; it is saved with them.
-        labelled: whether the rows must have labels.
-        advance: is told the number of rows of every slice done.
-
-    Raises:
-        BadInput: an empty split, a bad label, a missing column, or no space is left for the cache.
+    The engine's own number makes the peak of memory half as much again and is not faster, as encoding is what takes
+    the time. It takes the number from the environment when it starts to read.
     """
-    remove_abandoned(folder.parent)
-    shutil.rmtree(folder, ignore_errors=True)
-    label = [vocabulary.schema.label] if labelled else []
-    columns = [*label, *vocabulary.schema.columns()]
+    if _PREFETCH in os.environ:
+        yield
+        return
+    os.environ[_PREFETCH] = "2"
     try:
-        with whole_folder(folder, replace=False) as partial:
-            rows = {}
-            for split, frame in frames.items():
-                where = f"the {split} split"
-                with (
-                    _NpyWriter(partial / f"{split}_ids.npy", np.int32, len(vocabulary.fields)) as ids,
-                    _NpyWriter(partial / f"{split}_labels.npy", np.uint8) as labels,
-                ):
-                    for part in slices(frame, columns, where):
-                        if label:
-                            labels.write(binary_labels(part.get_column(label[0]), where))
-                        ids.write(vocabulary.encode_fields(part))
-                        advance(len(part))
-                if ids.rows == 0:
-                    raise BadInput(f"{where} is empty: it has no rows")
-                rows[split] = ids.rows
-            vocabulary.save(partial / "vocabulary")
-            np.save(partial / "frequencies.npy", vocabulary.frequencies.numpy())
-            meta = {"rows": rows, "labelled": labelled, "schema": vocabulary.schema.to_json()}
-            meta["field_tokens"] = vocabulary.field_tokens
-            (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-    except OSError as error:
-        raise BadInput(
-            f"the cache '{folder.parent}' cannot be written: {error} (data.cache_dir=FOLDER moves it)"
-        ) from error
+        yield
+    finally:
+        del os.environ[_PREFETCH]
 
 
 def read_link(link: Path) -> str | None:
@@ -162,36 +132,3 @@ def _map(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
     if array.shape != shape or array.dtype != dtype:
         raise ValueError(f"{path} is not what the cache says it is")
     return array
-
-
-class _NpyWriter:
-    """Appends to a .npy file whose number of rows is known only at the end.
-
-    Plain writes, not a memory map: a full disk then is an error and not a bus fault.
-    """
-
-    def __init__(self, path: Path, dtype: type, width: int | None = None) -> None:
-        self.rows = 0
-        self._dtype = np.dtype(dtype)
-        self._shape = () if width is None else (width,)
-        self._file = path.open("wb")
-        self._header()
-
-    def _header(self) -> None:
-        # numpy pads headers so that the first axis can grow in place.
-        np.lib.format.write_array_header_1_0(
-            self._file,
-            {"descr": self._dtype.str, "fortran_order": False, "shape": (self.rows, *self._shape)},
-        )
-
-    def write(self, array: np.ndarray) -> None:
-        self._file.write(np.ascontiguousarray(array, dtype=self._dtype).data)
-        self.rows += len(array)
-
-    def __enter__(self) -> _NpyWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._file:
-            self._file.seek(0)
-            self._header()

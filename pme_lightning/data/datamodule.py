@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader
 
-from pme_lightning.data.batches import ClickDataset
+from pme_lightning.data.batches import ClickDataset, keep
 from pme_lightning.data.cache import (
     EncodedFolder,
     cache_root,
@@ -19,16 +21,21 @@ from pme_lightning.data.cache import (
     key_of,
     read_link,
     slices,
-    write_encoded,
     write_link,
 )
 from pme_lightning.data.csv_files import CsvOptions
 from pme_lightning.data.encoded import SPLITS, EncodedData, EncodedDataModule
+from pme_lightning.data.encoding import Source, write_encoded
 from pme_lightning.data.faults import located
+from pme_lightning.data.folders import unfinished
+from pme_lightning.data.options import check_whole_number
 from pme_lightning.data.progress import rows_progress
 from pme_lightning.data.schema import Binning, Schema, infer_schema
 from pme_lightning.data.sources import ALL, Format, Part, cheap_count, find_part, find_parts, name_of
-from pme_lightning.data.splits import SplitBy, SplitOptions, divide, split_by
+from pme_lightning.data.splits import SplitBy, SplitOptions, Whole, divide, split_by
+from pme_lightning.data.stream_folder import StreamFolder, read_streams
+from pme_lightning.data.streamed_rows import StreamedRows, StreamLoader
+from pme_lightning.data.streams import Stream
 from pme_lightning.data.vocabulary import Vocabulary
 from pme_lightning.errors import BadInput
 
@@ -68,6 +75,10 @@ class ClickDataModule(EncodedDataModule):
         test_path: test rows.
         predict_path: rows to predict (no label needed); the test rows if not given. With a saved vocabulary only these
             are read for prediction.
+        vocabulary: folder of a saved vocabulary to encode with, instead of fitting one.
+        streaming: train from the rows as they are read (Parquet files, Hugging Face data sets), without a copy of them
+            in the cache: one pass counts rows and tokens before. Needs the splits train, valid and test.
+        shuffle_rows: rows that are shuffled together when streaming, in each worker.
         batch_size: training rows per batch and process.
         eval_batch_size: rows per batch and process elsewhere.
         num_workers: loader processes.
@@ -76,6 +87,18 @@ class ClickDataModule(EncodedDataModule):
             rows.
         cache_dir: ``$PME_CACHE_DIR`` or ``~/.cache/pme-lightning`` if not given.
         name: of the data set; made of the path if not given.
+
+    Examples:
+        >>> rows = pl.DataFrame({"click": [0, 1] * 50, "user": ["ann", "bob"] * 50, "item": list(range(10)) * 10})
+        >>> rows.write_parquet("clicks.parquet")
+        >>> data = ClickDataModule("clicks.parquet", min_count=2)
+        >>> data.prepare_data()
+        >>> data.setup()
+        >>> print(data.describe())
+        column  type    kind         tokens
+        click   Int64   label
+        user    String  categorical       3
+        item    Int64   categorical      11
     """
 
     def __init__(
@@ -101,6 +124,9 @@ class ClickDataModule(EncodedDataModule):
         valid_path: str | None = None,
         test_path: str | None = None,
         predict_path: str | None = None,
+        vocabulary: str | None = None,
+        streaming: bool = False,
+        shuffle_rows: int = 1 << 18,
         batch_size: int = 4096,
         eval_batch_size: int = 16384,
         num_workers: int = 0,
@@ -130,11 +156,15 @@ class ClickDataModule(EncodedDataModule):
         named = {"split": split, "time_column": time_column, "split_column": split_column}
         self._split_named = [f"data.{key}={value}" for key, value in named.items() if value is not None]
         self.cache = cache_root(cache_dir)
+        self.streaming = streaming
+        check_whole_number("shuffle_rows", shuffle_rows, 1)
+        self.shuffle_rows = shuffle_rows
         self._given_name = name
+        self._vocabulary_path = vocabulary
         self._given_vocabulary: Vocabulary | None = None
         self._vocabulary: Vocabulary | None = None
         self._only_predicts = False
-        self._folder: EncodedFolder | None = None
+        self._folder: EncodedFolder | StreamFolder | None = None
         self._predict_folder: EncodedFolder | None = None
 
     # Lightning's hooks.
@@ -145,6 +175,7 @@ class ClickDataModule(EncodedDataModule):
         Raises:
             BadInput: no path, nothing there, a wrong column, a bad label, an empty split; each in one line.
         """
+        self._take_vocabulary()
         if not self._only_predicts:
             self._encoded_folder()
         if self.predict_path is not None:
@@ -158,6 +189,7 @@ class ClickDataModule(EncodedDataModule):
         """
         if self._only_predicts and stage in ("fit", "validate", "test"):
             self._only_predicts, self._data = False, None
+        self._take_vocabulary()
         super().setup(stage)
 
     def encoded(self) -> EncodedData:
@@ -195,6 +227,8 @@ class ClickDataModule(EncodedDataModule):
     @property
     def rows(self) -> dict[str, int]:
         """Rows per split that is there; those to predict where nothing else is."""
+        if isinstance(self._folder, StreamFolder):
+            return self._folder.rows
         return super().rows or {"predict": len(self.predict_rows()[0])}
 
     @property
@@ -216,6 +250,11 @@ class ClickDataModule(EncodedDataModule):
         if self._only_predicts:
             return self.schema.table(self.vocabulary.field_tokens)
         return self.schema.table(self._encoded_folder().meta["field_tokens"])
+
+    def _take_vocabulary(self) -> None:
+        """Reads the vocabulary of ``data.vocabulary``, unless a checkpoint has brought its own."""
+        if self._vocabulary_path is not None and self._given_vocabulary is None:
+            self._given_vocabulary = Vocabulary.load(Path(self._vocabulary_path).expanduser())
 
     def use_vocabulary(self, folder: str | Path) -> None:
         """Asks to encode with a saved vocabulary and its schema, instead of fitting; to be called before setup.
@@ -249,9 +288,9 @@ class ClickDataModule(EncodedDataModule):
             parts["train"] = parts.pop(ALL)
         return {**parts, **{split: find_part(path, self.format, self.cache) for split, path in own.items()}}
 
-    def _encoded_folder(self) -> EncodedFolder:
+    def _encoded_folder(self) -> EncodedFolder | StreamFolder:
         if self._folder is None:
-            self._folder = self._open()
+            self._folder = self._open_streams() if self.streaming else self._open()
         return self._folder
 
     def _open(self) -> EncodedFolder:
@@ -271,20 +310,106 @@ class ClickDataModule(EncodedDataModule):
             found = EncodedFolder.open(self.cache / known) if known is not None else None
             if found is not None:
                 return found
+            vocabulary = _left_vocabulary(self.cache / known) if known is not None else None
+        if vocabulary is None:
             with located(parts, self.csv):
                 vocabulary = self._fit(parts)
         folder = self._cache_folder("", source, vocabulary.fingerprint)
+        if self._given_vocabulary is None:
+            # Before the rows are encoded: after an interruption the tokens need not be counted again.
+            write_link(link, folder.name)
         found = EncodedFolder.open(folder)
         if found is None:
-            with located(parts, self.csv):
-                frames = self._divided(parts, [vocabulary.schema.label, *vocabulary.schema.columns()])
-                self._encode(folder, frames, vocabulary, labelled=True, total=cheap_count(parts))
+            try:
+                with located(parts, self.csv):
+                    sources = self._sources(parts, [vocabulary.schema.label, *vocabulary.schema.columns()])
+                    self._encode(folder, sources, vocabulary, labelled=True, total=cheap_count(parts))
+            except BadInput:
+                link.unlink(missing_ok=True)
+                raise
             if {split: part.stamp() for split, part in parts.items()} != stamps:
                 raise BadInput(f"the files of '{self._name()}' changed while they were read: run again")
             found = EncodedFolder(folder)
-        if self._given_vocabulary is None:
-            write_link(link, folder.name)
         return found
+
+    # Streaming.
+
+    def _streams(self) -> dict[str, Stream]:
+        parts = self._parts()
+        missing = [split for split in SPLITS if split not in parts]
+        if missing and self._given_vocabulary is None:
+            found = "all rows together" if ALL in parts else ", ".join(parts)
+            raise BadInput(
+                f"data.streaming=true needs the splits train, valid and test, and '{self._name()}' has {found}: name "
+                f"{' and '.join(f'data.{split}_path=PATH' for split in missing)}, or leave streaming out"
+            )
+        return {split: Stream.of(part) for split, part in parts.items() if split != ALL}
+
+    def _open_streams(self) -> StreamFolder:
+        if self._split_named:
+            raise BadInput(
+                f"{' and '.join(self._split_named)} would divide rows, which data.streaming=true does not do"
+            )
+        given, parts, streams = self._given_vocabulary, self._parts(), self._streams()
+        stamps = {split: part.stamp() for split, part in parts.items()}
+        key = [given.fingerprint] if given is not None else [self.schema_options, self.min_count]
+        folder = self._cache_folder("-stream", stamps, *key)
+        found = StreamFolder.open(folder)
+        if found is None:
+            schema = given.schema if given else infer_schema(streams["train"].schema(), **self.schema_options)
+            known = all(part.format == "parquet" for part in parts.values())
+            total = cheap_count(parts) if known else None
+            with rows_progress(f"reading the tokens of '{self._name()}'", total) as progress:
+                found = read_streams(
+                    folder,
+                    streams,
+                    schema,
+                    lambda slices: Vocabulary.fit(slices, schema, self.min_count, scratch=self.cache),
+                    given,
+                    progress,
+                )
+        return found
+
+    def _loader(self, split: str) -> DataLoader:
+        stands_alone = split == "predict" and self.predict_path is not None
+        if not self.streaming or stands_alone:
+            return super()._loader(split)
+        folder = self._encoded_folder()
+        assert isinstance(folder, StreamFolder)
+        source, training = "test" if split == "predict" else split, split == "train"
+        streams = self._streams()
+        if source not in streams:
+            raise BadInput(f"data '{self._name()}' has no {source} split, only {', '.join(streams)}")
+        distributed = dist.is_available() and dist.is_initialized()
+        rows = StreamedRows(
+            streams[source],
+            folder.meta["shard_rows"][source],
+            folder.path / "vocabulary",
+            self.batch_size if training else self.eval_batch_size,
+            labelled=split != "predict",
+            shuffle=training,
+            window=self.shuffle_rows,
+            seed=self.seed,
+            rank=dist.get_rank() if distributed else 0,
+            world_size=dist.get_world_size() if distributed else 1,
+        )
+        rows.renumbering = self._renumbering
+        if self.trainer is not None:
+            rows.epoch_now = lambda: self.trainer.current_epoch  # type: ignore[union-attr]
+        if training and self._trained is not None:
+            rows.go_on(*self._trained)
+            self._trained = None
+        # Batches of several workers come in turn: rows to predict would not keep their order.
+        workers = min(self.num_workers, 1) if split == "predict" else self.num_workers
+        return StreamLoader(
+            rows,
+            batch_size=None,
+            collate_fn=keep,
+            num_workers=workers,
+            # Polars' threads do not survive a fork.
+            multiprocessing_context="spawn" if workers else None,
+            persistent_workers=workers > 0,
+        )
 
     def _open_predict(self, path: str) -> EncodedFolder:
         part = find_part(path, self.format, self.cache)
@@ -293,8 +418,8 @@ class ClickDataModule(EncodedDataModule):
         found = EncodedFolder.open(folder)
         if found is None:
             with located({"predict": part}, self.csv):
-                frames = {"predict": part.frame(self.csv)}
-                self._encode(folder, frames, vocabulary, labelled=False, total=cheap_count({"predict": part}))
+                sources = {"predict": Source(part.frame(self.csv), Whole("predict"))}
+                self._encode(folder, sources, vocabulary, labelled=False, total=cheap_count({"predict": part}))
             found = EncodedFolder(folder)
         return found
 
@@ -303,35 +428,47 @@ class ClickDataModule(EncodedDataModule):
         name = re.sub(r"[^\w.-]", "_", self._name())[:64]
         return self.cache / f"{name}{suffix}-{key_of(*key)}"
 
-    def _divided(self, parts: dict[str, Part], columns: list[str]) -> dict[str, pl.LazyFrame]:
-        """The splits' rows; every split is known to have the columns before any of them is read."""
+    def _sources(self, parts: dict[str, Part], columns: list[str]) -> dict[str, Source]:
+        """The rows and their splits; every part is known to have the columns before any of them is read."""
         frames = {split: part.frame(self.csv) for split, part in parts.items()}
         for split, frame in frames.items():
             check_columns(frame, columns, parts[split].where())
         if self._given_vocabulary is not None and ALL not in frames and "train" not in frames:
             # Nothing is fitted, so test rows can stand alone.
-            return frames
-        return divide(frames, self.split_options)
+            return {split: Source(frame, Whole(split)) for split, frame in frames.items()}
+        return {name: Source(frames[name], division) for name, division in divide(frames, self.split_options).items()}
 
     def _fit(self, parts: dict[str, Part]) -> Vocabulary:
-        if "train" not in parts and ALL not in parts:
+        name = "train" if "train" in parts else ALL
+        if name not in parts:
             raise BadInput(f"there is no train split, only {', '.join(parts)}: name one with data.train_path=FILE")
-        training = parts["train" if "train" in parts else ALL]
+        training = parts[name]
         schema = infer_schema(training.types(self.csv), **self.schema_options, unused=self.split_options.columns())
-        frame = self._divided(parts, [schema.label, *schema.columns()])["train"]
+        source = self._sources(parts, [schema.label, *schema.columns()])[name]
+        columns = list(dict.fromkeys([*schema.columns(), *source.division.columns]))
         passes = 2 if any(one.binning == "quantile" for one in schema.fields) else 1
-        total = cheap_count({"train": training}) if "train" in parts else None
-        with rows_progress(f"reading the tokens of '{self._name()}'", total) as advance:
+        total = cheap_count({"train": training})
+        with rows_progress(f"reading the tokens of '{self._name()}'", total) as progress:
 
             def train_slices() -> Iterator[pl.DataFrame]:
-                for part in slices(frame, schema.columns(), "the train split"):
-                    yield part
-                    advance(len(part) / passes)
+                first = 0
+                for part in slices(source.frame, columns, "the train split"):
+                    yield source.division.rows_of("train", part, first)
+                    first += len(part)
+                    progress.advance(len(part) / passes)
 
-            return Vocabulary.fit(train_slices, schema, self.min_count)
+            return Vocabulary.fit(train_slices, schema, self.min_count, scratch=self.cache)
 
     def _encode(
-        self, folder: Path, frames: dict[str, pl.LazyFrame], vocabulary: Vocabulary, labelled: bool, total: int | None
+        self, folder: Path, sources: dict[str, Source], vocabulary: Vocabulary, labelled: bool, total: int | None
     ) -> None:
-        with rows_progress(f"encoding '{self._name()}'", total) as advance:
-            write_encoded(folder, frames, vocabulary, labelled, advance)
+        with rows_progress(f"encoding '{self._name()}'", total) as progress:
+            write_encoded(folder, sources, vocabulary, labelled, progress)
+
+
+def _left_vocabulary(folder: Path) -> Vocabulary | None:
+    """The vocabulary that an interrupted encoding has left, None where there is none or it is damaged."""
+    try:
+        return Vocabulary.load(unfinished(folder) / "vocabulary")
+    except BadInput:
+        return None

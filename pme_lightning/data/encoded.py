@@ -236,6 +236,7 @@ class EncodedDataModule(LightningDataModule, ABC):
             seed=self.seed,
             rank=dist.get_rank() if distributed else 0,
             world_size=dist.get_world_size() if distributed else 1,
+            prefetch=dataset.prefetch,
         )
         if training and self._trained is not None:
             sampler.go_on(*self._trained)

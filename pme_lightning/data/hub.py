@@ -64,7 +64,7 @@ class HubSplit:
             else:
                 dataset = datasets.load_dataset(self.repository, split=self.split, revision=self.revision)
         except Exception as error:
-            raise _cannot_read(self.name, error) from error
+            raise cannot_read(self.name, error) from error
         return _lazy(dataset)
 
 
@@ -84,7 +84,7 @@ def saved_splits(folder: Path) -> dict[str, HubSplit]:
     try:
         names = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
     except (ValueError, KeyError, OSError) as error:
-        raise _cannot_read(str(folder), error) from error
+        raise cannot_read(str(folder), error) from error
     for name in names:
         if not is_saved(folder / name):
             raise BadInput(f"the saved data set '{folder}' is damaged: its split '{name}' is missing")
@@ -114,7 +114,7 @@ def find(repository: str, cache_dir: Path | None = None) -> Path | dict[str, Hub
     except Exception as error:
         copy = _local_copy(repository)
         if copy is None:
-            raise _cannot_read(repository, error) from error
+            raise cannot_read(repository, error) from error
         names, revision = [str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()], copy.name
     archives = [name for name in names if name.endswith(".zip")]
     try:
@@ -127,7 +127,7 @@ def find(repository: str, cache_dir: Path | None = None) -> Path | dict[str, Hub
     except BadInput:
         raise
     except Exception as error:
-        raise _cannot_read(repository, error) from error
+        raise cannot_read(repository, error) from error
     return {
         split: HubSplit(f"{repository} ({split})", repository=repository, revision=revision, split=split)
         for split in splits
@@ -157,11 +157,12 @@ def unpack(archive: Path, cache_dir: Path | None) -> Path:
             with zipfile.ZipFile(archive) as opened, whole_folder(folder, replace=False) as partial:
                 opened.extractall(partial)
         except (zipfile.BadZipFile, OSError) as error:
-            raise _cannot_read(str(archive), error) from error
+            raise cannot_read(str(archive), error) from error
     return folder
 
 
-def _cannot_read(name: str, error: Exception) -> BadInput:
+def cannot_read(name: str, error: Exception) -> BadInput:
+    """What is wrong with a data set, in one line, from what a library says of it."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     kind = type(error).__name__
     if kind in ("RepositoryNotFoundError", "DatasetNotFoundError"):

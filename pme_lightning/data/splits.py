@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -12,12 +13,14 @@ import polars as pl
 
 from pme_lightning.data.encoded import SPLITS
 from pme_lightning.data.options import check_whole_number
+from pme_lightning.data.permutation import Permutation
 from pme_lightning.data.sources import ALL, reading, split_name
 from pme_lightning.errors import BadInput, did_you_mean
 
 SplitBy = Literal["fraction", "time", "column"]
 
-_ROW = "__row_number__"
+# Up to this many rows a byte for each says where it belongs; above, that is computed from its number.
+_TABULATED = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,70 @@ def split_by(time_column: str | None, split_column: str | None) -> SplitBy:
     return "time" if time_column is not None else "column" if split_column is not None else "fraction"
 
 
-def divide(frames: Mapping[str, pl.LazyFrame], options: SplitOptions) -> dict[str, pl.LazyFrame]:
-    """Gives every split its rows.
+class Division(ABC):
+    """To which splits the rows of one source go.
+
+    Attributes:
+        splits: the splits that the source has rows of.
+        columns: the columns of it that tell.
+    """
+
+    def __init__(self, splits: Sequence[str], columns: Sequence[str] = ()) -> None:
+        self.splits = tuple(splits)
+        self.columns = tuple(columns)
+
+    @abstractmethod
+    def codes(self, part: pl.DataFrame, first: int) -> np.ndarray | None:
+        """The split of each row, uint8 ``(n,)``, an index into ``splits``; None where all rows are of the only one.
+
+        Args:
+            part: rows in the order of the source, with the columns that tell.
+            first: how many rows of the source come before.
+        """
+
+    def rows_of(self, split: str, part: pl.DataFrame, first: int) -> pl.DataFrame:
+        """Those rows of a slice that go to one split."""
+        codes = self.codes(part, first)
+        return part if codes is None else part.filter(pl.Series(codes == self.splits.index(split)))
+
+
+class Whole(Division):
+    """All rows go to one split."""
+
+    def __init__(self, split: str) -> None:
+        super().__init__([split])
+
+    def codes(self, part: pl.DataFrame, first: int) -> None:
+        """Nothing to tell apart."""
+
+
+class ByNumber(Division):
+    """The number of a row in its source tells; ``members`` gives the codes of the rows from one number to another."""
+
+    def __init__(self, splits: Sequence[str], members: Callable[[int, int], np.ndarray]) -> None:
+        super().__init__(splits)
+        self._members = members
+
+    def codes(self, part: pl.DataFrame, first: int) -> np.ndarray:
+        """The split of each row."""
+        return self._members(first, first + len(part))
+
+
+class ByColumn(Division):
+    """A column tells; ``meaning`` gives the split of each of its values."""
+
+    def __init__(self, column: str, meaning: Mapping[str, str]) -> None:
+        super().__init__([split for split in SPLITS if split in meaning.values()], [column])
+        self._codes = {value: self.splits.index(split) for value, split in meaning.items()}
+
+    def codes(self, part: pl.DataFrame, first: int) -> np.ndarray:
+        """The split of each row."""
+        values = part.get_column(self.columns[0]).cast(pl.String)
+        return values.replace_strict(self._codes, return_dtype=pl.UInt8).to_numpy()
+
+
+def divide(frames: Mapping[str, pl.LazyFrame], options: SplitOptions) -> dict[str, Division]:
+    """Says for every source to which splits its rows go.
 
     Args:
         frames: either all rows under ``all``, or the splits that are given. Of those a missing valid or test split
@@ -87,8 +152,8 @@ def divide(frames: Mapping[str, pl.LazyFrame], options: SplitOptions) -> dict[st
     """
     if ALL in frames:
         if options.by == "column":
-            return _by_column(frames[ALL], options)
-        return _by_share(frames[ALL], SPLITS, options)
+            return {ALL: _by_column(frames[ALL], options)}
+        return {ALL: _by_share(frames[ALL], SPLITS, options)}
     if "train" not in frames:
         raise BadInput(f"there is no train split, only {', '.join(frames)}: name one with data.train_path=FILE")
     if options.by == "column":
@@ -96,20 +161,22 @@ def divide(frames: Mapping[str, pl.LazyFrame], options: SplitOptions) -> dict[st
             "data.split_column is given, but the data are split into files already: leave it out, or name one "
             "data.path with all rows"
         )
+    divisions: dict[str, Division] = {split: Whole(split) for split in SPLITS if split in frames}
     missing = [split for split in SPLITS if split not in frames]
-    cut = _by_share(frames["train"], ["train", *missing], options) if missing else {}
-    return {split: cut.get(split, frames.get(split)) for split in SPLITS}  # type: ignore[misc]
+    if missing:
+        divisions["train"] = _by_share(frames["train"], ["train", *missing], options)
+    return divisions
 
 
-def _by_share(frame: pl.LazyFrame, names: Sequence[str], options: SplitOptions) -> dict[str, pl.LazyFrame]:
+def _by_share(frame: pl.LazyFrame, names: Sequence[str], options: SplitOptions) -> Division:
     shares = np.array([options.fractions[SPLITS.index(name)] for name in names])
     with reading("the data"):
         if options.by == "time":
             _check_column(frame, str(options.time_column))
-            time = _ordered(frame.select(str(options.time_column)).collect().to_series())
+            time = _ordered(frame.select(str(options.time_column)).collect(engine="streaming").to_series())
             n = len(time)
         else:
-            n = int(frame.select(pl.len()).collect().item())
+            n = int(frame.select(pl.len()).collect(engine="streaming").item())
     if n == 0:
         raise BadInput(
             f"there are no rows to divide into {', '.join(names)}: the file holds a header alone, or a quote in it "
@@ -120,6 +187,13 @@ def _by_share(frame: pl.LazyFrame, names: Sequence[str], options: SplitOptions) 
     if counts.min() < 1:
         empty = names[int(counts.argmin())]
         raise BadInput(f"the {empty} split is empty: {n} rows are too few to divide them into {', '.join(names)}")
+    if options.by == "fraction" and n > _TABULATED:
+        permutation, stops = Permutation(n, options.seed), np.cumsum(counts)
+
+        def drawn(start: int, stop: int) -> np.ndarray:
+            return np.searchsorted(stops, permutation(np.arange(start, stop)), side="right").astype(np.uint8)
+
+        return ByNumber(names, drawn)
     # One byte per row says where it belongs: exact counts at a hundredth of the rows' own size.
     member = np.repeat(np.arange(len(names), dtype=np.uint8), counts)
     if options.by == "time":
@@ -128,15 +202,7 @@ def _by_share(frame: pl.LazyFrame, names: Sequence[str], options: SplitOptions) 
         member = by_time
     else:
         np.random.default_rng(options.seed).shuffle(member)
-    return {name: _members(frame, member, k) for k, name in enumerate(names)}
-
-
-def _members(frame: pl.LazyFrame, member: np.ndarray, k: int) -> pl.LazyFrame:
-    def chosen(rows: pl.Series) -> pl.Series:
-        return pl.Series(member[rows.to_numpy()] == k)
-
-    keep = pl.col(_ROW).map_batches(chosen, return_dtype=pl.Boolean, is_elementwise=True)
-    return frame.with_row_index(_ROW).filter(keep).drop(_ROW)
+    return ByNumber(names, lambda start, stop: member[start:stop])
 
 
 def _ordered(time: pl.Series) -> pl.Series:
@@ -152,23 +218,23 @@ def _ordered(time: pl.Series) -> pl.Series:
     return time
 
 
-def _by_column(frame: pl.LazyFrame, options: SplitOptions) -> dict[str, pl.LazyFrame]:
+def _by_column(frame: pl.LazyFrame, options: SplitOptions) -> Division:
     name = str(options.split_column)
     _check_column(frame, name)
     with reading("the data"):
-        values = frame.select(pl.col(name).unique()).collect().to_series().cast(pl.String).to_list()
-    meaning = {value: split_name(value) if value is not None else None for value in values}
-    for value, split in meaning.items():
+        found = frame.select(pl.col(name).unique()).collect(engine="streaming")
+        values = found.to_series().cast(pl.String).to_list()
+    meaning = {}
+    for value in values:
+        split = split_name(value) if value is not None else None
         if split is None:
             shown = "a missing value" if value is None else f"'{value}'"
             raise BadInput(f"the split column '{name}' holds {shown}: it takes train, valid and test")
-    splits = {}
+        meaning[value] = split
     for split in SPLITS:
-        named = [value for value, meant in meaning.items() if meant == split]
-        if not named:
+        if split not in meaning.values():
             raise BadInput(f"the {split} split is empty: no row of the split column '{name}' says {split}")
-        splits[split] = frame.filter(pl.col(name).cast(pl.String).is_in(named))
-    return splits
+    return ByColumn(name, meaning)
 
 
 def _check_column(frame: pl.LazyFrame, name: str) -> None:

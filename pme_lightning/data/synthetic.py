@@ -48,6 +48,15 @@ class SyntheticDataModule(EncodedDataModule):
 
     Raises:
         BadInput: an argument is out of range.
+
+    Examples:
+        >>> data = SyntheticDataModule(rows=1_000, tokens=100, num_fields=3)
+        >>> data.setup()
+        >>> data.field_tokens, data.rows
+        ([10, 25, 65], {'train': 800, 'valid': 100, 'test': 100})
+        >>> ids, labels = next(iter(data.val_dataloader()))
+        >>> ids.shape, labels.shape
+        (torch.Size([100, 3]), torch.Size([100]))
     """
 
     best_auc: float

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,8 +18,11 @@ import torch
 from torch import Tensor
 
 from pme_lightning.data.binning import QuantileSample
-from pme_lightning.data.folders import check_only_own, whole_folder
+from pme_lightning.data.counting import ValueCounts
+from pme_lightning.data.field_table import FieldTable
+from pme_lightning.data.folders import TEMPORARY, check_only_own, whole_folder
 from pme_lightning.data.labels import binary_labels
+from pme_lightning.data.lookup import Lookup, lookup_of
 from pme_lightning.data.options import check_whole_number
 from pme_lightning.data.schema import Schema
 from pme_lightning.data.tokens import align, column_of, numbers, token_values
@@ -26,9 +33,6 @@ FORMAT_VERSION = 1
 
 # The key of a min_count dict that stands for all fields it does not name.
 ANY_FIELD = "*"
-
-# Value counts of slices are gathered up to this many before they are merged into the total.
-_MERGE_AT = 1 << 20
 
 
 class Vocabulary:
@@ -41,40 +45,38 @@ class Vocabulary:
 
     Make one with :meth:`fit` or :meth:`load`.
 
+    What many tokens take: their values and counts stay in a Parquet file (see
+    :class:`~pme_lightning.data.field_table.FieldTable`), 12 bytes a token are held once rows are encoded (see
+    :class:`~pme_lightning.data.lookup.SortedLookup`), and 8 where frequencies are asked for.
+
     Args:
         schema: label and fields.
-        tables: per field its tokens, out-of-vocabulary excluded, in the order of their indices: columns ``value``
-            and ``count`` (Int64).
+        tables: per field its tokens, out-of-vocabulary excluded, in the order of their indices.
         oov_counts: per field the training rows whose value fell below ``min_count``.
         edges: ``{field: quantile edges}`` of the fields binned by quantiles.
+        folder: what the tables' files are in, if that is a temporary folder: it goes with the vocabulary.
     """
 
     def __init__(
         self,
         schema: Schema,
-        tables: list[pl.DataFrame],
+        tables: list[FieldTable],
         oov_counts: list[int],
         edges: Mapping[str, np.ndarray] | None = None,
+        folder: TemporaryDirectory | None = None,
     ) -> None:
         self.schema = schema
         self.fields = [one.name for one in schema.fields]
         self.edges = dict(edges or {})
         self._tables = tables
         self._oov_counts = oov_counts
+        self._folder = folder
         self.field_tokens = [len(table) + 1 for table in tables]
         if sum(self.field_tokens) >= 1 << 31:
             raise BadInput(
                 f"{sum(self.field_tokens):,} tokens are more than int32 ids can number: raise data.min_count"
             )
         self.offsets = [0, *np.cumsum(self.field_tokens)[:-1].tolist()]
-        # Lookup tables: the value of each token beside its index; missing values are looked up apart.
-        self._lookups = [
-            table.select("value").with_columns(index=pl.int_range(1, len(table) + 1, dtype=pl.Int32)).drop_nulls()
-            for table in tables
-        ]
-        self._missing_index = [
-            int(table["value"].is_null().arg_true()[0]) + 1 if table["value"].null_count() else 0 for table in tables
-        ]
 
     @classmethod
     def fit(
@@ -82,8 +84,9 @@ class Vocabulary:
         slices: Callable[[], Iterable[pl.DataFrame]],
         schema: Schema,
         min_count: int | Mapping[str, int] = 1,
+        scratch: Path | None = None,
     ) -> Vocabulary:
-        """Counts the values of the training rows.
+        """Counts the values of the training rows; memory is bounded, whatever the number of rows and of tokens.
 
         Args:
             slices: gives the training rows, slice by slice; called once, or twice where fields are binned by
@@ -91,24 +94,35 @@ class Vocabulary:
             schema: label and fields.
             min_count: fewest training rows of a token of its own: one number, or ``{field: number}``, where the key
                 ``"*"`` stands for the fields not named (1 if absent).
+            scratch: where a temporary folder is made for what does not fit in memory; the system's place for
+                temporary files if not given.
 
         Raises:
-            BadInput: min_count is below 1 or names no field, there are no rows, or a value does not fit its field.
+            BadInput: min_count is below 1 or names no field, there are no rows, a value does not fit its field, or
+                the disk is full.
         """
         fields = schema.fields
         least = _least_counts(min_count, [one.name for one in fields])
         edges = _quantile_edges(slices, schema)
-        counters = [_Counter() for _ in fields]
-        for part in slices():
-            for counter, one in zip(counters, fields, strict=True):
-                counter.add(token_values(part, one, edges.get(one.name)))
-        tables, oov_counts = [], []
-        for counter, one in zip(counters, fields, strict=True):
-            counts = counter.total()
-            kept = counts.filter(pl.col("count") >= least[one.name])
-            tables.append(kept.sort(["count", "value"], descending=[True, False], nulls_last=True))
-            oov_counts.append(int(counts["count"].sum()) - int(kept["count"].sum()))
-        return cls(schema, tables, oov_counts, edges)
+        if scratch is not None:
+            scratch.mkdir(parents=True, exist_ok=True)
+        folder = TemporaryDirectory(prefix=TEMPORARY, dir=scratch)
+        counts = ValueCounts(len(fields), Path(folder.name))
+        try:
+            for part in slices():
+                for f, one in enumerate(fields):
+                    counts.add(f, token_values(part, one, edges.get(one.name)))
+            found = [counts.table(f, least[one.name]) for f, one in enumerate(fields)]
+        except BaseException:
+            counts.close()
+            folder.cleanup()
+            raise
+        counts.close()
+        tables, oov_counts = map(list, zip(*found, strict=True))
+        if all(table.file is None for table in tables):
+            folder.cleanup()
+            return cls(schema, tables, oov_counts, edges)
+        return cls(schema, tables, oov_counts, edges, folder)
 
     @property
     def num_tokens(self) -> int:
@@ -121,7 +135,10 @@ class Vocabulary:
         counts = np.empty(self.num_tokens, dtype=np.int64)
         for offset, table, oov in zip(self.offsets, self._tables, self._oov_counts, strict=True):
             counts[offset] = oov
-            counts[offset + 1 : offset + 1 + len(table)] = table["count"].to_numpy()
+            start = offset + 1
+            for part in table.counts():
+                counts[start : start + len(part)] = part
+                start += len(part)
         return torch.from_numpy(counts)
 
     def tokens(self, field: str) -> pl.Series:
@@ -132,7 +149,7 @@ class Vocabulary:
         """
         if field not in self.fields:
             raise BadInput(f"there is no field '{field}', {did_you_mean(field, self.fields)}")
-        return self._tables[self.fields.index(field)]["value"]
+        return self._tables[self.fields.index(field)].values()
 
     def encode_fields(self, frame: pl.DataFrame) -> np.ndarray:
         """The global ids, int32 ``(n, F)``, of rows that hold the fields' columns.
@@ -141,17 +158,32 @@ class Vocabulary:
             BadInput: a column is missing, or its values are of a kind that cannot match the training data's.
         """
         ids = np.empty((len(frame), len(self.fields)), dtype=np.int32)
-        for f, one in enumerate(self.schema.fields):
+        lookups = self._lookups
+
+        def encode(f: int) -> None:
+            one, table = self.schema.fields[f], self._tables[f]
             values = token_values(frame, one, self.edges.get(one.name))
-            aligned = align(values, self._tables[f]["value"].dtype, one.source)
-            found = aligned.to_frame("value").join(self._lookups[f], on="value", how="left", maintain_order="left")
-            index = found["index"].fill_null(0)
-            if self._missing_index[f]:
+            index = lookups[f].find(align(values, table.dtype, one.source))
+            np.add(index, self.offsets[f], out=ids[:, f])
+            if table.missing is not None and values.null_count():
                 # Only what was missing in the data, not what could not be read as the training type.
-                index = index.set(values.is_null(), self._missing_index[f])
-            ids[:, f] = index.to_numpy()
-            ids[:, f] += self.offsets[f]
+                ids[values.is_null().to_numpy(), f] = self.offsets[f] + table.missing + 1
+
+        # numpy and Polars let other threads run while they search.
+        list(self._threads.map(encode, range(len(self.fields))))
         return ids
+
+    @cached_property
+    def _lookups(self) -> list[Lookup]:
+        return [lookup_of(table) for table in self._tables]
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(min(len(self.fields), os.cpu_count() or 1))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without threads and lookups, which a process makes of its own."""
+        return {name: value for name, value in vars(self).items() if name not in ("_threads", "_lookups")}
 
     def encode(self, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray | None]:
         """Encodes rows.
@@ -176,16 +208,19 @@ class Vocabulary:
         # Names and order of the fields matter; what else was in the training file does not.
         digest.update(json.dumps([FORMAT_VERSION, schema["label"], schema["fields"], self._oov_counts]).encode())
         for one, table in zip(self.fields, self._tables, strict=True):
-            values = table["value"]
-            digest.update(f"{one}:{values.dtype}:{len(values)}".encode())
-            digest.update(values.is_null().to_numpy().tobytes())
-            digest.update(table["count"].to_numpy().tobytes())
-            if values.dtype == pl.String:
-                filled = values.fill_null("")
-                digest.update(filled.str.len_bytes().to_numpy().astype(np.int64).tobytes())
-                digest.update(filled.str.join("").item().encode() if len(filled) else b"")
+            digest.update(f"{one}:{table.dtype}:{len(table)}".encode())
+            for values in table.batches("value"):
+                digest.update(values.is_null().to_numpy().tobytes())
+            for counts in table.counts():
+                digest.update(counts.tobytes())
+            if table.dtype == pl.String:
+                for values in table.batches("value"):
+                    digest.update(values.fill_null("").str.len_bytes().to_numpy().astype(np.int64).tobytes())
+                for values in table.batches("value"):
+                    digest.update(values.fill_null("").str.join("").item().encode() if len(values) else b"")
             else:
-                digest.update(values.fill_null(0).to_numpy().tobytes())
+                for values in table.batches("value"):
+                    digest.update(values.fill_null(0).to_numpy().tobytes())
             digest.update(self.edges.get(one, np.empty(0)).tobytes())
         return digest.hexdigest()
 
@@ -199,7 +234,7 @@ class Vocabulary:
         check_only_own(folder, r"vocabulary\.json|field_\d{3,}\.parquet", "a vocabulary")
         with whole_folder(folder) as partial:
             for f, table in enumerate(self._tables):
-                table.write_parquet(partial / _field_file(f))
+                table.write(partial / _field_file(f))
             content = {
                 "version": FORMAT_VERSION,
                 "fingerprint": self.fingerprint,
@@ -228,7 +263,7 @@ class Vocabulary:
                     f"{FORMAT_VERSION}"
                 )
             schema = Schema.from_json(content["schema"])
-            tables = [pl.read_parquet(folder / _field_file(f)) for f in range(len(schema.fields))]
+            tables = [FieldTable(folder / _field_file(f)) for f in range(len(schema.fields))]
             edges = {name: np.array(values, dtype=np.float64) for name, values in content["edges"].items()}
             vocabulary = cls(schema, tables, content["oov_counts"], edges)
             whole = vocabulary.fingerprint == content["fingerprint"]
@@ -240,27 +275,6 @@ class Vocabulary:
         if not whole:
             raise BadInput(f"the vocabulary in '{folder}' is damaged: its tokens do not match its fingerprint")
         return vocabulary
-
-
-class _Counter:
-    """Counts the values of a stream of slices; memory grows with the distinct values, not with the rows."""
-
-    def __init__(self) -> None:
-        self._parts: list[pl.DataFrame] = []
-        self._merge_at = _MERGE_AT
-
-    def add(self, values: pl.Series) -> None:
-        self._parts.append(values.to_frame("value").group_by("value").agg(pl.len().cast(pl.Int64).alias("count")))
-        if sum(map(len, self._parts)) > self._merge_at:
-            merged = self.total()
-            self._parts = [merged]
-            # Twice the distinct values so far: each value is then merged a bounded number of times on average.
-            self._merge_at = _MERGE_AT + 2 * len(merged)
-
-    def total(self) -> pl.DataFrame:
-        if not self._parts:
-            raise BadInput("the train split is empty: there is nothing to make a vocabulary of")
-        return pl.concat(self._parts).group_by("value").agg(pl.col("count").sum())
 
 
 def _quantile_edges(slices: Callable[[], Iterable[pl.DataFrame]], schema: Schema) -> dict[str, np.ndarray]:

@@ -19,21 +19,24 @@ class DistinctTokens:
     Attributes:
         tokens: ``(U,)`` the distinct ids, rising.
         order: ``(n,)`` int64: the places of the ids, token by token.
+        turns: ``(n,)`` boolean: where along ``order`` another token begins than the one before.
         starts: ``(U,)`` int64: where in ``order`` the places of each token start.
     """
 
     tokens: Tensor
     order: Tensor
+    turns: Tensor
     starts: Tensor
 
     @classmethod
     def of(cls, ids: Tensor) -> DistinctTokens:
         """Finds the distinct tokens of integer ids ``(n,)``."""
         ordered, order = torch.sort(ids)
-        first = torch.ones_like(ordered, dtype=torch.bool)
-        torch.ne(ordered[1:], ordered[:-1], out=first[1:])
-        starts = first.nonzero().squeeze(1)
-        return cls(ordered.index_select(0, starts), order, starts)
+        turns = torch.ones_like(ordered, dtype=torch.bool)
+        torch.ne(ordered[1:], ordered[:-1], out=turns[1:])
+        starts = turns.nonzero().squeeze(1)
+        turns[:1] = False
+        return cls(ordered.index_select(0, starts), order, turns, starts)
 
     def __len__(self) -> int:
         """``U``, how many distinct tokens there are."""
@@ -41,9 +44,8 @@ class DistinctTokens:
 
     def places(self) -> Tensor:
         """Returns for each id ``(n,)`` its place among the distinct tokens: ``tokens[places] == ids``."""
-        step = torch.zeros_like(self.order, dtype=torch.int32)
-        step.index_fill_(0, self.starts[1:], 1)
-        return torch.empty_like(step).scatter_(0, self.order, step.cumsum(0, dtype=torch.int32))
+        numbers = self.turns.cumsum(0, dtype=torch.int32)
+        return torch.empty_like(numbers).scatter_(0, self.order, numbers)
 
     def sum(self, values: Tensor) -> Tensor:
         """Adds up the values of each token.

@@ -51,6 +51,14 @@ class FullEmbedding(nn.Module):
     Shape:
         - ids: ``(B, F)`` integers in ``[0, V)``
         - output: ``(B, F, D)``
+
+    Examples:
+        >>> table = FullEmbedding(num_tokens=10, embedding_dim=4, first_order=True)
+        >>> rows, linear = table.lookup(torch.tensor([[0, 9]]))
+        >>> rows.shape, linear.shape
+        (torch.Size([1, 2, 4]), torch.Size([1, 2]))
+        >>> table.num_parameters
+        50
     """
 
     observer: Observer | None = None
@@ -156,15 +164,24 @@ class FullEmbedding(nn.Module):
             linear = linear * F.embedding(ids, self.kept_linear).squeeze(-1)
         return embeddings, linear
 
-    @torch.no_grad()
     def rows(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the rows ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, wherever they are held."""
+        rows, *firsts = self.gathered(tokens, *(part for part in (self.weight, self.linear) if part is not None))
+        return rows, firsts[0][:, 0] if firsts else None
+
+    @torch.no_grad()
+    def gathered(self, tokens: Tensor, *held: Tensor) -> list[Tensor]:
+        """Returns the rows of tokens ``(n,)``, wherever they are held.
+
+        Args:
+            tokens: Ids.
+            held: Tensors with a row for each token; of a table that is split, for each that is held here.
+        """
         if self.shard is None:
-            return self.weight[tokens], None if self.linear is None else self.linear[tokens, 0]
+            return [part[tokens] for part in held]
         exchange = RowExchange(tokens, self.shard, self.num_tokens)
         places = exchange.distinct.places().long()
-        rows = exchange.answers(self.weight[exchange.asked])[places]
-        return rows, None if self.linear is None else exchange.answers(self.linear[exchange.asked])[places, 0]
+        return [exchange.answers(part[exchange.asked])[places] for part in held]
 
     def _watch(self, ids: Tensor, *looked_up: Tensor) -> None:
         observer = self.observer

@@ -68,6 +68,13 @@ class MultiSizeEmbedding(nn.Module):
     Shape:
         - ids: ``(B, F)`` integers in ``[0, V)``
         - output: ``(B, F, D)``
+
+    Examples:
+        >>> table = MultiSizeEmbedding.from_sizes(torch.tensor([3, 1, 1, 0]), embedding_dim=4)
+        >>> table(torch.tensor([[0, 1], [2, 3]])).shape
+        torch.Size([2, 2, 4])
+        >>> table.num_parameters  # 3 + 1 + 1 values, and the shared projection of 4 x 4
+        21
     """
 
     sparse: bool = False
@@ -259,7 +266,8 @@ class _Lookup(torch.autograd.Function):
         ctx.save_for_backward(rows, projection)
         places = distinct.places()
         embeddings = F.embedding(places, rows[:, int(layout.first_order) :] @ projection)
-        return embeddings, F.embedding(places, rows[:, :1]).squeeze(-1) if layout.first_order else None
+        # Of single values, next to one another, index_select is several times faster than embedding.
+        return embeddings, rows[:, 0].contiguous().index_select(0, places) if layout.first_order else None
 
     @staticmethod
     @once_differentiable

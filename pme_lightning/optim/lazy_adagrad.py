@@ -103,6 +103,9 @@ def _update(parameter: Tensor, grad: Tensor, total: Tensor, group: dict[str, Any
         return
     grad = coalesced(grad)
     rows, values = grad._indices()[0], grad._values()
+    if parameter.shape[1:].numel() == 1:
+        # Rows of one value, such as first-order weights, are single values: faster, and views of the same memory.
+        parameter, total, values = parameter.view(-1), total.view(-1), values.view(-1)
     sums = total.index_select(0, rows).addcmul_(values, values)
     _write(total, rows, sums)
     steps = parameter.index_select(0, rows)

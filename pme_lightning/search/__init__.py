@@ -9,6 +9,7 @@ from pme_lightning.search.criteria import Criterion, Fisher, Magnitude, Saliency
 from pme_lightning.search.field_level import FieldSaliency, FieldSizes, KnowsFields, SingleShot
 from pme_lightning.search.information import ExpectedInformation
 from pme_lightning.search.result import SearchResult
+from pme_lightning.search.row_information import RowInformation
 from pme_lightning.search.schedules import (
     Action,
     AfterWarmup,
@@ -42,6 +43,7 @@ __all__ = [
     "Popularity",
     "Prefix",
     "Random",
+    "RowInformation",
     "Saliency",
     "Schedule",
     "Scores",

@@ -206,7 +206,15 @@ class Allocator(ABC):
 
 
 class Prefix(Allocator):
-    """A token of size d keeps its first d values: for scores whose positions are ordered (principal axes)."""
+    """A token of size d keeps its first d values: for scores whose positions are ordered (principal axes).
+
+    Examples:
+        >>> scores = torch.tensor([[3.0, 1.0, 2.0], [0.5, 0.1, 0.0]])  # 2 tokens, D = 3
+        >>> Prefix().allocate(scores, budget=3).sizes
+        tensor([3, 0])
+        >>> Prefix().allocate(scores, budget=4).sizes
+        tensor([3, 1])
+    """
 
     splits: ClassVar[bool] = True
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pme_lightning.errors import BadInput, did_you_mean
 from pme_lightning.search.across import ALONE, Tokens
+from pme_lightning.search.row_information import RowInformation
 
 _AXES = ("original", "principal")
 # Rows worked on at a time where a whole table of intermediate results would cost as much memory as the table.
@@ -48,6 +49,9 @@ class Criterion(ABC):
         splits: whether it can score tokens that are split over processes. ``V`` is then how many are here.
         per_token: names of the accumulators that have a row for each token.
         tokens: how processes agree on what is known of all tokens.
+        rounds: how often, after the sizes have been made, they are made again with what rows tell of the pruned model
+            (:meth:`scores_given`).
+        information: what rows told when :meth:`scores` was asked last, in its axes; of a criterion with rounds.
     """
 
     splits: ClassVar[bool] = False
@@ -56,6 +60,8 @@ class Criterion(ABC):
     needs_gradients: ClassVar[bool] = False
     needs_rows: ClassVar[bool] = False
     basis: Tensor | None = None
+    rounds: int = 0
+    information: RowInformation
 
     def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
         """Begins a scoring window: fixes the axes and forgets all gradients seen.
@@ -109,6 +115,18 @@ class Criterion(ABC):
     @abstractmethod
     def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
         """Returns the scores; arguments as in :meth:`start`."""
+
+    def scores_given(self, information: RowInformation, frequencies: Tensor) -> Scores:
+        """Returns the scores, in the axes of the last :meth:`scores`, of a model in which rows tell something else.
+
+        Args:
+            information: what they tell.
+            frequencies: as in :meth:`start`.
+
+        Raises:
+            RuntimeError: this criterion looks at no rows, or has not been asked for :meth:`scores`.
+        """
+        raise RuntimeError(f"{type(self).__name__} does not depend on what rows tell")
 
     def state(self) -> dict[str, Tensor]:
         """The accumulators themselves (no copies); those of a criterion that needs rows are sums over rows."""
@@ -220,6 +238,15 @@ class Fisher(_GradientCriterion):
 
     Raises:
         BadInput: other axes; or, on start, a table that is not finite.
+
+    Examples:
+        >>> weight, frequencies = torch.tensor([[1.0, 2.0], [0.0, 3.0]]), torch.tensor([5, 1])
+        >>> fisher = Fisher(axes="original")
+        >>> fisher.start(weight, None, frequencies)
+        >>> fisher.update(torch.tensor([[1.0, 0.5], [2.0, 0.0]]))  # the gradient of a batch
+        >>> fisher.scores(weight, None, frequencies).table
+        tensor([[1., 1.],
+                [0., 0.]])
     """
 
     def __init__(self, axes: Literal["original", "principal"] = "principal") -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import accumulate
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from pme_lightning.embedding.distinct import DistinctTokens
+from pme_lightning.errors import BadInput
 from pme_lightning.search.across import ALONE
 from pme_lightning.search.criteria import Criterion, Scores, known_axes, principal_axes
 from pme_lightning.search.field_level import KnowsFields
+from pme_lightning.search.row_information import RowInformation
 
 # Steps to the fixed point of a field's spectrum; it moves by less than a thousandth after half of them.
 _FIXED_POINT_STEPS = 20
@@ -42,6 +45,11 @@ class ExpectedInformation(KnowsFields, Criterion):
     other can say as well. Of a token's first-order weight and its best embedding value, the more informative one
     counts in full; the other's ``s`` is taken times ``1 - ρ²``.
 
+    **Once more on the pruned model.** A value says little where its partners have been pruned: an item's tenth value
+    is of no use to users that keep two. So ``h`` and ``ρ²`` are measured again on the model as the sizes leave it, by
+    a few batches without training, new sizes are made with their geometric means, and so on, :attr:`rounds` times.
+    Sizes settle on the values whose partners stay as well.
+
     The principal axes are those of ``Σ_f h_f Σ_v n_v w_v w_vᵀ``: a field counts by how much its rows depend on it.
     They come in the order of the total score, so that the first value of a row is the one that most tokens need most.
 
@@ -50,9 +58,10 @@ class ExpectedInformation(KnowsFields, Criterion):
 
     Args:
         axes: ``principal`` or ``original``.
+        rounds: how often ``h`` is measured again on the pruned model; 0: on the full-size one alone.
 
     Raises:
-        BadInput: other axes; or, when scoring, a table that is not finite.
+        BadInput: other axes, or less than 0 rounds; or, when scoring, a table that is not finite.
 
     Sources: empirical Bayes and its shrinkage after Efron and Morris, *Stein's estimation rule and its competitors*,
     JASA 1973; the Fisher score that it starts from as in Theis et al. 2018, arXiv:1801.05787. The combination is ours.
@@ -62,9 +71,13 @@ class ExpectedInformation(KnowsFields, Criterion):
     splits: ClassVar[bool] = True
     per_token: ClassVar[tuple[str, ...]] = ("gradient", "linear_gradient")
 
-    def __init__(self, axes: Literal["original", "principal"] = "principal") -> None:
+    def __init__(self, axes: Literal["original", "principal"] = "principal", rounds: int = 4) -> None:
         self.axes = known_axes("ExpectedInformation", axes)
+        if rounds < 0:
+            raise BadInput(f"ExpectedInformation: rounds is {rounds}; it must be 0 or more")
+        self.rounds = rounds
         self._sums: dict[str, Tensor] = {}
+        self._expected: tuple[Tensor, Tensor | None] | None = None
 
     def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
         fields, dim = len(self._fields(len(weight))), weight.shape[1]
@@ -119,29 +132,90 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise RuntimeError("ExpectedInformation was asked for scores before start and update_rows")
         if "product" in self._sums and linear is None:
             raise ValueError("the first-order weights given to start are missing")
-        fields = self._fields(len(weight))
-        basis = self._principal_axes(weight, frequencies, fields) if self.axes == "principal" else None
-        axes = (torch.eye(weight.shape[1], device=weight.device) if basis is None else basis).double()
-        # Where tokens are split memory is short, and the search ends with these scores: they take the sums' place.
-        table = torch.empty_like(weight) if self.tokens is ALONE else self._sums["gradient"]
-        column = None if linear is None else weight.new_empty(len(weight))
-        end = 0
-        for field, tokens in enumerate(fields):
-            start, end = end, end + tokens
-            self._score_field(field, start, end, weight, linear, frequencies, axes, table, column)
-        if basis is not None:
-            total = sum((table[part].sum(0, dtype=torch.float64) for part in _parts(0, len(table))), axes.new_zeros(()))
-            order = self.tokens.sum(total.expand(len(axes))).argsort(descending=True, stable=True)
-            basis = basis[:, order]
-            for part in _parts(0, len(table)):
-                table[part] = table[part][:, order]
-        self.basis = basis
-        return Scores(table, column, basis)
+        basis = self._principal_axes(weight, frequencies) if self.axes == "principal" else None
+        self.information = self._measured(weight.shape[1], basis)
+        # Where tokens are split memory is short, and the search ends here: what is expected takes the sums' place.
+        squares = torch.empty_like(weight) if self.tokens is ALONE else self._sums["gradient"]
+        firsts = None if linear is None else weight.new_empty(len(weight))
+        axes = None if basis is None else basis.double()
 
-    def _principal_axes(self, weight: Tensor, frequencies: Tensor, fields: Sequence[int]) -> Tensor:
+        def embeddings(part: slice) -> tuple[Tensor, Tensor]:
+            values, gradients = weight[part].double(), self._sums["gradient"][part].double()
+            return (values, gradients) if axes is None else (values @ axes, gradients @ axes)
+
+        def linears(part: slice) -> tuple[Tensor, Tensor]:
+            assert linear is not None
+            return linear[part].double(), self._sums["linear_gradient"][part].double().unsqueeze(1)
+
+        for field, own in enumerate(self._own(len(weight))):
+            self._expect(squares[own], own, embeddings, self.information.table[field], frequencies)
+            if firsts is not None and self.information.linear is not None:
+                known = self.information.linear[field, None]
+                self._expect(firsts[own].unsqueeze(1), own, linears, known, frequencies)
+        self._expected = squares, firsts
+        scores = self.scores_given(self.information, frequencies)
+        if basis is not None:
+            total = torch.zeros(weight.shape[1], dtype=torch.float64, device=scores.table.device)
+            for part in _parts(slice(0, len(weight))):
+                total += scores.table[part].sum(0, dtype=torch.float64)
+            order = self.tokens.sum(total).argsort(descending=True, stable=True)
+            _reorder(scores.table, order)
+            basis = basis[:, order.to(basis.device)]
+            if self.rounds:
+                given, shared = self.information, self.information.shared
+                order = order.to(squares.device)
+                shared = None if shared is None else shared[:, order]
+                self.information = RowInformation(given.table[:, order], given.linear, shared)
+                _reorder(squares, order)
+        if not self.rounds:
+            self._expected = None  # as large as the table
+        self.basis = basis
+        return Scores(scores.table, scores.linear, basis)
+
+    @torch.no_grad()
+    def scores_given(self, information: RowInformation, frequencies: Tensor) -> Scores:
+        if self._expected is None:
+            raise RuntimeError("ExpectedInformation was asked for scores given information before scores")
+        squares, firsts = self._expected
+        # In main memory where tokens are split: that is where the budget is shared out then.
+        home = squares.device if self.tokens is ALONE else torch.device("cpu")
+        table = torch.empty_like(squares, device=home)
+        column = None if firsts is None else torch.empty_like(firsts, device=home)
+        for field, own in enumerate(self._own(len(squares))):
+            for part in _parts(own):
+                counts = frequencies[part].double().unsqueeze(1)
+                signal = counts * information.table[field] * squares[part]
+                if firsts is not None and column is not None:
+                    assert information.linear is not None
+                    assert information.shared is not None
+                    first, shared = counts[:, 0] * information.linear[field] * firsts[part], information.shared[field]
+                    best = signal.max(dim=1)
+                    embedding_first = best.values >= first
+                    column[part] = _gain(torch.where(embedding_first, first * (1 - shared[best.indices]), first)).to(
+                        home
+                    )
+                    signal = torch.where(embedding_first.unsqueeze(1), signal, signal * (1 - shared))
+                table[part] = _gain(signal).to(home)
+        return Scores(table, column, self.basis)
+
+    def _own(self, num_tokens: int) -> list[slice]:
+        """Returns where each field's tokens stand among those that are here."""
+        ends = list(accumulate(self._fields(num_tokens)))
+        return [slice(end - count, end) for end, count in zip(ends, self._fields(num_tokens), strict=True)]
+
+    def _measured(self, dim: int, basis: Tensor | None) -> RowInformation:
+        """Returns what the rows of the window said, in the axes of a basis ``(D, D)``."""
+        sums = self._sums
+        axes = torch.eye(dim, dtype=torch.float64, device=sums["rows"].device) if basis is None else basis.double()
+        squares = ((sums["information"] @ axes) * axes).sum(1)
+        if "product" not in sums:
+            return RowInformation.of_sums(sums["rows"], squares)
+        return RowInformation.of_sums(sums["rows"], squares, sums["linear_information"], sums["product"] @ axes)
+
+    def _principal_axes(self, weight: Tensor, frequencies: Tensor) -> Tensor:
         """Returns the eigenvectors ``(D, D)`` of the energy of the rows, each field weighted by its information."""
         per_row = self._sums["information"].diagonal(dim1=1, dim2=2).mean(1) / self._sums["rows"].clamp(min=1)
-        tokens = torch.tensor(list(fields), device=weight.device)
+        tokens = torch.tensor(list(self._fields(len(weight))), device=weight.device)
         return principal_axes(weight, frequencies.double() * per_row.repeat_interleave(tokens), self.tokens)
 
     def state(self) -> dict[str, Tensor]:
@@ -153,100 +227,51 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise ValueError(f"ExpectedInformation has no accumulator {sorted(unknown)}")
         self._sums = dict(state)
 
-    def _score_field(
+    def _expect(
         self,
-        field: int,
-        start: int,
-        end: int,
-        weight: Tensor,
-        linear: Tensor | None,
-        frequencies: Tensor,
-        axes: Tensor,
-        table: Tensor,
-        column: Tensor | None,
-    ) -> None:
-        """Writes the scores of one field's tokens, which lie between ``start`` and ``end``, to table and column."""
-        sums, rows = self._sums, self._sums["rows"].clamp(min=1)
-        squares = ((sums["information"][field] @ axes) * axes).sum(0)
-        # A window of several epochs sees a token's rows more than once, and learns no more from them.
-        share = rows / self.tokens.sum(frequencies[start:end].sum()).clamp(min=1)
-
-        def embeddings(part: slice) -> _Estimates:
-            values, gradients = weight[part].double() @ axes, sums["gradient"][part].double() @ axes
-            return _Estimates(values, gradients, squares / rows, frequencies[part].double(), share)
-
-        spectrum = self._spectrum(embeddings, frequencies, start, end, squares / rows * share)
-        if linear is None or column is None:
-            for part in _parts(start, end):
-                table[part] = _gain(embeddings(part).signal(spectrum)).to(table.dtype)
-            return
-        first_information = sums["linear_information"][field].reshape(1)
-
-        def firsts(part: slice) -> _Estimates:
-            values, gradients = linear[part].double(), sums["linear_gradient"][part].double().unsqueeze(1)
-            return _Estimates(values, gradients, first_information / rows, frequencies[part].double(), share)
-
-        first_spectrum = self._spectrum(firsts, frequencies, start, end, first_information / rows * share)
-        both = squares * first_information
-        products = sums["product"][field] @ axes
-        shared = torch.where(both > 0, products.square() / both.clamp(min=1e-300), 0).clamp(max=1)
-        for part in _parts(start, end):
-            signal, first = embeddings(part).signal(spectrum), firsts(part).signal(first_spectrum)[:, 0]
-            best = signal.max(dim=1)
-            embedding_first = best.values >= first
-            first = torch.where(embedding_first, first * (1 - shared[best.indices]), first)
-            signal = torch.where(embedding_first.unsqueeze(1), signal, signal * (1 - shared))
-            table[part], column[part] = _gain(signal).to(table.dtype), _gain(first).to(column.dtype)
-
-    def _spectrum(
-        self,
-        estimates: Callable[[slice], _Estimates],
-        frequencies: Tensor,
-        start: int,
-        end: int,
+        expected: Tensor,
+        own: slice,
+        looked_at: Callable[[slice], tuple[Tensor, Tensor]],
         information: Tensor,
-    ) -> Tensor:
-        """Returns ``σ²`` ``(K,)`` of a field's tokens, a part of them at a time."""
-        counts = self.tokens.union(frequencies[start:end])
+        frequencies: Tensor,
+    ) -> None:
+        """Writes ``E[w²]`` of the values of a field's tokens, 0 where no row tells anything; some tokens at a time.
+
+        Args:
+            expected: ``(n, K)``: where to.
+            own: where the field's tokens stand among those that are here.
+            looked_at: returns for some of them where values are, ``(m, K)`` float64, and their gradients, summed over
+                the rows of the window.
+            information: ``(K,)``: ``h``, that of one row.
+            frequencies: ``(V,)``: rows of each token in the training split.
+        """
+        # A window of several epochs sees a token's rows more than once, and learns no more from them.
+        share = self._sums["rows"].clamp(min=1) / self.tokens.sum(frequencies[own].sum()).clamp(min=1)
+        seen_by_row = information * share
+
+        def targets(part: slice) -> tuple[Tensor, Tensor, Tensor]:
+            values, gradients = looked_at(part)
+            seen = frequencies[part].double().unsqueeze(1) * seen_by_row  # (m, K): the information of the window
+            known = seen > 0
+            noise = 1 / torch.where(known, seen, 1.0)
+            return torch.where(known, values - gradients * noise, 0), noise, known
+
+        counts = self.tokens.union(frequencies[own])
         sums = torch.zeros(len(counts), len(information), dtype=torch.float64, device=counts.device)
         number = torch.zeros_like(counts)
-        for part in _parts(start, end):
+        for part in _parts(own):
             place = torch.searchsorted(counts, frequencies[part])
-            sums.index_add_(0, place, estimates(part).target.square())
+            sums.index_add_(0, place, targets(part)[0].square())
             number += torch.bincount(place, minlength=len(counts))
-        return _fixed_point(self.tokens.sum(sums), counts, self.tokens.sum(number), information)
+        spectrum = _spectrum(self.tokens.sum(sums), counts, self.tokens.sum(number), seen_by_row)
+        for part in _parts(own):
+            target, noise, known = targets(part)
+            trust = spectrum / (spectrum + noise)
+            found = torch.where(known, (trust * target).square() + spectrum * (1 - trust), 0)
+            expected[part.start - own.start : part.stop - own.start] = found
 
 
-class _Estimates:
-    """What is known of the values of some tokens of a field.
-
-    Args:
-        values: ``(n, K)`` float64, where they are.
-        gradients: ``(n, K)``, summed over the rows of the window.
-        information: ``(K,)``: ``h``, that of one row.
-        frequencies: ``(n,)``: rows of each token in the training split.
-        share: the window's part of the training split.
-
-    Attributes:
-        target: ``(n, K)``: where the values are heading; 0 where nothing is known.
-    """
-
-    def __init__(
-        self, values: Tensor, gradients: Tensor, information: Tensor, frequencies: Tensor, share: Tensor
-    ) -> None:
-        self._whole = frequencies.unsqueeze(1) * information  # (n, K): the information that full training will have
-        self._known = self._whole > 0
-        self._seen = torch.where(self._known, self._whole * share, 1.0)
-        self.target = torch.where(self._known, values - gradients / self._seen, 0)
-
-    def signal(self, spectrum: Tensor) -> Tensor:
-        """Returns ``n h E[w²]`` ``(n, K)``, given the variance of the true values ``(K,)``."""
-        trust = spectrum / (spectrum + 1 / self._seen)
-        expected = (trust * self.target).square() + spectrum * (1 - trust)
-        return torch.where(self._known, self._whole * expected, 0)
-
-
-def _fixed_point(sums: Tensor, counts: Tensor, number: Tensor, information: Tensor) -> Tensor:
+def _spectrum(sums: Tensor, counts: Tensor, number: Tensor, information: Tensor) -> Tensor:
     """Returns ``σ²`` ``(K,)``: the variance of the true values behind targets of known noise.
 
     The estimate weights each token by how precisely its square is known, ``(σ² + noise)^-2``, and so depends on
@@ -272,9 +297,15 @@ def _fixed_point(sums: Tensor, counts: Tensor, number: Tensor, information: Tens
     return spectrum
 
 
-def _parts(start: int, end: int) -> Iterator[slice]:
-    """Yields the tokens between two, some at a time."""
-    return (slice(begin, min(begin + _CHUNK_ROWS, end)) for begin in range(start, end, _CHUNK_ROWS))
+def _parts(own: slice) -> Iterator[slice]:
+    """Yields a range of tokens in pieces."""
+    return (slice(start, min(start + _CHUNK_ROWS, own.stop)) for start in range(own.start, own.stop, _CHUNK_ROWS))
+
+
+def _reorder(table: Tensor, order: Tensor) -> None:
+    """Puts the columns of a table in another order, in place."""
+    for part in _parts(slice(0, len(table))):
+        table[part] = table[part][:, order]
 
 
 def _gain(signal: Tensor) -> Tensor:

@@ -32,6 +32,14 @@ class SearchResult:
 
     Raises:
         BadInput: the parts do not fit together.
+
+    Examples:
+        >>> sizes = torch.tensor([0, 2, 1, 2])
+        >>> result = SearchResult(sizes, None, embedding_dim=4, basis=None, budget="30%", criterion="mine")
+        >>> result.parameters
+        5
+        >>> result.order()  # token ids by falling size: the numbering in which no index is needed
+        tensor([1, 3, 2, 0])
     """
 
     sizes: Tensor

@@ -204,6 +204,7 @@ def test_gradients_of_interacting_layer_and_pairs() -> None:
     x = inputs(2, 3, 2).requires_grad_()
     assert torch.autograd.gradcheck(lambda x, *_: layer(x), (x, *layer.parameters()))
     assert torch.autograd.gradcheck(pairwise_interaction, x)
+    assert torch.autograd.gradgradcheck(pairwise_interaction, x)
 
 
 def test_weights_start_xavier_normal_and_biases_zero() -> None:

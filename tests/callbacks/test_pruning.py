@@ -156,6 +156,20 @@ def test_a_gradual_search_keeps_what_it_pruned_at_zero(
         assert torch.allclose(callback.result.basis, embedding.projection.T)
 
 
+def test_what_each_pruning_kept_is_told(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(Fisher(), Gradual(epochs=2.0, start=0.0, prunings=4), Prefix(), budget=0.5)
+    model = search(tiny, make_trainer, callback)
+    # 20 steps, a pruning every 5th; the last but one is what the masks of the table hold.
+    assert [step for step, _ in callback.kept] == [5, 10, 15, 20]
+    total = model.embedding.num_parameters
+    masks = int(model.embedding.kept.sum()) + int(model.embedding.kept_linear.sum())
+    assert callback.kept[2][1] == pytest.approx(masks / total)
+    assert callback.kept[3][1] == callback.result.parameters / total
+    fresh = PruningCallback(Fisher(), Gradual(epochs=2.0, start=0.0, prunings=4), Prefix(), budget=0.5)
+    fresh.load_state_dict(callback.state_dict())
+    assert fresh.kept == callback.kept
+
+
 def test_a_rule_needs_no_step(tiny: LightningDataModule, make_trainer: Build) -> None:
     callback = PruningCallback(Popularity(alpha=1.0), NoTraining(), Prefix(), budget=0.5)
     model = search(tiny, make_trainer, callback)

@@ -72,7 +72,10 @@ def test_the_summary_and_the_folder_are_as_documented(pme_run: Path) -> None:
     assert list(summary["test"]) == ["auc", "logloss"]
     assert summary["embedding"]["bytes"] == 4 * summary["embedding"]["parameters"]
     names = {path.name for path in pme_run.iterdir()}
-    assert names == {"config.yaml", "sizes.safetensors", "vocabulary", "checkpoints", "logs", "summary.json"}
+    assert names == {"config.yaml", "sizes.safetensors", "vocabulary", "checkpoints", "logs", "findings.json"} | {
+        "summary.json",
+        "report.html",
+    }
     for phase in ("finetune", "full"):
         assert {path.name for path in (pme_run / "checkpoints" / phase).iterdir()} == {"best.ckpt", "last.ckpt"}
     assert not list(pme_run.rglob(".*partial*"))

@@ -52,7 +52,7 @@ def test_every_group_offers_what_is_documented() -> None:
     assert set(files.choices("search")) == rules | learned
     assert {"synthetic", "parquet", "csv", "hf", "frappe", "movielenslatest"} <= set(files.choices("data"))
     assert {"criteo_x1", "criteo_x4", "avazu_x1", "avazu_x4"} <= set(files.choices("data"))
-    assert set(files.choices("trainer")) == {"cpu", "gpu", "ddp"}
+    assert set(files.choices("trainer")) == {"cpu", "gpu", "ddp", "sharded"}
     assert set(files.choices("logger")) == {"none", "csv", "wandb", "tensorboard"}
     assert files.choices("optimizer")
     assert files.choices("experiment")

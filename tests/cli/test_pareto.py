@@ -68,7 +68,10 @@ def test_the_summary_and_the_folder_are_as_documented(pareto_run: Path, pme_run:
         assert 0.9 * limit < point["embedding"]["parameters"] <= limit
         assert SearchResult.load(pareto_run / point["sizes"]).parameters + 64 == point["embedding"]["parameters"]
     names = {path.name for path in pareto_run.iterdir()}
-    assert names == {"config.yaml", "pareto.csv", "sizes", "vocabulary", "checkpoints", "logs", "summary.json"}
+    assert names == {"config.yaml", "pareto.csv", "sizes", "vocabulary", "checkpoints", "logs", "findings.json"} | {
+        "summary.json",
+        "report.html",
+    }
     phases = {"search", "full", *(f"finetune-{name}" for name in NAMES)}
     assert {path.name for path in (pareto_run / "checkpoints").iterdir()} == phases
     assert {path.name for path in (pareto_run / "logs").iterdir()} == phases

@@ -1,15 +1,14 @@
-"""What needs a process of its own: code in a user's folder, Ctrl-C, offline dashboards, the installed program."""
+"""What needs a process of its own: code in a user's folder, Ctrl-C, the installed program."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -111,53 +110,6 @@ def test_ctrl_c_before_anything_is_worth_keeping_leaves_nothing(tmp_path: Path) 
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert not (tmp_path / "out").exists()
-
-
-def test_wandb_offline_holds_config_curves_and_summary(shell: Shell, tmp_path: Path) -> None:
-    keyless = {"WANDB_API_KEY": "", "HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
-    done = shell(
-        "logger=wandb", "run_dir=out", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", *SMALL, **keyless
-    )
-    assert done.returncode == 0, done.stderr
-    (record,) = (tmp_path / "out").glob("wandb/offline-run-*/run-*.wandb")
-    config, history, summary = read_offline_run(record)
-    assert "seed" in config
-    assert "backbone" in config
-    assert {"search/train_loss", "finetune/train_loss", "finetune/valid_auc"} <= history
-    assert {"test", "embedding"} <= summary
-
-
-def records(file: Path) -> Iterator[bytes]:
-    """The records of an offline run: LevelDB's log format, 32 KiB blocks of checksummed fragments."""
-    content, position, record = file.read_bytes(), 7, b""
-    assert content.startswith(b":W&B")
-    while position + 7 <= len(content):
-        room = 32768 - position % 32768
-        if room < 7:
-            position += room
-            continue
-        _, length, kind = struct.unpack("<IHB", content[position : position + 7])
-        record += content[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, or the last fragment
-            yield record
-            record = b""
-
-
-def read_offline_run(file: Path) -> tuple[set[str], set[str], set[str]]:
-    """Returns the keys of a run's config, history and summary, read from the file that an offline run leaves."""
-    from wandb.proto import wandb_internal_pb2
-
-    config: set[str] = set()
-    history: set[str] = set()
-    summary: set[str] = set()
-    for data in records(file):
-        entry = wandb_internal_pb2.Record()
-        entry.ParseFromString(data)
-        config |= {u.key or u.nested_key[0] for u in [*entry.config.update, *entry.run.config.update]}
-        history |= {item.key or "/".join(item.nested_key) for item in entry.history.item}
-        summary |= {u.key or u.nested_key[0] for u in entry.summary.update}
-    return config, history, summary
 
 
 def test_logs_hold_no_colour_codes_and_one_line_an_epoch(shell: Shell) -> None:

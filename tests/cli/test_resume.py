@@ -98,6 +98,9 @@ def test_killed_in_every_phase_it_ends_the_same(
         assert one["finetune"]["best_epoch"] == other["finetune"]["best_epoch"]
     assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
     assert not list(folder.rglob(".*partial"))
+    # Curves, schedule, scores and sizes, to the last digit.
+    findings = [json.loads((each / "findings.json").read_text()) for each in (folder, whole)]
+    assert findings[0] == findings[1]
     for phase in ("search", "finetune", "full"):
         first_curve, second_curve = (pl.read_csv(each / "logs" / phase / "metrics.csv") for each in (folder, whole))
         # The summary, which the last phase logs, tells of seconds.

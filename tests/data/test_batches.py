@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from pme_lightning.data import ClickDataset, PermutationBatchSampler
+from pme_lightning.data import ClickDataset, PermutationBatchSampler, orders
 from pme_lightning.data.batches import keep
 from pme_lightning.errors import BadInput
 
@@ -184,3 +184,26 @@ def test_loader_gives_every_row_once(num_workers: int) -> None:
     assert all(isinstance(batch, tuple) for batch in batches)
     assert [len(ids) for ids, _ in batches] == [6, 6, 6, 2]
     assert sorted(torch.cat([ids[:, 0] for ids, _ in batches]).tolist()) == IDS[:, 0].tolist()
+
+
+def test_rows_are_fetched_ahead_a_window_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "ids.npy", np.arange(3003, dtype=np.int32).reshape(1001, 3))
+    dataset = ClickDataset(np.load(tmp_path / "ids.npy", mmap_mode="r"), None)
+    monkeypatch.setattr(orders, "PERMUTED_ROWS", 10)
+    monkeypatch.setattr(orders.BlockShuffled.__init__, "__defaults__", (None, 8, 5))
+    fetched: list[int] = []
+
+    def prefetch(firsts: torch.Tensor, rows: int) -> None:
+        dataset.prefetch(firsts, rows)
+        for first in firsts.tolist():
+            fetched.extend(range(first, min(first + rows, 1001)))
+
+    sampler = PermutationBatchSampler(1001, 10, True, prefetch=prefetch)
+    for batch in sampler:
+        assert set(batch.tolist()) <= set(fetched)
+        assert len(dataset[batch][0]) == len(batch)
+    assert sorted(fetched) == list(range(1001))
+    fetched.clear()
+    sampler.go_on(0, 50)
+    for batch in sampler:
+        assert set(batch.tolist()) <= set(fetched)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import math
 import os
 import shutil
@@ -243,15 +244,17 @@ def test_files_that_change_while_read(folder: Path, tmp_path: Path, monkeypatch:
 
 KILLED = """
 import os, sys
-from pme_lightning.data import cache
+from pme_lightning.data import cache, encoding
 from pme_lightning.data.datamodule import ClickDataModule
 
+cache._SLICE_VALUES = 1
+encoding._NOTE_SECONDS = 0
 encode = cache.Vocabulary.encode_fields
 done = []
 
 def encode_fields(self, frame):
     done.append(len(frame))
-    if len(done) == 3:
+    if len(done) == int(sys.argv[3]):
         os.kill(os.getpid(), 9)
     return encode(self, frame)
 
@@ -260,23 +263,52 @@ ClickDataModule(sys.argv[1], cache_dir=sys.argv[2]).prepare_data()
 """
 
 
-def test_a_killed_run_leaves_nothing_that_is_used(folder: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    run = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(cache)], capture_output=True, check=False)
+def kill_at(source: Path, cache: Path, number: int) -> None:
+    """Encodes in a process that dies when it gets to a slice of some number."""
+    words = [sys.executable, "-c", KILLED, str(source), str(cache), str(number)]
+    run = subprocess.run(words, capture_output=True, check=False)
     assert run.returncode == -9, run.stderr.decode()
-    left = [one.name for one in cache.iterdir()]
-    assert left
-    assert all(name.startswith(".partial-") for name in left)
-    data = ready(folder, cache)
-    assert data.rows == N
-    np.testing.assert_array_equal(data.data.splits["test"][0], data.vocabulary.encode_fields(FRAMES["test"]))
-    # What was left is removed when nothing was written to it for a day.
-    assert (cache / left[0]).exists()
-    day_ago = time.time() - 25 * 3600
-    for path in (*(cache / left[0]).rglob("*"), cache / left[0]):
-        os.utime(path, (day_ago, day_ago))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("split", [True, False], ids=["split", "all rows together"])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: bool
+) -> None:
+    source, cache = folder if split else tmp_path / "all.parquet", tmp_path / "cache"
+    long = pl.concat([FRAMES["train"].sample(3000, with_replacement=True, seed=0), FRAMES["valid"]])
+    long.write_parquet(folder / "train.parquet" if split else source)
+    ready(source, tmp_path / "other cache")
+    (whole,) = (tmp_path / "other cache").glob("a*-*")
+    read = []
+    # Before the first slice is written, after it, and after one more.
+    for number in (1, 2, 2) if split else (2, 2):
+        kill_at(source, cache, number)
+        # Nothing has the final name, and the tokens are counted once.
+        assert {one.name for one in cache.iterdir()} == {"fits", f".partial-{whole.name}"}
+        notes = cache / f".partial-{whole.name}" / "unfinished.json"
+        read.append(sum(json.loads(notes.read_text())["read"].values()) if notes.exists() else 0)
+    assert read == ([0, 1024, 2048] if split else [1024, 2048])
+    monkeypatch.setattr(module_under_test.Vocabulary, "fit", lambda *_, **__: pytest.fail("fitted again"))
+    ready(source, cache)
+    assert content(cache / whole.name) == content(whole)
+    assert {one.name for one in cache.iterdir()} == {"fits", whole.name}
+
+
+def test_what_a_killed_run_has_left_goes_after_a_day(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    kill_at(folder, cache, 1)
+    (left,) = cache.glob(".partial-*")
     ready(folder, cache, bins=3)
-    assert not (cache / left[0]).exists()
+    assert left.exists()
+    day_ago = time.time() - 25 * 3600
+    for path in (*left.rglob("*"), left):
+        os.utime(path, (day_ago, day_ago))
+    ready(folder, cache, bins=4)
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "other shape", "no meta"])
@@ -304,7 +336,7 @@ def test_a_failed_run_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     bad.write_parquet(folder / "test.parquet")
     with pytest.raises(BadInput):
         ready(folder, tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert not [one for one in (tmp_path / "cache").rglob("*") if one.name != "fits"]
 
 
 def test_cache_folder_is_taken_from_the_environment(

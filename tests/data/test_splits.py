@@ -20,8 +20,14 @@ def rows(n: int) -> pl.LazyFrame:
 
 
 def divided(frames: dict[str, pl.LazyFrame], column: str = "row", **options: Any) -> dict[str, list]:
-    splits = divide(frames, SplitOptions(**options))
-    return {name: frame.collect()[column].to_list() for name, frame in splits.items()}
+    splits: dict[str, list] = {}
+    for name, division in divide(frames, SplitOptions(**options)).items():
+        first = 0
+        for part in frames[name].collect().iter_slices(7):
+            for split in division.splits:
+                splits.setdefault(split, []).extend(division.rows_of(split, part, first)[column])
+            first += len(part)
+    return splits
 
 
 @given(n=st.integers(10, 300), seed=st.integers(0, 5))
@@ -31,6 +37,17 @@ def test_fractions_are_met_and_every_row_is_used_once(n: int, seed: int) -> None
     assert abs(len(splits["valid"]) - 0.3 * n) <= 0.5
     assert abs(len(splits["test"]) - 0.1 * n) <= 0.5
     assert splits == divided({ALL: rows(n)}, fractions=(0.6, 0.3, 0.1), seed=seed)
+
+
+@given(n=st.integers(10, 300), seed=st.integers(0, 5))
+def test_fractions_of_many_rows_are_computed_and_met_as_exactly(n: int, seed: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pme_lightning.data.splits._TABULATED", 5)
+        splits = divided({ALL: rows(n)}, fractions=(0.6, 0.3, 0.1), seed=seed)
+        assert sorted(chain(*splits.values())) == list(range(n))
+        assert abs(len(splits["valid"]) - 0.3 * n) <= 0.5
+        assert abs(len(splits["test"]) - 0.1 * n) <= 0.5
+        assert splits != divided({ALL: rows(n)}, fractions=(0.6, 0.3, 0.1), seed=seed + 1)
 
 
 def test_other_seed_other_rows() -> None:

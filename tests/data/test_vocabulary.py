@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pme_lightning.data import Vocabulary
+from pme_lightning.data.counting import ValueCounts
 from pme_lightning.data.schema import infer_schema
 from pme_lightning.errors import BadInput
 
@@ -208,7 +210,7 @@ def test_against_a_plain_dictionary(values: list, test: list, min_count: int, pa
 
 
 def test_counts_are_merged_when_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pme_lightning.data.vocabulary._MERGE_AT", 10)
+    monkeypatch.setattr("pme_lightning.data.vocabulary.ValueCounts", partial(ValueCounts, in_memory=150))
     values = np.random.default_rng(0).integers(0, 50, 2_000).tolist()
     counts = Counter(values)
     vocabulary = fit(column(values), parts=100)

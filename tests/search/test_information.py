@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pme_lightning.errors import BadInput
-from pme_lightning.search import ExpectedInformation
+from pme_lightning.search import ExpectedInformation, RowInformation
 
 FIELDS = [3, 2]
 TOKENS, DIM = 5, 3
@@ -144,6 +144,49 @@ def test_what_both_values_say_counts_once() -> None:
     assert (scores.linear > 1).all()  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("first_order", [False, True])
+def test_given_other_information_it_is_the_formula_with_that(first_order: bool) -> None:
+    ids, gradients, linear = rows(60)
+    weight, first = torch.randn(TOKENS, DIM), torch.randn(TOKENS, 1) if first_order else None
+    frequencies = torch.tensor([20, 35, 25, 70, 10])
+    found = criterion("principal")
+    found.start(weight, first, frequencies)
+    found.update_rows(ids, gradients, linear if first_order else None)
+    scores = found.scores(weight, first, frequencies)
+    same = found.scores_given(found.information, frequencies)
+    torch.testing.assert_close(same.table, scores.table)
+    assert torch.equal(same.basis, scores.basis)  # type: ignore[arg-type]
+    if first_order:
+        torch.testing.assert_close(same.linear, scores.linear)
+    # Nothing is told of the first field any more, and four times as much of the other one's axis 1; no value says what
+    # another one does. s of s² / (1 + s) is then four times as large.
+    told = found.information.table.clone()
+    told[0] = 0
+    apart = None if found.information.shared is None else torch.zeros_like(found.information.shared)
+    before = found.scores_given(RowInformation(told, found.information.linear, apart), frequencies).table
+    told[1, 1] *= 4
+    after = found.scores_given(RowInformation(told, found.information.linear, apart), frequencies).table
+    assert (after[: FIELDS[0]] == 0).all()
+    gain = before[FIELDS[0] :, 1].double()
+    signal = 4 * (gain + (gain.square() + 4 * gain).sqrt()) / 2
+    torch.testing.assert_close(after[FIELDS[0] :, 1].double(), signal.square() / (1 + signal), rtol=1e-4, atol=1e-6)
+    assert torch.equal(after[FIELDS[0] :, 0], before[FIELDS[0] :, 0])
+
+
+def test_information_of_rows_by_hand() -> None:
+    rows, squares = torch.tensor([2.0]).double(), torch.tensor([[8.0, 18.0]]).double()
+    found = RowInformation.of_sums(rows, squares, torch.tensor([2.0]).double(), torch.tensor([[4.0, 3.0]]).double())
+    assert found.table.tolist() == [[4.0, 9.0]]
+    assert found.linear.tolist() == [1.0]  # type: ignore[union-attr]
+    assert found.shared.tolist() == [[1.0, 0.25]]  # type: ignore[union-attr]
+    other = RowInformation(torch.tensor([[1.0, 4.0]]), torch.tensor([9.0]), torch.tensor([[0.5, 0.0]]))
+    between = found.halfway(other)
+    assert between.table.tolist() == [[2.0, 6.0]]
+    assert between.linear.tolist() == [3.0]  # type: ignore[union-attr]
+    assert between.shared.tolist() == [[0.5, 0.0]]  # type: ignore[union-attr]
+    assert RowInformation.of_sums(torch.zeros(1).double(), torch.zeros(1, 2).double()).table.tolist() == [[0.0, 0.0]]
+
+
 @given(st.integers(0, 10_000))
 def test_scores_are_finite_and_never_negative(seed: int) -> None:
     ids, gradients, linear = rows(20, seed)
@@ -167,7 +210,11 @@ def test_scores_are_finite_and_never_negative(seed: int) -> None:
 def test_it_says_what_is_wrong() -> None:
     with pytest.raises(BadInput, match=r"ExpectedInformation: axes 'principle' are unknown; did you mean 'principal'"):
         ExpectedInformation("principle")  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="rounds is -1; it must be 0 or more"):
+        ExpectedInformation(rounds=-1)
     found = criterion()
+    with pytest.raises(RuntimeError, match="before scores"):
+        found.scores_given(RowInformation(torch.ones(2, DIM)), torch.ones(TOKENS))
     ids, gradients, linear = rows(4)
     with pytest.raises(RuntimeError, match="before start"):
         found.update_rows(ids, gradients)

@@ -1,0 +1,61 @@
+"""What the sections of throughput.py share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from zipf_clicks import ZipfClicks
+
+FRACTION = 0.1
+WIDE, NARROW = [400, 400, 400], [64, 64]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all tables share.
+
+    Attributes:
+        steps: Training steps of one measurement.
+        batch_size: Rows of a batch.
+        tokens: Table sizes.
+        quick: Leaves the largest cases out.
+        device: ``"cpu"`` or ``"gpu"``, of ours.
+        precision: Of ours.
+        peers: Whether peers are measured where they are installed.
+    """
+
+    steps: int
+    batch_size: int
+    tokens: list[int]
+    quick: bool
+    device: str
+    precision: str
+    peers: bool
+
+    def data(self, tokens: int) -> ZipfClicks:
+        """Draws the rows."""
+        return ZipfClicks(tokens, train_rows=(self.steps + 2) * self.batch_size, batch_size=self.batch_size)
+
+    @property
+    def trainer(self) -> dict[str, Any]:
+        """Options of ours for Lightning's Trainer."""
+        return {"accelerator": self.device, "precision": self.precision}
+
+
+class Table(Protocol):
+    """See ``throughput.Table``."""
+
+    rounds: int
+
+    def race(
+        self, section: str, case: str, contestants: dict[str, Callable[[], float]], unit: str, base: str
+    ) -> None: ...
+
+    def add(self, section: str, case: str, contestant: str, values: list[float], unit: str) -> None: ...
+
+
+def timed_in_ms(racers: dict[str, Callable[[], float]]) -> dict[str, Callable[[], float]]:
+    """Turns what measures itself in seconds into what does so in milliseconds."""
+    return {name: lambda run=run: run() * 1e3 for name, run in racers.items()}

@@ -1,0 +1,113 @@
+"""The files of a run as artifacts: from them, in one folder, the run is repeated or its model used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import wandb
+from wandb.errors import Error
+
+from pme_lightning.dashboards.open_run import shown_by
+from pme_lightning.dashboards.run_logger import Kind
+from pme_lightning.report import say
+from pme_lightning.run_folder import find_run_folder, sizes_files
+
+_MODELS = ("finetune*/best.ckpt", "full/best.ckpt", "search/last.ckpt")
+
+
+def log_artifacts(run: wandb.Run, folder: Path, kinds: Sequence[Kind], summary: dict[str, Any]) -> None:
+    """Has the files of a complete run uploaded.
+
+    Each kind is an artifact of its own that the runs of a project share: contents that are the same are kept once. A
+    run's version has the run's id among its aliases (``sizes:ID``).
+
+    Args:
+        run: The open run.
+        folder: The run folder.
+        kinds: What is uploaded of it.
+        summary: What ``summary.json`` holds.
+    """
+    files = {kind: found for kind in kinds if (found := files_of(folder, kind))}
+    model = next((str(file.relative_to(folder)) for file in files.get("model", ())), None)
+    for kind, found in files.items():
+        artifact = wandb.Artifact(kind, kind, _description(run, list(files), model), _metadata(kind, summary))
+        for file in found:
+            # From where it is: neither a copy to upload from nor one in the cache.
+            artifact.add_file(str(file), str(file.relative_to(folder)), skip_cache=True, policy="immutable")
+        run.log_artifact(artifact, aliases=["latest", run.id])
+
+
+def files_of(folder: Path, kind: Kind) -> list[Path]:
+    """Returns the files of a kind in a run folder."""
+    checkpoints = folder / "checkpoints"
+    if kind == "config":
+        return [folder / "config.yaml"]
+    if kind == "vocabulary":
+        return sorted(file for file in (folder / "vocabulary").rglob("*") if file.is_file())
+    if kind == "sizes":
+        return sizes_files(folder)
+    if kind == "summary":
+        return [file for name in ("summary.json", "pareto.csv", "report.html") if (file := folder / name).is_file()]
+    found = [sorted(checkpoints.glob(pattern)) for pattern in _MODELS]
+    if kind == "full_model":
+        return found[1] if found[0] else []
+    return next((files for files in found if files), [])
+
+
+def log_inputs(run: wandb.Run, used: dict[str, str | None]) -> None:
+    """Notes which runs' files a run starts from, and links them where the server can be asked.
+
+    Args:
+        run: The open run.
+        used: The file of each kind of artifact, such as ``{"sizes": "runs/a/sizes.safetensors"}``.
+    """
+    inputs = {kind: name for kind, file in used.items() if file and (name := _artifact_of(file, kind))}
+    if not inputs:
+        return
+    run.config.update({"inputs": inputs}, allow_val_change=True)
+    if run.offline or run.disabled:
+        return
+    for name in inputs.values():
+        try:
+            run.use_artifact(name)
+        except (Error, ValueError) as error:
+            say(f"wandb: {name} is not linked: {str(error).strip().splitlines()[0]}")
+
+
+def _artifact_of(file: str, kind: str) -> str | None:
+    """Returns the name of the artifact that a file in another run's folder is, if a dashboard shows that run."""
+    folder = find_run_folder(file)
+    shown = shown_by(folder) if folder else {}
+    if not shown:
+        return None
+    return "/".join(part for part in (shown["entity"], shown["project"], f"{kind}:{shown['id']}") if part)
+
+
+def _description(run: wandb.Run, kinds: Sequence[Kind], model: str | None) -> str:
+    """Says how to repeat the run from its artifacts, on the page of each of them."""
+    place = f"{run.entity or 'ENTITY'}/{run.project}"
+    lines = [
+        f"All files of run {run.id}, into one folder:",
+        "",
+        f"    for kind in {' '.join(kinds)}; do wandb artifact get --root run {place}/$kind:{run.id}; done",
+        "",
+        "To repeat the run, and to measure its model:",
+        "",
+        "    pme-lightning --config run/config.yaml",
+    ]
+    if model is not None:
+        lines.append(f"    pme-lightning test ckpt_path=run/{model}")
+    return "\n".join(lines) + "\n"
+
+
+def _metadata(kind: Kind, summary: dict[str, Any]) -> dict[str, Any]:
+    common = {"command": summary["command"], "seed": summary["seed"], "data": summary["data"]}
+    if kind == "sizes":
+        return common | {"search": summary["search"]}
+    if kind == "model":
+        return common | {key: summary.get(key) for key in ("embedding", "finetune", "test")}
+    if kind == "full_model":
+        return common | {"baseline": summary["baseline"]}
+    return common

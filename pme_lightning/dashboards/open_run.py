@@ -1,0 +1,94 @@
+"""Opens the Weights & Biases run of a command: without a question, and whatever the network does."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import wandb
+from wandb.errors import Error, UsageError
+
+from pme_lightning.dashboards.run_logger import INIT_ARGUMENTS
+from pme_lightning.errors import BadInput
+from pme_lightning.report import say
+from pme_lightning.run_folder import RunFolder
+
+# In the run folder: which run of the dashboard shows it.
+RUN_FILE = "wandb_run.json"
+_PROJECT = "pme-lightning"
+
+
+def open_run(arguments: Mapping[str, Any], folder: RunFolder, command: str) -> wandb.Run:
+    """Opens a run, or goes on with the one that the folder was shown by before.
+
+    With no key, no network or a key that is refused the run is kept on disk, in the run folder: training does not
+    depend on a dashboard.
+
+    Args:
+        arguments: Those of :class:`RunLogger`.
+        folder: The run folder.
+        command: The command, which is the run's type of job where the arguments name none.
+
+    Raises:
+        BadInput: An argument is not one that Weights & Biases takes.
+    """
+    settings = {key: arguments.get(key) for key in INIT_ARGUMENTS}
+    settings["project"] = settings["project"] or os.environ.get("WANDB_PROJECT") or _PROJECT
+    settings["name"] = settings["name"] or os.environ.get("WANDB_NAME") or folder.path.name
+    settings["job_type"] = settings["job_type"] or os.environ.get("WANDB_JOB_TYPE") or command
+    if folder.reopened:
+        settings["id"] = shown_by(folder.path).get("id") or settings["id"]
+    settings |= {"dir": str(folder.path), "resume": "allow"}
+    mode: Any = "offline" if arguments.get("offline") else os.environ.get("WANDB_MODE")
+    # Where offline or disabled was asked for there is nothing to ask a server.
+    if mode not in ("offline", "dryrun", "disabled"):
+        reason = _why_not_online()
+        if reason is not None:
+            say(f"wandb: {reason}; the run is kept on disk")
+            mode = "offline"
+    try:
+        try:
+            run = wandb.init(**settings, mode=mode)
+        except UsageError:
+            raise
+        except Error as error:
+            say(f"wandb: {_first_line(error)}; the run is kept on disk")
+            run = wandb.init(**settings, mode="offline")
+    except (UsageError, ValueError) as error:
+        raise BadInput(f"logger: {_first_line(error)}") from error
+    if not run.disabled:
+        shown = {"id": run.id, "project": run.project, "entity": run.entity or settings["entity"]}
+        folder.write_text(RUN_FILE, json.dumps(shown, indent=2) + "\n")
+    return run
+
+
+def shown_by(folder: Path) -> dict[str, Any]:
+    """Returns ``id``, ``project`` and ``entity`` of the run that shows a run folder; nothing where none does."""
+    file = folder / RUN_FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+@contextmanager
+def going_on_without(what: str) -> Iterator[None]:
+    """Says in one line what a dashboard will lack where it cannot be written: the run itself is whole."""
+    try:
+        yield
+    except (Error, OSError) as error:
+        say(f"wandb: {what} were not logged: {_first_line(error)}")
+
+
+def _why_not_online() -> str | None:
+    """Returns why the server cannot be written to; ``None`` if it can."""
+    try:
+        return None if wandb.login(prompt=False) else "there is no API key"
+    except (Error, ValueError) as error:
+        return _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,160 @@
+"""Writing the cache: slices of rows in, arrays out, from where an interrupted process has left off."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from pme_lightning.data.cache import EncodedFolder, slices
+from pme_lightning.data.folders import remove_abandoned, resumable_folder, unfinished
+from pme_lightning.data.labels import binary_labels
+from pme_lightning.data.npy_writer import NpyWriter
+from pme_lightning.data.progress import RowsProgress
+from pme_lightning.data.splits import Division
+from pme_lightning.data.vocabulary import Vocabulary
+from pme_lightning.errors import BadInput
+
+# How often what is written is noted down: that much work is lost at most.
+_NOTE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows to encode: as they come, and to which splits they go."""
+
+    frame: pl.LazyFrame
+    division: Division
+
+
+def write_encoded(
+    folder: Path, sources: Mapping[str, Source], vocabulary: Vocabulary, labelled: bool, progress: RowsProgress
+) -> None:
+    """Encodes rows into a cache folder, which appears under its name when it is whole.
+
+    Rows are read once and in order, whatever splits they go to, so that how far reading has come and how many rows
+    each split has by then is all that there is to know: it is noted down from time to time, and a process that finds
+    such a note goes on from there.
+
+    Args:
+        folder: the folder to make; a damaged one is removed.
+        sources: rows, by the name of where they come from.
+        vocabulary: encodes them; it is saved with them.
+        labelled: whether the rows must have labels.
+        progress: is told the number of rows of every slice done.
+
+    Raises:
+        BadInput: an empty split, a bad label, a missing column, or no space is left for the cache.
+    """
+    remove_abandoned(folder.parent, keep=unfinished(folder))
+    try:
+        with resumable_folder(folder, lambda found: EncodedFolder.open(found) is not None) as partial:
+            if partial is None:
+                return
+            if not (partial / "vocabulary").is_dir():
+                vocabulary.save(partial / "vocabulary")
+            rows = _write_rows(partial, sources, vocabulary, labelled, progress)
+            np.save(partial / "frequencies.npy", vocabulary.frequencies.numpy())
+            meta = {"rows": rows, "labelled": labelled, "schema": vocabulary.schema.to_json()}
+            meta["field_tokens"] = vocabulary.field_tokens
+            (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+            (partial / _Notes.NAME).unlink(missing_ok=True)
+    except OSError as error:
+        raise BadInput(
+            f"the cache '{folder.parent}' cannot be written: {error} (data.cache_dir=FOLDER moves it)"
+        ) from error
+
+
+def _write_rows(
+    partial: Path, sources: Mapping[str, Source], vocabulary: Vocabulary, labelled: bool, progress: RowsProgress
+) -> dict[str, int]:
+    """Writes the arrays of all splits; returns their rows."""
+    splits = [split for source in sources.values() for split in source.division.splits]
+    notes = _Notes.read(partial, sources, splits)
+    progress.start_at(sum(notes.read_rows.values()))
+    with ExitStack() as stack:
+        ids, labels = {}, {}
+        for split in splits:
+            ids[split] = stack.enter_context(
+                NpyWriter(partial / f"{split}_ids.npy", np.int32, len(vocabulary.fields), notes.written_rows[split])
+            )
+            labels[split] = stack.enter_context(
+                NpyWriter(partial / f"{split}_labels.npy", np.uint8, None, notes.written_rows[split])
+            )
+        for name, source in sources.items():
+            if name in notes.finished:
+                continue
+            division = source.division
+            where = f"the {division.splits[0]} split" if len(division.splits) == 1 else "the data"
+            label = [vocabulary.schema.label] if labelled else []
+            columns = list(dict.fromkeys([*label, *vocabulary.schema.columns(), *division.columns]))
+            for part in slices(source.frame.slice(notes.read_rows[name]), columns, where):
+                codes = division.codes(part, notes.read_rows[name])
+                encoded = vocabulary.encode_fields(part)
+                clicks = binary_labels(part.get_column(label[0]), where) if label else None
+                for code, split in enumerate(division.splits):
+                    of_split = slice(None) if codes is None else codes == code
+                    ids[split].write(encoded[of_split])
+                    if clicks is not None:
+                        labels[split].write(clicks[of_split])
+                notes.read_rows[name] += len(part)
+                progress.advance(len(part))
+                if notes.is_due():
+                    notes.write(ids, labels)
+            notes.finished.append(name)
+        for split in splits:
+            if ids[split].rows == 0:
+                raise BadInput(f"the {split} split is empty: it has no rows")
+        return {split: ids[split].rows for split in splits}
+
+
+class _Notes:
+    """How far the rows of a folder are read and written.
+
+    Attributes:
+        read_rows: rows that were read, by source.
+        written_rows: rows that are on disk, by split.
+        finished: the sources that were read to their end.
+    """
+
+    NAME = "unfinished.json"
+
+    def __init__(self, file: Path, read_rows: dict[str, int], written_rows: dict[str, int], finished: list[str]):
+        self._file = file
+        self.read_rows = read_rows
+        self.written_rows = written_rows
+        self.finished = finished
+        self._noted = time.monotonic()
+
+    @classmethod
+    def read(cls, folder: Path, sources: Mapping[str, Source], splits: list[str]) -> _Notes:
+        """What a process before has noted; that nothing is done if none has, or files are not as it says."""
+        try:
+            content = json.loads((folder / cls.NAME).read_text(encoding="utf-8"))
+            read_rows = {name: int(content["read"][name]) for name in sources}
+            written_rows = {split: int(content["written"][split]) for split in splits}
+            return cls(folder / cls.NAME, read_rows, written_rows, list(content["finished"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls(folder / cls.NAME, dict.fromkeys(sources, 0), dict.fromkeys(splits, 0), [])
+
+    def is_due(self) -> bool:
+        """Whether it is time to note down."""
+        return time.monotonic() - self._noted >= _NOTE_SECONDS
+
+    def write(self, ids: Mapping[str, NpyWriter], labels: Mapping[str, NpyWriter]) -> None:
+        """Notes down, once what was written is on the disk."""
+        for writer in (*ids.values(), *labels.values()):
+            writer.sync()
+        content = {"read": self.read_rows, "finished": self.finished}
+        content["written"] = {split: writer.rows for split, writer in ids.items()}
+        partial = self._file.with_suffix(".tmp")
+        partial.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(partial, self._file)
+        self._noted = time.monotonic()

@@ -1,0 +1,110 @@
+"""What is known of streamed splits before they are trained on: tokens, rows of each shard; kept in the cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from pme_lightning.data.folders import whole_folder
+from pme_lightning.data.labels import binary_labels
+from pme_lightning.data.progress import RowsProgress
+from pme_lightning.data.schema import Schema
+from pme_lightning.data.streams import Stream
+from pme_lightning.data.vocabulary import Vocabulary
+from pme_lightning.errors import BadInput
+
+
+class StreamFolder:
+    """An open folder of what a pass over streamed splits has found.
+
+    Attributes:
+        path: the folder.
+        meta: rows of each shard by split, schema, tokens per field.
+        splits: no arrays: rows are read as they are trained on.
+        frequencies: int64 ``(V,)``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.meta: dict[str, Any] = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+        self.splits: dict[str, Any] = {}
+        self.frequencies = np.load(path / "frequencies.npy")
+        if len(self.frequencies) != sum(self.meta["field_tokens"]):
+            raise ValueError(f"{path} is not what it says it is")
+
+    @classmethod
+    def open(cls, path: Path) -> StreamFolder | None:
+        """Opens a folder; None where there is none or it is damaged (and then to be written anew)."""
+        try:
+            return cls(path)
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            return None
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows per split."""
+        return {split: sum(rows) for split, rows in self.meta["shard_rows"].items()}
+
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary."""
+        return Vocabulary.load(self.path / "vocabulary")
+
+
+def read_streams(
+    folder: Path,
+    streams: Mapping[str, Stream],
+    schema: Schema,
+    fit: Callable[[Callable[[], Iterator[pl.DataFrame]]], Vocabulary],
+    given: Vocabulary | None,
+    progress: RowsProgress,
+) -> StreamFolder:
+    """Goes over all splits once: counts the rows of each shard, looks at the labels, fits the vocabulary on train.
+
+    Args:
+        folder: to make; appears when it is whole.
+        streams: the splits.
+        schema: label and fields.
+        fit: makes a vocabulary of training rows; not called where one is given.
+        given: the vocabulary to use; then of the training rows only labels are read.
+        progress: is told of rows.
+
+    Raises:
+        BadInput: a bad label, a split without rows or with labels of one kind, or rows that cannot be read.
+    """
+    shard_rows: dict[str, list[int]] = {}
+
+    def counted(split: str, columns: list[str]) -> Iterator[pl.DataFrame]:
+        stream, counts, kinds = streams[split], [], set()
+        for shard in range(stream.num_shards()):
+            counts.append(0)
+            for part in stream.slices(shard, list(dict.fromkeys([schema.label, *columns]))):
+                kinds.update(np.unique(binary_labels(part.get_column(schema.label), f"the {split} split")).tolist())
+                counts[-1] += len(part)
+                progress.advance(len(part))
+                yield part
+        if not kinds:
+            raise BadInput(f"the {split} split is empty: it has no rows")
+        if len(kinds) == 1:
+            raise BadInput(
+                f"the {split} split has only rows with label {kinds.pop()}: AUC needs both labels; split the rows in "
+                "another way"
+            )
+        shard_rows[split] = counts
+
+    vocabulary = given if given is not None else fit(lambda: counted("train", schema.columns()))
+    for split in streams:
+        if split not in shard_rows:
+            for _ in counted(split, []):
+                pass
+    with whole_folder(folder) as partial:
+        vocabulary.save(partial / "vocabulary")
+        np.save(partial / "frequencies.npy", vocabulary.frequencies.numpy())
+        meta = {"shard_rows": shard_rows, "schema": vocabulary.schema.to_json()}
+        meta["field_tokens"] = vocabulary.field_tokens
+        (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    return StreamFolder(folder)

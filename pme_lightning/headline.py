@@ -1,0 +1,62 @@
+"""The lines of a run's closing table, and the sentence below it: what the terminal and the report say alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def columns(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Returns the models of a run, by what they are called: the full-size one first, where there are two."""
+    baseline = summary["baseline"]
+    named = [("full-size", baseline)] if baseline else []
+    return [*named, ("multi-size" if is_multi_size(summary) else "full-size", summary)]
+
+
+def is_multi_size(summary: dict[str, Any]) -> bool:
+    """Whether the run's own model has sizes."""
+    return summary["embedding"]["parameters"] != summary["embedding"]["full_parameters"]
+
+
+def rows(models: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Returns the lines that any of the models has something to say to: a label, and a text for each model."""
+    lines = [(label, [values(model) for model in models]) for label, values in _rows()]
+    return [(label, [cell or "-" for cell in cells]) for label, cells in lines if any(cells)]
+
+
+def _rows() -> list[tuple[str, Any]]:
+    def metric(split: str, name: str) -> Any:
+        return lambda model: "" if (model.get(split) or {}).get(name) is None else f"{model[split][name]:.4f}"
+
+    def finetune(name: str, pattern: str) -> Any:
+        return lambda model: format(model["finetune"][name], pattern) if (model["finetune"] or {}).get(name) else ""
+
+    def embedding(name: str, pattern: str) -> Any:
+        return lambda model: format(model["embedding"][name], pattern)
+
+    return [
+        ("test AUC", metric("test", "auc")),
+        ("test logloss", metric("test", "logloss")),
+        ("validation AUC", metric("valid", "auc")),
+        ("validation logloss", metric("valid", "logloss")),
+        ("embedding parameters", embedding("parameters", ",")),
+        ("embedding bytes", embedding("bytes", ",")),
+        ("fraction of full size", embedding("fraction", ".1%")),
+        ("search seconds", lambda model: f"{model['search']['seconds']:.1f}" if model.get("search") else ""),
+        ("training seconds", finetune("seconds", ".1f")),
+        ("training epochs", finetune("epochs", "d")),
+        ("best epoch", finetune("best_epoch", "d")),
+        ("training rows/s", finetune("rows_per_second", ",.0f")),
+    ]
+
+
+def verdict(summary: dict[str, Any]) -> str | None:
+    """Returns what was saved and lost against the full-size model; ``None`` where that was not measured."""
+    baseline = summary["baseline"]
+    if not baseline or not is_multi_size(summary):
+        return None
+    if None in [model["test"][name] for model in (summary, baseline) for name in ("auc", "logloss")]:
+        return None
+    saved = 1 - summary["embedding"]["fraction"]
+    auc = summary["test"]["auc"] - baseline["test"]["auc"]
+    logloss = summary["test"]["logloss"] - baseline["test"]["logloss"]
+    return f"saved {saved:.1%} of the embedding's bytes; AUC {auc:+.4f}, logloss {logloss:+.4f} against full size"

@@ -1,0 +1,181 @@
+"""A whole run from Python: the ``pme`` command with objects in the place of words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningDataModule
+from torch import nn
+
+from pme_lightning.arguments import parse_config
+from pme_lightning.class_path import class_path
+from pme_lightning.composition import CommandLine, GroupFiles, compose
+from pme_lightning.data import EncodedDataModule
+from pme_lightning.data.frames import frame_file, is_frame
+from pme_lightning.errors import BadInput, did_you_mean
+from pme_lightning.module import CTRModule
+from pme_lightning.runner import Runner
+from pme_lightning.search import SearchResult
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What :func:`search_and_finetune` leaves.
+
+    Attributes:
+        summary: What ``summary.json`` holds.
+        module: The fine-tuned multi-size model, with its best weights by validation.
+        data: The data module, its tokens numbered as the model has them: ``Trainer().test(module, data)`` works.
+        sizes: The size of every token.
+        folder: The run folder.
+        checkpoint: The file of the model.
+        sizes_file: The file of the sizes.
+    """
+
+    summary: dict[str, Any]
+    module: CTRModule
+    data: EncodedDataModule
+    sizes: SearchResult
+    folder: Path
+    checkpoint: Path
+    sizes_file: Path
+
+    def __repr__(self) -> str:
+        test, embedding = self.summary["test"], self.summary["embedding"]
+        auc = "-" if test["auc"] is None else f"{test['auc']:.4f}"
+        return f"Outcome(test AUC {auc}, {embedding['fraction']:.1%} of the full-size bytes, in {self.folder})"
+
+
+def search_and_finetune(
+    data: Any = "synthetic",
+    backbone: str | type[nn.Module] = "deepfm",
+    budget: float | int | str | None = None,
+    *,
+    search: str | Callback = "pme",
+    baseline: bool = True,
+    backbone_args: Mapping[str, Any] | None = None,
+    trainer: Mapping[str, Any] | None = None,
+    logger: str | None = None,
+    run_dir: str | Path | None = None,
+    seed: int = 42,
+    settings: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Searches the size of every token, rebuilds the model with those sizes, fine-tunes and tests it.
+
+    It is ``python train.py pme`` from Python: the same phases, the same run folder, the same printed table.
+
+    Args:
+        data: A data module; a data frame of polars or pandas; the path of a file or folder, or the id of a Hugging
+            Face data set; or a choice of the group ``data``. Frames and paths are split by fraction, and the label
+            column is inferred, as far as ``settings`` do not say otherwise (``{"data.label": "clicked"}``).
+        backbone: A choice of the group (``"dcnv2"``), a class, or the import path of one.
+        budget: What the sizes may sum to: a fraction of the full-size per-token parameters (``0.1``), a parameter
+            count (``2_000_000``) or bytes (``"20MB"``). ``None``: that of the search, 0.2 with ``search="pme"``.
+        search: A choice of the group, or a callback such as
+            :class:`~pme_lightning.callbacks.PruningCallback`, which brings its own budget.
+        baseline: Whether to train the full-size model as well, to compare with.
+        backbone_args: Further arguments of the backbone.
+        trainer: Options of Lightning's Trainer, such as ``{"max_epochs": 3, "accelerator": "gpu"}``.
+        logger: A choice of the group (``"csv"``, ``"wandb"``, ...), or ``None``.
+        run_dir: The folder to write to; ``None``: a new one under ``runs/``.
+        seed: Of everything random.
+        settings: Whatever else the command line can set, such as ``{"optimizer.lr": 1e-3}``;
+            ``python train.py explain KEY`` tells what a key does.
+
+    Raises:
+        BadInput: Something in the input is wrong, in one line.
+
+    Examples:
+        >>> from pme_lightning import SyntheticDataModule, search_and_finetune
+        >>> data = SyntheticDataModule(rows=1_000, tokens=200, num_fields=3)
+        >>> quick = {"search": "fisher", "baseline": False, "trainer": {"max_epochs": 1}}
+        >>> outcome = search_and_finetune(data, "fm", budget=0.5, **quick)
+        field    tokens
+        ...
+        run folder: runs/...
+        >>> outcome.module.embedding.num_parameters <= 0.5 * outcome.module.full_parameters
+        True
+        >>> sorted(outcome.summary["test"])
+        ['auc', 'logloss']
+    """
+    given: dict[str, Any] = {}
+    line = CommandLine(command="pme")
+    line.overrides += [(key, _word(value)) for key, value in (settings or {}).items()]
+    _add_data(line, given, data)
+    _add_class(line, "backbone", backbone)
+    if isinstance(search, Callback):
+        given["search"] = search
+        if budget is not None:
+            raise BadInput("budget: the search that is given as an object has one: leave budget out")
+    else:
+        _add_class(line, "search", search)
+    if logger is not None:
+        _add_class(line, "logger", logger)
+    for group in given:
+        for key, _ in line.overrides:
+            if key.partition(".")[0] == group:
+                raise BadInput(f"settings: {key}: {group} is an object of yours: set it there")
+    named = {f"backbone.{key}": value for key, value in (backbone_args or {}).items()}
+    named |= {f"trainer.{key}": value for key, value in (trainer or {}).items()}
+    named |= {"baseline": baseline, "run_dir": run_dir, "seed": seed}
+    named |= {} if budget is None else {"search.budget": budget}
+    line.overrides += [(key, _word(value)) for key, value in named.items()]
+
+    runner = Runner("pme", *parse_config(compose(line)), given=given)
+    if runner.check() > 1:
+        raise BadInput("trainer: several processes are started by the command line, or by torchrun, not from here")
+    summary = runner.run()
+    checkpoint = runner.folder.checkpoints("finetune") / "best.ckpt"
+    sizes = SearchResult.load(runner.folder.sizes)
+    runner.data.renumber(sizes.order())
+    module = CTRModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+    return Outcome(summary, module, runner.data, sizes, runner.folder.path, checkpoint, runner.folder.sizes)
+
+
+def _add_data(line: CommandLine, given: dict[str, Any], data: Any) -> None:
+    if isinstance(data, LightningDataModule):
+        if not isinstance(data, EncodedDataModule):
+            raise BadInput(
+                f"data: {type(data).__name__} is no pme_lightning.data.EncodedDataModule, which knows its tokens: "
+                "derive from that, or give a data frame or a path"
+            )
+        given["data"] = data
+    elif is_frame(data):
+        line.choices["data"] = "parquet"
+        line.overrides.append(("data.path", str(frame_file(data))))
+        if not any(key == "data.name" for key, _ in line.overrides):
+            line.overrides.append(("data.name", "frame"))
+    elif isinstance(data, (str, Path)):
+        if str(data) in GroupFiles().choices("data") and not Path(data).exists():
+            line.choices["data"] = str(data)
+        else:
+            line.overrides += [("data", "pme_lightning.data.ClickDataModule"), ("data.path", str(data))]
+    else:
+        raise BadInput(f"data: a data module, a data frame, a path or a choice is needed, not {type(data).__name__}")
+
+
+def _add_class(line: CommandLine, group: str, value: Any) -> None:
+    """Adds a choice of a group, or a class by itself or by its path, to the words of a command line."""
+    if isinstance(value, str) and "." not in value:
+        choices = GroupFiles().choices(group)
+        if value not in choices:
+            raise BadInput(f"{group}: '{value}' is no choice; {did_you_mean(value, choices)}")
+        line.choices[group] = value
+        return
+    if not isinstance(value, (str, type)):
+        raise BadInput(
+            f"{group}: name a choice or a class, not an object of {type(value).__name__}: each phase builds its own"
+        )
+    path = class_path(value)
+    if "<locals>" in path:
+        raise BadInput(f"{group}: {path} is defined within a function: define it at the top, so that it has a name")
+    line.overrides.insert(0, (group, path))
+
+
+def _word(value: Any) -> str:
+    """Returns a value as one would type it after ``key=``."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)

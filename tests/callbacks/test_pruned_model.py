@@ -1,0 +1,155 @@
+"""What rows tell of a pruned model, against the same model with its values set to zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import Tensor
+from torch.nn import functional as F
+
+from pme_lightning.backbones import DCN, FM, DeepFM
+from pme_lightning.callbacks import PruningCallback, TransferCallback
+from pme_lightning.callbacks.pruned_model import PrunedModel, RecentBatches
+from pme_lightning.errors import BadInput
+from pme_lightning.module import CTRModule
+from pme_lightning.search import AfterWarmup, ExpectedInformation, Prefix
+
+Build = Callable[..., Trainer]
+FIELDS, D = [5, 4, 3], 4
+V = sum(FIELDS)
+
+
+def model(backbone: type, **arguments: object) -> CTRModule:
+    torch.manual_seed(2)
+    module = CTRModule(FIELDS, backbone, arguments, embedding_dim=D, embedding_init_std=0.5)
+    if module.embedding.linear is not None:
+        torch.nn.init.normal_(module.embedding.linear)
+    return module
+
+
+def batches(count: int, rows: int = 7) -> list[tuple[Tensor, Tensor]]:
+    starts = torch.tensor([0, *FIELDS]).cumsum(0)[:-1]
+    return [
+        (torch.stack([torch.randint(0, n, (rows,)) for n in FIELDS], 1) + starts, torch.randint(0, 2, (rows,)).float())
+        for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize("backbone", [FM, DCN])
+@pytest.mark.parametrize("rotated", [False, True])
+def test_it_is_the_mean_square_of_each_rows_gradient(backbone: type, rotated: bool) -> None:
+    module, data = model(backbone), batches(2)
+    basis = torch.linalg.qr(torch.randn(D, D)).Q if rotated else None
+    kept, kept_linear = torch.rand(V, D) < 0.5, torch.rand(V) < 0.5
+    has_linear = module.embedding.linear is not None
+    found = PrunedModel(module, data, basis).information(kept, kept_linear if has_linear else None)
+    axes = torch.eye(D) if basis is None else basis
+    rows = (module.embedding.weight.detach() @ axes) * kept
+    squares, firsts, products = torch.zeros(3, D), torch.zeros(3), torch.zeros(3, D)
+    for ids, labels in data:
+        for row, label in zip(ids, labels, strict=True):
+            values = rows[row].clone().requires_grad_()
+            inputs = [values]
+            if has_linear:
+                inputs.append((module.embedding.linear.detach()[row, 0] * kept_linear[row]).requires_grad_())  # type: ignore[union-attr]
+            logits = module.backbone((values @ axes.T)[None], *(each[None] for each in inputs[1:]))
+            gradients = torch.autograd.grad(F.binary_cross_entropy_with_logits(logits, label[None]), inputs)
+            squares += gradients[0].square()
+            if has_linear:
+                firsts += gradients[1].square()
+                products += gradients[0] * gradients[1][:, None]
+    torch.testing.assert_close(found.table.float(), squares / 14, rtol=1e-4, atol=1e-7)
+    if has_linear:
+        torch.testing.assert_close(found.linear.float(), firsts / 14, rtol=1e-4, atol=1e-7)  # type: ignore[union-attr]
+        shared = products.square() / (squares * firsts[:, None]).clamp(min=1e-30)
+        torch.testing.assert_close(found.shared.float(), shared, rtol=1e-3, atol=1e-5)  # type: ignore[union-attr]
+
+
+def test_a_factorization_machine_tells_nothing_along_axes_that_no_partner_keeps() -> None:
+    module, data = model(FM), batches(3)
+    kept = torch.ones(V, D, dtype=torch.bool)
+    kept[5:, 2:] = False  # of the other two fields, the first two axes are left
+    found = PrunedModel(module, data, None).information(kept, torch.ones(V, dtype=torch.bool))
+    assert (found.table[0, 2:] == 0).all()
+    assert (found.table[0, :2] > 0).all()
+    assert (found.table[1:] > 0).all(), "the first field has all of its values"
+
+
+def test_the_model_stays_as_it_is_and_is_refused_once_it_has_changed() -> None:
+    module, data = model(DeepFM, hidden_units=[8], dropout=0.5, batch_norm=True), batches(2)
+    module.train()
+    module.backbone.eval()
+    modes = [part.training for part in module.modules()]
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    pruned = PrunedModel(module, data, None)
+    kept = torch.rand(V, D) < 0.5
+    one, other = (pruned.information(kept, torch.ones(V, dtype=torch.bool)) for _ in range(2))
+    assert torch.equal(one.table, other.table), "no dropout"
+    assert [part.training for part in module.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert all(parameter.grad is None for parameter in module.parameters())
+    with torch.no_grad():
+        module.embedding.weight[0] += 1
+    with pytest.raises(BadInput, match="trained or rebuilt since: ask for the sizes of all budgets first"):
+        pruned.information(kept, torch.ones(V, dtype=torch.bool))
+
+
+def test_the_last_batches_are_kept_about_16000_rows_of_all_processes() -> None:
+    recent = RecentBatches()
+    for number in range(20):
+        recent.add((torch.full((2048, 3), number), torch.zeros(2048)), processes=2)
+    assert [int(ids[0, 0]) for ids, _ in recent] == [16, 17, 18, 19]
+    recent.add((torch.full((5, 3), 20), torch.zeros(5)), processes=2)  # the end of an epoch
+    assert [len(ids) for ids, _ in recent] == [2048, 2048, 2048, 5]
+    other = RecentBatches()
+    other.load_state(recent.state())
+    other.add((torch.full((2048, 3), 21), torch.zeros(2048)), processes=2)
+    assert [int(ids[0, 0]) for ids, _ in other] == [18, 19, 20, 21]
+    large = RecentBatches()
+    large.add((torch.zeros(100_000, 3), torch.zeros(100_000)), processes=4)
+    assert [len(ids) for ids, _ in large] == [4096]
+
+
+def searched(data: LightningDataModule, make_trainer: Build, rounds: int) -> tuple[CTRModule, PruningCallback]:
+    torch.manual_seed(1)
+    module = CTRModule(data.field_tokens, FM, embedding_dim=D, embedding_init_std=0.1, optimizer_args={"lr": 0.05})
+    callback = PruningCallback(ExpectedInformation(rounds=rounds), AfterWarmup(epochs=1.0), Prefix(), budget=0.5)
+    steps = callback.num_steps(len(data.train_dataloader()))
+    make_trainer(callbacks=[callback], max_epochs=-1, max_steps=steps).fit(module, datamodule=data)
+    return module, callback
+
+
+def test_rounds_make_sizes_again_with_what_rows_tell_of_the_pruned_model(
+    tiny: LightningDataModule, make_trainer: Build
+) -> None:
+    _, once = searched(tiny, make_trainer, rounds=0)
+    module, again = searched(tiny, make_trainer, rounds=2)
+    torch.testing.assert_close(again.scores.table, once.scores.table)  # type: ignore[union-attr]
+    total, budget = module.num_tokens * (D + 1), 0.5
+    values = int(total * budget) - D * D
+    # The two rounds, written out.
+    criterion, pruned = again.criterion, PrunedModel(module, again._batches, again.scores.basis)  # type: ignore[union-attr]
+    information, scores = criterion.information, again.scores
+    for _ in range(2):
+        allocation = again._allocate(scores, values)  # type: ignore[arg-type]
+        kept = torch.arange(D) < allocation.sizes.unsqueeze(1)
+        information = information.halfway(pruned.information(kept, allocation.linear))
+        scores = criterion.scores_given(information, again.frequencies)  # type: ignore[arg-type]
+    allocation = again._allocate(scores, values)  # type: ignore[arg-type]
+    assert torch.equal(again.result.sizes, allocation.sizes)  # type: ignore[union-attr]
+    assert torch.equal(again.result.linear, allocation.linear)  # type: ignore[union-attr, arg-type]
+    assert torch.equal(again.result_for(0.5).sizes, again.result.sizes)  # type: ignore[union-attr]
+    assert not torch.equal(once.result.sizes, again.result.sizes)  # type: ignore[union-attr]
+
+
+def test_other_budgets_are_asked_for_before_the_model_is_rebuilt(
+    tiny: LightningDataModule, make_trainer: Build
+) -> None:
+    module, callback = searched(tiny, make_trainer, rounds=1)
+    assert callback.result_for(0.7).parameters > callback.result_for(0.4).parameters
+    make_trainer(max_epochs=1, callbacks=[TransferCallback(callback.result, init="warm")]).fit(module, datamodule=tiny)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="ask for the sizes of all budgets first"):
+        callback.result_for(0.7)
