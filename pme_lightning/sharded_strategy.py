@@ -48,11 +48,13 @@ class ShardedStrategy(DDPStrategy):
         """Returns the optimizer's state, with what it keeps of each value of split parameters marked as such."""
         state: dict[str, Any] = super().optimizer_state(optimizer)
         for number, split in self._numbered(optimizer).items():
+            if number not in state["state"]:
+                continue
             held = split.layout.held_shape(split.shard)
             # Made anew: the optimizer goes on with its own.
             state["state"][number] = {
                 key: split.of(value) if isinstance(value, Tensor) and value.shape == held else value
-                for key, value in state["state"].get(number, {}).items()
+                for key, value in state["state"][number].items()
             }
         return state
 

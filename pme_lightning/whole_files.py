@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +89,16 @@ def _write_split(checkpoint: Any, path: Path | None) -> None:
         empty = _mapped(checkpoint, _without_data)
     with torch.serialization.skip_data(materialize_fake_tensors=True):
         torch.save(empty, path)
+    with zipfile.ZipFile(path) as file_of_parts:
+        parts = sum("/data/" in name for name in file_of_parts.namelist())
+    tensors = sum(isinstance(leaf, (Tensor, SplitTensor)) for leaf in _leaves(checkpoint))
+    if parts != tensors:
+        raise ValueError(
+            f"a checkpoint of split tables holds {parts - tensors} tensors within other objects "
+            "than dictionaries, lists and tuples, and they would be lost: which callback keeps such?"
+        )
     with FakeTensorMode():
-        places = torch.load(path, weights_only=True)
+        places = torch.load(path, weights_only=False)  # what was written just now
     with path.open("rb+") as file:
         for leaf, place in zip(_leaves(checkpoint), _leaves(places), strict=True):
             if not isinstance(place, Tensor) or not place.numel():
@@ -152,16 +162,13 @@ def _bytes(tensor: Tensor) -> Any:
 def _mapped(node: Any, change: Callable[[Any], Any]) -> Any:
     """Returns a checkpoint with its leaves changed; what is neither a mapping nor a sequence is a leaf."""
     if isinstance(node, dict):
-        changed = {key: _mapped(value, change) for key, value in node.items()}
-        return changed if type(node) is dict else _with_attributes(type(node)(changed), node)
+        changed = copy.copy(node)  # a module's state dict has attributes
+        for key, value in node.items():
+            changed[key] = _mapped(value, change)
+        return changed
     if type(node) in (list, tuple):
         return type(node)(_mapped(value, change) for value in node)
     return change(node)
-
-
-def _with_attributes(new: Any, old: Any) -> Any:
-    new.__dict__.update(getattr(old, "__dict__", {}))  # a module's state dict has its versions there
-    return new
 
 
 def _leaves(node: Any) -> Iterator[Any]:

@@ -133,6 +133,7 @@ class ExpectedInformation(KnowsFields, Criterion):
         if "product" in self._sums and linear is None:
             raise ValueError("the first-order weights given to start are missing")
         basis = self._principal_axes(weight, frequencies) if self.axes == "principal" else None
+<<<<<<< HEAD
         axes = (torch.eye(weight.shape[1], device=weight.device) if basis is None else basis).double()
         self.information = self._measured(axes)
         # Where tokens are split memory is short, and the search ends with these scores: they take the sums' place.
@@ -154,6 +155,44 @@ class ExpectedInformation(KnowsFields, Criterion):
             for each in [table, squares] if self.rounds else [table]:
                 for part in _parts(0, len(each)):
                     each[part] = each[part][:, order]
+=======
+        self.information = self._measured(weight.shape[1], basis)
+        # Where tokens are split memory is short, and the search ends here: what is expected takes the sums' place.
+        squares = torch.empty_like(weight) if self.tokens is ALONE else self._sums["gradient"]
+        firsts = None if linear is None else weight.new_empty(len(weight))
+        axes = None if basis is None else basis.double()
+
+        def embeddings(part: slice) -> tuple[Tensor, Tensor]:
+            values, gradients = weight[part].double(), self._sums["gradient"][part].double()
+            return (values, gradients) if axes is None else (values @ axes, gradients @ axes)
+
+        def linears(part: slice) -> tuple[Tensor, Tensor]:
+            assert linear is not None
+            return linear[part].double(), self._sums["linear_gradient"][part].double().unsqueeze(1)
+
+        for field, own in enumerate(self._own(len(weight))):
+            self._expect(squares[own], own, embeddings, self.information.table[field], frequencies)
+            if firsts is not None and self.information.linear is not None:
+                known = self.information.linear[field, None]
+                self._expect(firsts[own].unsqueeze(1), own, linears, known, frequencies)
+        self._expected = squares, firsts
+        scores = self.scores_given(self.information, frequencies)
+        if basis is not None:
+            total = torch.zeros(weight.shape[1], dtype=torch.float64, device=scores.table.device)
+            for part in _parts(slice(0, len(weight))):
+                total += scores.table[part].sum(0, dtype=torch.float64)
+            order = self.tokens.sum(total).argsort(descending=True, stable=True)
+            _reorder(scores.table, order)
+            basis = basis[:, order.to(basis.device)]
+            if self.rounds:
+                given, shared = self.information, self.information.shared
+                order = order.to(squares.device)
+                shared = None if shared is None else shared[:, order]
+                self.information = RowInformation(given.table[:, order], given.linear, shared)
+                _reorder(squares, order)
+        if not self.rounds:
+            self._expected = None  # as large as the table
+>>>>>>> sharded
         self.basis = basis
         return Scores(scores.table, scores.linear, basis)
 
@@ -162,6 +201,7 @@ class ExpectedInformation(KnowsFields, Criterion):
         if self._expected is None:
             raise RuntimeError("ExpectedInformation was asked for scores given information before scores")
         squares, firsts = self._expected
+<<<<<<< HEAD
         return self._scored(squares.clone(), None if firsts is None else firsts.clone(), information, frequencies)
 
     def _scored(self, table: Tensor, column: Tensor | None, information: RowInformation, frequencies: Tensor) -> Scores:
@@ -181,6 +221,27 @@ class ExpectedInformation(KnowsFields, Criterion):
                     )
                     signal = torch.where(embedding_first.unsqueeze(1), signal, signal * (1 - shared))
                 table[part] = _gain(signal).to(table.dtype)
+=======
+        # In main memory where tokens are split: that is where the budget is shared out then.
+        home = squares.device if self.tokens is ALONE else torch.device("cpu")
+        table = torch.empty_like(squares, device=home)
+        column = None if firsts is None else torch.empty_like(firsts, device=home)
+        for field, own in enumerate(self._own(len(squares))):
+            for part in _parts(own):
+                counts = frequencies[part].double().unsqueeze(1)
+                signal = counts * information.table[field] * squares[part]
+                if firsts is not None and column is not None:
+                    assert information.linear is not None
+                    assert information.shared is not None
+                    first, shared = counts[:, 0] * information.linear[field] * firsts[part], information.shared[field]
+                    best = signal.max(dim=1)
+                    embedding_first = best.values >= first
+                    column[part] = _gain(torch.where(embedding_first, first * (1 - shared[best.indices]), first)).to(
+                        home
+                    )
+                    signal = torch.where(embedding_first.unsqueeze(1), signal, signal * (1 - shared))
+                table[part] = _gain(signal).to(home)
+>>>>>>> sharded
         return Scores(table, column, self.basis)
 
     def _own(self, num_tokens: int) -> list[slice]:
@@ -213,6 +274,7 @@ class ExpectedInformation(KnowsFields, Criterion):
 
     def _expect(
         self,
+<<<<<<< HEAD
         field: int,
         own: slice,
         weight: Tensor,
@@ -261,10 +323,51 @@ class ExpectedInformation(KnowsFields, Criterion):
         for part in _parts(own.start, own.stop):
             place = torch.searchsorted(counts, frequencies[part.start - own.start : part.stop - own.start])
             sums.index_add_(0, place, estimates(part).target.square())
+=======
+        expected: Tensor,
+        own: slice,
+        looked_at: Callable[[slice], tuple[Tensor, Tensor]],
+        information: Tensor,
+        frequencies: Tensor,
+    ) -> None:
+        """Writes ``E[w²]`` of the values of a field's tokens, 0 where no row tells anything; some tokens at a time.
+
+        Args:
+            expected: ``(n, K)``: where to.
+            own: where the field's tokens stand among those that are here.
+            looked_at: returns for some of them where values are, ``(m, K)`` float64, and their gradients, summed over
+                the rows of the window.
+            information: ``(K,)``: ``h``, that of one row.
+            frequencies: ``(V,)``: rows of each token in the training split.
+        """
+        # A window of several epochs sees a token's rows more than once, and learns no more from them.
+        share = self._sums["rows"].clamp(min=1) / self.tokens.sum(frequencies[own].sum()).clamp(min=1)
+        seen_by_row = information * share
+
+        def targets(part: slice) -> tuple[Tensor, Tensor, Tensor]:
+            values, gradients = looked_at(part)
+            seen = frequencies[part].double().unsqueeze(1) * seen_by_row  # (m, K): the information of the window
+            known = seen > 0
+            noise = 1 / torch.where(known, seen, 1.0)
+            return torch.where(known, values - gradients * noise, 0), noise, known
+
+        counts = self.tokens.union(frequencies[own])
+        sums = torch.zeros(len(counts), len(information), dtype=torch.float64, device=counts.device)
+        number = torch.zeros_like(counts)
+        for part in _parts(own):
+            place = torch.searchsorted(counts, frequencies[part])
+            sums.index_add_(0, place, targets(part)[0].square())
+>>>>>>> sharded
             number += torch.bincount(place, minlength=len(counts))
-        return _fixed_point(self.tokens.sum(sums), counts, self.tokens.sum(number), information)
+        spectrum = _spectrum(self.tokens.sum(sums), counts, self.tokens.sum(number), seen_by_row)
+        for part in _parts(own):
+            target, noise, known = targets(part)
+            trust = spectrum / (spectrum + noise)
+            found = torch.where(known, (trust * target).square() + spectrum * (1 - trust), 0)
+            expected[part.start - own.start : part.stop - own.start] = found
 
 
+<<<<<<< HEAD
 class _Estimates:
     """What the window tells of the values of some tokens of a field.
 
@@ -289,6 +392,9 @@ class _Estimates:
 
 
 def _fixed_point(sums: Tensor, counts: Tensor, number: Tensor, information: Tensor) -> Tensor:
+=======
+def _spectrum(sums: Tensor, counts: Tensor, number: Tensor, information: Tensor) -> Tensor:
+>>>>>>> sharded
     """Returns ``σ²`` ``(K,)``: the variance of the true values behind targets of known noise.
 
     The estimate weights each token by how precisely its square is known, ``(σ² + noise)^-2``, and so depends on
@@ -314,9 +420,15 @@ def _fixed_point(sums: Tensor, counts: Tensor, number: Tensor, information: Tens
     return spectrum
 
 
-def _parts(start: int, end: int) -> Iterator[slice]:
-    """Yields the tokens between two, some at a time."""
-    return (slice(begin, min(begin + _CHUNK_ROWS, end)) for begin in range(start, end, _CHUNK_ROWS))
+def _parts(own: slice) -> Iterator[slice]:
+    """Yields a range of tokens in pieces."""
+    return (slice(start, min(start + _CHUNK_ROWS, own.stop)) for start in range(own.start, own.stop, _CHUNK_ROWS))
+
+
+def _reorder(table: Tensor, order: Tensor) -> None:
+    """Puts the columns of a table in another order, in place."""
+    for part in _parts(slice(0, len(table))):
+        table[part] = table[part][:, order]
 
 
 def _gain(signal: Tensor) -> Tensor:

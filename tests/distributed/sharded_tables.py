@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, Shard
+from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, RowLayout, Shard
 from pme_lightning.optim import LazyAdagrad, clip_gradients
+from pme_lightning.whole_files import SplitTensor, WholeCheckpoints
 
 V, D, F = 103, 6, 3
 ROWS = (9, 6, 1, 8)  # of each process: batches are uneven
@@ -88,6 +91,34 @@ KINDS = ("full", "full_linear", "multi", "multi_linear")
 CASES = ("uneven", "one_owner")
 
 
+def write(shard: Shard, folder: Path) -> None:
+    """Writes a checkpoint with split tensors, and notes what one says that would lose something."""
+    torch.manual_seed(0)
+    layout = table("multi_linear", None, True).layouts["values"]
+    whole, rows = torch.rand(layout.shape), torch.arange(V * D).view(V, D)
+    held = SplitTensor(layout.cut(whole, shard), layout, shard)
+    by_row = RowLayout.of_rows(V, D)
+    checkpoint = {
+        "state": OrderedDict(values=held, small=torch.tensor([1.0, 2.0])[1:], flag=torch.tensor(True)),
+        "rows": [SplitTensor(by_row.cut(rows, shard), by_row, shard), ("text", 3, torch.empty(0))],
+    }
+    files = WholeCheckpoints()
+    files.save_checkpoint(checkpoint, folder / "whole.ckpt")
+    if not shard.rank:
+        found = torch.load(folder / "whole.ckpt", weights_only=True)
+        assert torch.equal(found["state"]["values"], whole)
+        assert found["state"]["small"].tolist() == [2.0]
+        assert found["state"]["flag"].item() is True
+        assert torch.equal(found["rows"][0], rows)
+        assert found["rows"][1][:2] == ("text", 3)
+        try:
+            files.save_checkpoint({"table": held, "hidden": SimpleNamespace(x=torch.ones(2))}, folder / "lost.ckpt")
+        except ValueError as error:
+            (folder / "said.txt").write_text(str(error))
+    dist.barrier()
+    assert sorted(path.name for path in folder.glob("*.ckpt")) == ["whole.ckpt"]
+
+
 def main() -> None:
     """Goes through all kinds of tables and batches."""
     dist.init_process_group("gloo")
@@ -99,6 +130,7 @@ def main() -> None:
             for sparse in (True, False):
                 for name, tensor in run(ids, kind, shard, sparse).items():
                     found[f"{case}.{kind}.{sparse}.{name}"] = tensor.contiguous()
+    write(shard, Path(sys.argv[1]))
     save_file(found, Path(sys.argv[1]) / f"{shard.rank}.safetensors")
     dist.destroy_process_group()
 

@@ -31,6 +31,7 @@ def test_outputs_gradients_and_steps_are_those_of_one_process(
     finish: Callable[..., str], torchrun: list[str], tmp_path: Path, tables: ModuleType, processes: int
 ) -> None:
     finish(*torchrun, "--nproc-per-node", str(processes), str(SCRIPT), str(tmp_path))
+    assert "holds 1 tensors within other objects" in (tmp_path / "said.txt").read_text()
     saved = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(processes)]
     for case in tables.CASES:
         ids = [tables.ids_of(rank, case) for rank in range(processes)]
