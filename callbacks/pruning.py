@@ -362,15 +362,11 @@ class PruningCallback(Callback):
             linear = linear * embedding.kept_linear
         with added_up(self.criterion):
             scores = self.criterion.scores(weight, linear, self.frequencies)
-<<<<<<< HEAD
-        scores = self._shared_out(scores)
-=======
         if self.tokens is ALONE:
             scores = same_on_all(scores)
         else:
             # Sharing the budget out takes more memory than the scores do: devices have less of it to spare.
             scores = Scores(scores.table.cpu(), None if scores.linear is None else scores.linear.cpu(), scores.basis)
->>>>>>> sharded
         if embedding.kept is not None:
             scores = replace(scores, table=scores.table * embedding.kept)
         if scores.linear is not None and embedding.kept_linear is not None:
@@ -402,26 +398,12 @@ class PruningCallback(Callback):
         assert self.frequencies is not None
         information = self.criterion.information
         for _ in range(self.criterion.rounds):
-<<<<<<< HEAD
-            kept = self.allocator.kept(scores.table, allocation.sizes)
-            information = information.halfway(self._pruned.information(kept, allocation.linear))
-            scores = self._shared_out(self.criterion.scores_given(information, self.frequencies))
-            allocation = self._allocate(scores, values)
-=======
             kept = self.allocator.kept(scores.table, allocation.sizes).to(self.frequencies.device)
             linear = None if allocation.linear is None else allocation.linear.to(self.frequencies.device)
             information = information.halfway(self._pruned.information(kept, linear))
             scores = self.criterion.scores_given(information, self.frequencies)
             allocation = self._allocate(scores if self.tokens is not ALONE else same_on_all(scores), values)
->>>>>>> sharded
         return allocation
-
-    def _shared_out(self, scores: Scores) -> Scores:
-        """Returns scores that the budget is shared out by, the same in every process that has them."""
-        if self.tokens is ALONE:
-            return same_on_all(scores)
-        # Sharing the budget out takes half as much again as the scores do: devices have less memory to spare.
-        return Scores(scores.table.cpu(), None if scores.linear is None else scores.linear.cpu(), scores.basis)
 
     def _allocate(self, scores: Scores, values: int) -> Allocation:
         return self.allocator.allocate(

@@ -46,12 +46,8 @@ def check_parts(command: str, config: Namespace) -> Trainer:
     """
     weight, row = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
     build_optimizer([weight, row], [row], **optimizer_arguments(config))
-<<<<<<< HEAD
     search = build(config.search)
-=======
-    build(config.search)
     check_logger(config.logger)
->>>>>>> wandb
     EarlyStopping(**config.early_stopping.as_dict())
     options = check_processes(command, build(config.trainer))
     trainer = build_trainer(options | {"logger": False, "enable_progress_bar": False})

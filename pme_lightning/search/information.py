@@ -133,29 +133,6 @@ class ExpectedInformation(KnowsFields, Criterion):
         if "product" in self._sums and linear is None:
             raise ValueError("the first-order weights given to start are missing")
         basis = self._principal_axes(weight, frequencies) if self.axes == "principal" else None
-<<<<<<< HEAD
-        axes = (torch.eye(weight.shape[1], device=weight.device) if basis is None else basis).double()
-        self.information = self._measured(axes)
-        # Where tokens are split memory is short, and the search ends with these scores: they take the sums' place.
-        squares = torch.empty_like(weight) if self.tokens is ALONE else self._sums["gradient"]
-        firsts = None if linear is None else weight.new_empty(len(weight))
-        for field, own in enumerate(self._own(len(weight))):
-            self._expect(field, own, weight, linear, frequencies, axes, squares, firsts)
-        self._expected = squares, firsts
-        if self.rounds:
-            scores = self.scores_given(self.information, frequencies)
-        else:
-            scores, self._expected = self._scored(squares, firsts, self.information, frequencies), None
-        if basis is not None:
-            table = scores.table
-            total = sum((table[part].sum(0, dtype=torch.float64) for part in _parts(0, len(table))), axes.new_zeros(()))
-            order = self.tokens.sum(total.expand(len(axes))).argsort(descending=True, stable=True)
-            basis = basis[:, order]
-            self.information = self.information.in_order(order)
-            for each in [table, squares] if self.rounds else [table]:
-                for part in _parts(0, len(each)):
-                    each[part] = each[part][:, order]
-=======
         self.information = self._measured(weight.shape[1], basis)
         # Where tokens are split memory is short, and the search ends here: what is expected takes the sums' place.
         squares = torch.empty_like(weight) if self.tokens is ALONE else self._sums["gradient"]
@@ -192,7 +169,6 @@ class ExpectedInformation(KnowsFields, Criterion):
                 _reorder(squares, order)
         if not self.rounds:
             self._expected = None  # as large as the table
->>>>>>> sharded
         self.basis = basis
         return Scores(scores.table, scores.linear, basis)
 
@@ -201,27 +177,6 @@ class ExpectedInformation(KnowsFields, Criterion):
         if self._expected is None:
             raise RuntimeError("ExpectedInformation was asked for scores given information before scores")
         squares, firsts = self._expected
-<<<<<<< HEAD
-        return self._scored(squares.clone(), None if firsts is None else firsts.clone(), information, frequencies)
-
-    def _scored(self, table: Tensor, column: Tensor | None, information: RowInformation, frequencies: Tensor) -> Scores:
-        """Turns expected squares into scores, in place, a part of the tokens at a time."""
-        for field, own in enumerate(self._own(len(table))):
-            for part in _parts(own.start, own.stop):
-                counts = frequencies[part].double().unsqueeze(1)
-                signal = counts * information.table[field] * table[part]
-                if column is not None:
-                    assert information.linear is not None
-                    assert information.shared is not None
-                    first, shared = counts[:, 0] * information.linear[field] * column[part], information.shared[field]
-                    best = signal.max(dim=1)
-                    embedding_first = best.values >= first
-                    column[part] = _gain(torch.where(embedding_first, first * (1 - shared[best.indices]), first)).to(
-                        column.dtype
-                    )
-                    signal = torch.where(embedding_first.unsqueeze(1), signal, signal * (1 - shared))
-                table[part] = _gain(signal).to(table.dtype)
-=======
         # In main memory where tokens are split: that is where the budget is shared out then.
         home = squares.device if self.tokens is ALONE else torch.device("cpu")
         table = torch.empty_like(squares, device=home)
@@ -241,17 +196,17 @@ class ExpectedInformation(KnowsFields, Criterion):
                     )
                     signal = torch.where(embedding_first.unsqueeze(1), signal, signal * (1 - shared))
                 table[part] = _gain(signal).to(home)
->>>>>>> sharded
         return Scores(table, column, self.basis)
 
     def _own(self, num_tokens: int) -> list[slice]:
         """Returns where each field's tokens stand among those that are here."""
-        fields = list(self._fields(num_tokens))
-        return [slice(end - count, end) for end, count in zip(accumulate(fields), fields, strict=True)]
+        ends = list(accumulate(self._fields(num_tokens)))
+        return [slice(end - count, end) for end, count in zip(ends, self._fields(num_tokens), strict=True)]
 
-    def _measured(self, axes: Tensor) -> RowInformation:
-        """Returns what the rows of the window said, along axes ``(D, D)``."""
+    def _measured(self, dim: int, basis: Tensor | None) -> RowInformation:
+        """Returns what the rows of the window said, in the axes of a basis ``(D, D)``."""
         sums = self._sums
+        axes = torch.eye(dim, dtype=torch.float64, device=sums["rows"].device) if basis is None else basis.double()
         squares = ((sums["information"] @ axes) * axes).sum(1)
         if "product" not in sums:
             return RowInformation.of_sums(sums["rows"], squares)
@@ -274,56 +229,6 @@ class ExpectedInformation(KnowsFields, Criterion):
 
     def _expect(
         self,
-<<<<<<< HEAD
-        field: int,
-        own: slice,
-        weight: Tensor,
-        linear: Tensor | None,
-        frequencies: Tensor,
-        axes: Tensor,
-        squares: Tensor,
-        firsts: Tensor | None,
-    ) -> None:
-        """Writes ``E[w²]`` of one field's tokens, along the axes: to ``squares``, of first-order weights to ``firsts``.
-
-        It may be written over the sums of gradients: a token's are read before.
-        """
-        sums, information = self._sums, self.information
-        # A window of several epochs sees a token's rows more than once, and learns no more from them.
-        share = sums["rows"].clamp(min=1) / self.tokens.sum(frequencies[own].sum()).clamp(min=1)
-
-        def embeddings(part: slice) -> _Estimates:
-            values, gradients = weight[part].double() @ axes, sums["gradient"][part].double() @ axes
-            return _Estimates(
-                values, gradients, frequencies[part].double().unsqueeze(1) * information.table[field] * share
-            )
-
-        spectrum = self._spectrum(embeddings, frequencies[own], own, information.table[field] * share)
-        for part in _parts(own.start, own.stop):
-            squares[part] = embeddings(part).squares(spectrum).to(squares.dtype)
-        if linear is None or firsts is None or information.linear is None:
-            return
-        row = information.linear[field, None] * share
-
-        def first_order(part: slice) -> _Estimates:
-            values, gradients = linear[part].double(), sums["linear_gradient"][part].double().unsqueeze(1)
-            return _Estimates(values, gradients, frequencies[part].double().unsqueeze(1) * row)
-
-        spectrum = self._spectrum(first_order, frequencies[own], own, row)
-        for part in _parts(own.start, own.stop):
-            firsts[part] = first_order(part).squares(spectrum)[:, 0].to(firsts.dtype)
-
-    def _spectrum(
-        self, estimates: Callable[[slice], _Estimates], frequencies: Tensor, own: slice, information: Tensor
-    ) -> Tensor:
-        """Returns ``σ²`` ``(K,)`` of a field's tokens, a part of them at a time."""
-        counts = self.tokens.union(frequencies)
-        sums = torch.zeros(len(counts), len(information), dtype=torch.float64, device=counts.device)
-        number = torch.zeros_like(counts)
-        for part in _parts(own.start, own.stop):
-            place = torch.searchsorted(counts, frequencies[part.start - own.start : part.stop - own.start])
-            sums.index_add_(0, place, estimates(part).target.square())
-=======
         expected: Tensor,
         own: slice,
         looked_at: Callable[[slice], tuple[Tensor, Tensor]],
@@ -357,7 +262,6 @@ class ExpectedInformation(KnowsFields, Criterion):
         for part in _parts(own):
             place = torch.searchsorted(counts, frequencies[part])
             sums.index_add_(0, place, targets(part)[0].square())
->>>>>>> sharded
             number += torch.bincount(place, minlength=len(counts))
         spectrum = _spectrum(self.tokens.sum(sums), counts, self.tokens.sum(number), seen_by_row)
         for part in _parts(own):
@@ -367,34 +271,7 @@ class ExpectedInformation(KnowsFields, Criterion):
             expected[part.start - own.start : part.stop - own.start] = found
 
 
-<<<<<<< HEAD
-class _Estimates:
-    """What the window tells of the values of some tokens of a field.
-
-    Args:
-        values: ``(n, K)`` float64, where they are.
-        gradients: ``(n, K)``, summed over the rows of the window.
-        information: ``(n, K)``: that of the window.
-
-    Attributes:
-        target: ``(n, K)``: where the values are heading; 0 where nothing is known.
-    """
-
-    def __init__(self, values: Tensor, gradients: Tensor, information: Tensor) -> None:
-        self._known = information > 0
-        self._noise = 1 / torch.where(self._known, information, 1.0)
-        self.target = torch.where(self._known, values - gradients * self._noise, 0)
-
-    def squares(self, spectrum: Tensor) -> Tensor:
-        """Returns ``E[w²]`` ``(n, K)``, given the variance of the true values ``(K,)``; 0 where nothing is known."""
-        trust = spectrum / (spectrum + self._noise)
-        return torch.where(self._known, (trust * self.target).square() + spectrum * (1 - trust), 0)
-
-
-def _fixed_point(sums: Tensor, counts: Tensor, number: Tensor, information: Tensor) -> Tensor:
-=======
 def _spectrum(sums: Tensor, counts: Tensor, number: Tensor, information: Tensor) -> Tensor:
->>>>>>> sharded
     """Returns ``σ²`` ``(K,)``: the variance of the true values behind targets of known noise.
 
     The estimate weights each token by how precisely its square is known, ``(σ² + noise)^-2``, and so depends on

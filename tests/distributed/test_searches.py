@@ -36,4 +36,10 @@ def test_every_search_scores_as_one_process_does(
             assert torch.equal(first[name], expected), name
         else:
             # Relative to the largest: values below it by orders of magnitude are differences of such.
-            torch.testing.assert_close(first[name], expected, rtol=1e-5, atol=1e-5 * float(expected.max()), msg=lambda told, name=name: f"{name}: {told}")
+            torch.testing.assert_close(
+                first[name],
+                expected,
+                rtol=1e-5,
+                atol=1e-5 * float(expected.max()),
+                msg=lambda told, name=name: f"{name}: {told}",
+            )
