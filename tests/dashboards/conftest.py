@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,8 +93,15 @@ def read_run(folder: Path) -> OfflineRun:
     return read_file(file)
 
 
-def read_file(file: Path) -> OfflineRun:
-    """Reads the file of an offline run."""
+def read_file(file: Path, patience: float = 30.0) -> OfflineRun:
+    """Reads the file of an offline run, once its end is in it: a process of its own writes it, and a little later."""
+    until = time.monotonic() + patience
+    while (run := _read_now(file)).exit_code is None and time.monotonic() < until:
+        time.sleep(0.1)
+    return run
+
+
+def _read_now(file: Path) -> OfflineRun:
     run = OfflineRun(files=file.parent / "files")
     for data in _records(file):
         record = wandb_internal_pb2.Record()
