@@ -2,7 +2,7 @@
 
     python benchmarks/encoding.py --rows 10_000_000 40_000_000
     python benchmarks/encoding.py --rows 2_000_000 --format csv
-    python benchmarks/encoding.py --rows 100_000_000 --columns id --tokens 100_000_000
+    python benchmarks/encoding.py --rows 125_000_000 --columns id --tokens 125_000_000
 
 For each number of rows it writes a folder of files with the columns of Criteo (a label, 13 numeric columns, 26
 categorical ones, half of them text), encodes it in a process of its own into an empty cache, opens it once more, and

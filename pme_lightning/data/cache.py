@@ -21,7 +21,7 @@ from pme_lightning.errors import BadInput, did_you_mean
 _SLICE_VALUES = 1 << 23
 # Rows at a time where there are few columns: what looks them up takes some numbers for each.
 _SLICE_ROWS = 1 << 20
-_PREFETCH = "POLARS_ROW_GROUP_PREFETCH_SIZE"
+_PREFETCH = ("POLARS_ROW_GROUP_PREFETCH_SIZE", "POLARS_CSV_CHUNK_PREFETCH_LIMIT")
 
 Arrays = tuple[np.ndarray, np.ndarray | None]
 
@@ -65,19 +65,18 @@ def slices(frame: pl.LazyFrame, columns: Sequence[str], where: str) -> Iterator[
 
 @contextmanager
 def _modest_prefetch() -> Iterator[None]:
-    """Has a query that starts here read few row groups of Parquet files ahead, unless the user has said how many.
+    """Has a query that starts here read few row groups or chunks of files ahead, unless the user has said how many.
 
     The engine's own number makes the peak of memory half as much again and is not faster, as encoding is what takes
     the time. It takes the number from the environment when it starts to read.
     """
-    if _PREFETCH in os.environ:
-        yield
-        return
-    os.environ[_PREFETCH] = "2"
+    names = [name for name in _PREFETCH if name not in os.environ]
+    os.environ.update(dict.fromkeys(names, "2"))
     try:
         yield
     finally:
-        del os.environ[_PREFETCH]
+        for name in names:
+            del os.environ[name]
 
 
 def read_link(link: Path) -> str | None:
