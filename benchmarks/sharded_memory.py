@@ -151,7 +151,10 @@ def main() -> None:
 
     module, resident = watch.most(model)
     say("built", resident)
-    counted, search = Counted(), PruningCallback(ExpectedInformation(), AfterWarmup(score_last=1.0), Prefix(), 0.1)
+    counted, search = (
+        Counted(),
+        PruningCallback(ExpectedInformation(rounds=0), AfterWarmup(score_last=1.0), Prefix(), 0.1),
+    )
     trainer = trainer_of(search, counted)
     _, resident = watch.most(lambda: trainer.fit(module, datamodule=data))
     say("search", resident, counted)
