@@ -50,14 +50,17 @@ class RecentBatches:
         return iter(self._batches)
 
     def gather(self) -> None:
-        """Notes what every process has, for :meth:`state`; called by all of them together."""
+        """Puts what every process has into what :meth:`state` returned; called by all of them together."""
         if spans_processes():
-            self._everyones = [[]] * dist.get_world_size()
-            dist.all_gather_object(self._everyones, [(ids.cpu(), labels.cpu()) for ids, labels in self._batches])
+            everyones: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(everyones, [(ids.cpu(), labels.cpu()) for ids, labels in self._batches])
+            # In place: Lightning asks for states first, and lets callbacks add to them after.
+            self._everyones[:] = everyones
 
     def state(self) -> dict[str, Any]:
-        """Returns the batches of all processes; where there are several, as :meth:`gather` noted them."""
-        return {"length": self._length, "batches": self._everyones or [list(self._batches)]}
+        """Returns the batches of all processes; where there are several, :meth:`gather` puts them in."""
+        self._everyones = [list(self._batches)]
+        return {"length": self._length, "batches": self._everyones}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes this process's batches out of what :meth:`state` gave."""

@@ -91,7 +91,7 @@ def test_a_config_file_may_set_an_argument_or_take_it_away(tmp_path: Path) -> No
         ("embedding_optimizer=torch.nn.Linear", "embedding_optimizer: import path torch.nn.Linear does not correspond"),
         ("embedding_optimizer=adagrad", "embedding_optimizer: expected the import path of a class (given: adagrad)"),
         ("optimizer=adam embedding_optimizer.lr=1", "embedding_optimizer is null; name its class as well"),
-        ("embeding_optimizer.lr=1", "did you mean 'embedding_optimizer'"),
+        ("embeding_optimizer.lr=1", "did you mean 'embedding_optimizer.lr'"),
         ("optimizer=adam_adagrad embedding_optimizer.lrr=1", "did you mean 'embedding_optimizer.lr'"),
         ("optimizer=adam_adagrad embedding_optimizer.lr=high", "embedding_optimizer.lr: expected a float"),
         (

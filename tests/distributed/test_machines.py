@@ -43,7 +43,7 @@ def test_two_machines_train_through_and_go_on_after_a_kill(
     two = tmp_path / "two"
     agents = machines(f"run_dir={two}", "data.batch_size=256", "checkpoint_every_n_steps=3")
     # Which of the agents has rank 0, and speaks, is settled where they meet.
-    main = next_that_says("search: epoch 10", agents)  # of 15, the second half is scored
+    main = next_that_says("search: epoch 11", agents)  # of 15, the second half is scored
     for agent in agents:
         children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
         if agent is not main:
