@@ -148,4 +148,6 @@ def print_ending(summary: dict[str, Any], folder: Path, verdict: str | None) -> 
         say(f"best reachable on this planted data: AUC {best:.4f}, logloss {summary['data']['best_logloss']:.4f}")
     if verdict is not None:
         say(verdict)
-    say(f"run folder: {shown(folder)}")
+    page = folder / "report.html"
+    # The folder of a run, and what to open in it.
+    say(f"run folder: {shown(folder)}" + (f" (to look at: {page.name})" if page.is_file() else ""))
