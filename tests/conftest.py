@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import settings
 from lightning.pytorch import Trainer
 
 from pme_lightning.data.encoded import EncodedData, EncodedDataModule
 
 ROOT = Path(__file__).parents[1]
+# Where processes of a run meet, as it was before any test.
+MEETING = {
+    name: os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK")
+}
 
 # Machines differ in speed: how long an example takes says nothing about whether it is right.
 settings.register_profile("default", deadline=None, max_examples=50)
@@ -23,11 +28,21 @@ settings.load_profile("default")
 
 
 @pytest.fixture(autouse=True)
-def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps caches out of the user's home, and every test at the same random numbers."""
+def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keeps caches out of the user's home, every test at the same random numbers, and connections within a test."""
     monkeypatch.setenv("PME_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("WANDB_SILENT", "true")
     torch.manual_seed(0)
+    yield
+    # A run of one process with trainer=sharded or ddp connects with itself: later tests, and the processes that they
+    # start, must find neither the connection nor the port of it.
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    for name, value in MEETING.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @pytest.fixture
