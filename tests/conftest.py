@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+# Where pytest runs as several processes (-n), each of them, and each process that a test starts, has one thread:
+# threads of several processes wait for each other on the same cores. Before torch is imported and counts them.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -21,6 +27,10 @@ ROOT = Path(__file__).parents[1]
 MEETING = {
     name: os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK")
 }
+
+# A shell that starts the tests in the background has them ignore Ctrl-C; the runs that they interrupt would too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Machines differ in speed: how long an example takes says nothing about whether it is right.
 settings.register_profile("default", deadline=None, max_examples=50)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -66,25 +65,39 @@ def test_a_users_own_backbone_trains_from_their_own_folder(shell: Shell, tmp_pat
     assert model.embedding.first_order
 
 
-def test_ctrl_c_ends_cleanly_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
-    words = [*SMALL, "trainer.max_epochs=1000", "early_stopping.patience=1000", "run_dir=out", "search=popularity"]
+@contextmanager
+def started(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A run in the background, which does not outlive the test."""
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *words],
-        cwd=tmp_path,
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ,
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+def interrupted_at(process: subprocess.Popen[str], text: str) -> str:
+    """Waits for a line with that text, however long it takes on this machine, and returns what Ctrl-C then says."""
     assert process.stdout is not None
-    # Wait for the third epoch of the fine-tune, however long that takes on this machine.
     for line in process.stdout:
-        if "finetune: epoch 3" in line:
+        if text in line:
             break
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
+    return errors
+
+
+def test_ctrl_c_ends_cleanly_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    words = [*SMALL, "trainer.max_epochs=1000", "early_stopping.patience=1000", "run_dir=out", "search=popularity"]
+    with started(tmp_path, *words) as process:
+        errors = interrupted_at(process, "finetune: epoch 3")
     assert "interrupted: what was done so far is in out" in errors
     assert not (tmp_path / "out" / "summary.json").exists()
     model = CTRModule.load_from_checkpoint(tmp_path / "out/checkpoints/finetune/last.ckpt")
@@ -97,18 +110,8 @@ def test_ctrl_c_ends_cleanly_and_keeps_the_last_checkpoint(tmp_path: Path) -> No
 
 
 def test_ctrl_c_before_anything_is_worth_keeping_leaves_nothing(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), "data.rows=200000000", "run_dir=out"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    time.sleep(12)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
+    with started(tmp_path, "data.rows=2000000", "run_dir=out") as process:
+        interrupted_at(process, "search: PruningCallback")
     assert not (tmp_path / "out").exists()
 
 
