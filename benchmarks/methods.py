@@ -30,6 +30,11 @@ class Method:
     rule: bool = False
 
 
+def _epochs(epochs: float) -> dict[str, float | None]:
+    """A search that is so long, be that however few or many steps."""
+    return {"schedule.epochs": epochs, "schedule.min_steps": 0, "schedule.max_steps": None}
+
+
 METHODS: dict[str, Method] = {
     "full": Method(None),
     "uniform": Method("uniform", rule=True),
@@ -49,11 +54,13 @@ METHODS: dict[str, Method] = {
     "fisher": Method("fisher"),
     "pme": Method("pme"),
     # The same search by its length in epochs; not run unless asked for.
-    "pme@1/16": Method("pme", {"schedule.epochs": 1 / 16, "schedule.min_steps": 0}),
-    "pme@1/8": Method("pme", {"schedule.epochs": 1 / 8, "schedule.min_steps": 0}),
-    "pme@1/4": Method("pme", {"schedule.epochs": 1 / 4, "schedule.min_steps": 0}),
-    "pme@1/2": Method("pme", {"schedule.epochs": 1 / 2, "schedule.min_steps": 0}),
-    "pme@1": Method("pme", {"schedule.epochs": 1.0, "schedule.min_steps": 0}),
+    "pme@1/16": Method("pme", _epochs(1 / 16)),
+    "pme@1/8": Method("pme", _epochs(1 / 8)),
+    "pme@1/4": Method("pme", _epochs(1 / 4)),
+    "pme@1/2": Method("pme", _epochs(1 / 2)),
+    "pme@1": Method("pme", _epochs(1.0)),
+    "pme@2": Method("pme", _epochs(2.0)),
+    "pme@3": Method("pme", _epochs(3.0)),
 }
 DEFAULT_METHODS = tuple(name for name in METHODS if "@" not in name)
 

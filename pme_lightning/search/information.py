@@ -33,7 +33,7 @@ class ExpectedInformation(KnowsFields, Criterion):
     1. **Information.** ``h``, the mean of the squared gradient of a row's loss, is the Fisher information that one
        row brings about a value. A token with ``n`` rows in the training split ends up with ``n h``.
     2. **Target.** One Newton step, ``t = w - Σg / Σh``, is an unbiased estimate of where a value is heading, with
-       variance ``1 / Σh``, sums over the rows of the scoring window.
+       variance ``1 / Σh``, sums over the rows of the scoring window (each counted once, however many epochs it has).
     3. **Spectrum.** The tokens' true values have a variance ``σ²``, found from the targets by moments: ``t² - 1/Σh``
        has mean ``σ²``. The few rows of a rare token say little about it; its field's spectrum says more. Its expected
        square is ``E[w²] = (r t)² + σ² (1 - r)`` with ``r = σ² / (σ² + 1/Σh)``.
@@ -245,16 +245,17 @@ class ExpectedInformation(KnowsFields, Criterion):
             information: ``(K,)``: ``h``, that of one row.
             frequencies: ``(V,)``: rows of each token in the training split.
         """
-        # A window of several epochs sees a token's rows more than once, and learns no more from them.
-        share = self._sums["rows"].clamp(min=1) / self.tokens.sum(frequencies[own].sum()).clamp(min=1)
-        seen_by_row = information * share
+        epochs = self._sums["rows"].clamp(min=1) / self.tokens.sum(frequencies[own].sum()).clamp(min=1)
+        # A window of several epochs sees a token's rows several times, and learns no more from them.
+        repeats = epochs.clamp(min=1)
+        seen_by_row = information * epochs / repeats
 
         def targets(part: slice) -> tuple[Tensor, Tensor, Tensor]:
             values, gradients = looked_at(part)
             seen = frequencies[part].double().unsqueeze(1) * seen_by_row  # (m, K): the information of the window
             known = seen > 0
             noise = 1 / torch.where(known, seen, 1.0)
-            return torch.where(known, values - gradients * noise, 0), noise, known
+            return torch.where(known, values - gradients / repeats * noise, 0), noise, known
 
         counts = self.tokens.union(frequencies[own])
         sums = torch.zeros(len(counts), len(information), dtype=torch.float64, device=counts.device)

@@ -71,6 +71,21 @@ def test_it_is_the_formula() -> None:
     torch.testing.assert_close(scores.table.double(), plain(ids, gradients, weight, frequencies), rtol=1e-4, atol=1e-6)
 
 
+def test_rows_that_are_seen_again_tell_nothing_new() -> None:
+    ids, gradients, linear = rows(40)
+    weight = torch.randn(TOKENS, DIM, generator=torch.Generator().manual_seed(3))
+    frequencies = ids.reshape(-1).bincount(minlength=TOKENS)
+    found = {}
+    for epochs in (1, 3):
+        one = criterion()
+        one.start(weight, linear[:TOKENS, :1], frequencies)
+        for _ in range(epochs):
+            one.update_rows(ids, gradients, linear)
+        found[epochs] = one.scores(weight, linear[:TOKENS, :1], frequencies)
+    torch.testing.assert_close(found[1].table, found[3].table)
+    torch.testing.assert_close(found[1].linear, found[3].linear)
+
+
 def test_a_planted_spectrum_is_found_from_little_data() -> None:
     # A linear model: of a value's gradient -(w* - w) x² + noise, each row tells w* to within noise.
     tokens, dim, share = 4000, 3, 0.3

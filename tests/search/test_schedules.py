@@ -143,3 +143,17 @@ def test_a_warm_up_lasts_its_least_number_of_steps() -> None:
     assert [action.prune for action in actions] == [None] * 29 + [1.0]
     with pytest.raises(BadInput, match="AfterWarmup: min_steps is -1"):
         AfterWarmup(min_steps=-1)
+
+
+def test_a_warm_up_lasts_no_longer_than_its_most_steps() -> None:
+    schedule = AfterWarmup(epochs=2.0, score_last=0.5, min_steps=30, max_steps=40)
+    assert [schedule.num_steps(steps) for steps in (7, 15, 18, 20, 1000)] == [30, 30, 36, 40, 40]
+    actions = [schedule.action(step, 1000) for step in range(40)]
+    assert [action.score for action in actions] == [False] * 20 + [True] * 20
+    assert [action.prune for action in actions] == [None] * 39 + [1.0]
+
+
+@pytest.mark.parametrize(("least", "most"), [(30, 29), (0, 0), (0, -1)])
+def test_a_warm_up_is_not_shorter_than_its_least_steps(least: int, most: int) -> None:
+    with pytest.raises(BadInput, match=f"AfterWarmup: max_steps is {most}; it must be {max(1, least)} or more"):
+        AfterWarmup(min_steps=least, max_steps=most)
