@@ -121,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=2_000_000)
     parser.add_argument("--dim", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=4, help="how often the search looks at the pruned model")
     options = parser.parse_args()
     quiet()
     shard = Shard(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
@@ -153,7 +154,7 @@ def main() -> None:
     say("built", resident)
     counted, search = (
         Counted(),
-        PruningCallback(ExpectedInformation(rounds=0), AfterWarmup(score_last=1.0), Prefix(), 0.1),
+        PruningCallback(ExpectedInformation(rounds=options.rounds), AfterWarmup(score_last=1.0), Prefix(), 0.1),
     )
     trainer = trainer_of(search, counted)
     _, resident = watch.most(lambda: trainer.fit(module, datamodule=data))
