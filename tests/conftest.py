@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,6 @@ ROOT = Path(__file__).parents[1]
 MEETING = {
     name: os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK")
 }
-
-# A shell that starts the tests in the background has them ignore Ctrl-C; the runs that they interrupt would too.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Machines differ in speed: how long an example takes says nothing about whether it is right.
 settings.register_profile("default", deadline=None, max_examples=50)

@@ -28,6 +28,12 @@ def curve(folder: Path, phase: str, name: str) -> torch.Tensor:
     return pl.read_csv(folder / "logs" / phase / "metrics.csv")[name].drop_nulls().to_torch()
 
 
+def assert_same_test(found: dict[str, float], expected: dict[str, float]) -> None:
+    """The same to rounding, by which two rows all but tied may change places: of 625 rows that moves AUC by 1e-5."""
+    assert found["logloss"] == pytest.approx(expected["logloss"], abs=1e-6)
+    assert found["auc"] == pytest.approx(expected["auc"], abs=2e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sparse", "dense"])
 def test_two_processes_are_one_of_twice_the_batch(
@@ -60,10 +66,10 @@ def test_two_processes_are_one_of_twice_the_batch(
     # Checkpoints are those of one process: read in one, in as many, in more, and by hand.
     best = f"ckpt_path={two}/checkpoints/finetune/best.ckpt"
     again = alone(tmp_path / "test", "test", best, "logger=none")
-    assert found["test"] == pytest.approx(again["test"], abs=1e-6)
+    assert_same_test(found["test"], again["test"])
     finish(train, "test", best, *SHARDED, "trainer.devices=3", f"run_dir={tmp_path / 'three'}")
     three = json.loads((tmp_path / "three" / "summary.json").read_text())
-    assert found["test"] == pytest.approx(three["test"], abs=1e-6)
+    assert_same_test(found["test"], three["test"])
     sizes_of = ["finetune", f"sizes={two}/sizes.safetensors", "transfer.init=scratch", "trainer.max_epochs=1"]
     alone(tmp_path / "fine", *sizes_of, "trainer=cpu")
     alone(tmp_path / "predict", "predict", best)
