@@ -152,10 +152,8 @@ def main() -> None:
 
     module, resident = watch.most(model)
     say("built", resident)
-    counted, search = (
-        Counted(),
-        PruningCallback(ExpectedInformation(rounds=options.rounds), AfterWarmup(score_last=1.0), Prefix(), 0.1),
-    )
+    counted, criterion = Counted(), ExpectedInformation(rounds=options.rounds)
+    search = PruningCallback(criterion, AfterWarmup(score_last=1.0), Prefix(), 0.1)
     trainer = trainer_of(search, counted)
     _, resident = watch.most(lambda: trainer.fit(module, datamodule=data))
     say("search", resident, counted)

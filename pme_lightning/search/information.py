@@ -248,7 +248,7 @@ class ExpectedInformation(KnowsFields, Criterion):
         epochs = self._sums["rows"].clamp(min=1) / self.tokens.sum(frequencies[own].sum()).clamp(min=1)
         # A window of several epochs sees a token's rows several times, and learns no more from them.
         repeats = epochs.clamp(min=1)
-        seen_by_row = information * epochs / repeats
+        seen_by_row = information * epochs.clamp(max=1)
 
         def targets(part: slice) -> tuple[Tensor, Tensor, Tensor]:
             values, gradients = looked_at(part)

@@ -50,8 +50,8 @@ def test_every_cell_has_a_row_with_what_was_measured(whole: Path) -> None:
             assert 1 <= row["best_epoch"] <= row["epochs"] <= 2
             # 3,200 training rows are 13 batches of 256.
             assert row["steps"] == 13 * row["epochs"]
-            # An epoch is shorter than the least warm-up.
-            assert row["search_steps"] == (300 if method == "pme" else 0)
+            # Two epochs are shorter than the least warm-up.
+            assert row["search_steps"] == (150 if method == "pme" else 0)
         unfit = rows[method, 0.001]
         assert unfit["test_auc"] is None
         assert "nothing fits" in unfit["note"]
