@@ -6,6 +6,7 @@ Whoever starts a run, each of its processes sees the same: torchrun and SLURM st
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
@@ -140,6 +141,21 @@ def join(trainer: Trainer) -> None:
     """Connects this process with the others of the run, before any of them does anything; alone it does nothing."""
     if trainer.world_size > 1:
         trainer.strategy.setup_environment()
+
+
+def part_at_exit() -> None:
+    """Lets this process, which is done, take leave of the others when it exits, however long it goes on till then.
+
+    gloo's threads hold on to the last tensors that they sent. Where the interpreter ends before they do, it aborts
+    (SIGABRT), and a run that went well is reported as one that died.
+    """
+    atexit.unregister(_part)
+    atexit.register(_part)
+
+
+def _part() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def shard_of(trainer: Trainer) -> Shard | None:

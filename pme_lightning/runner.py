@@ -37,6 +37,7 @@ from pme_lightning.processes import (
     first_on_each_machine,
     join,
     missing_processes,
+    part_at_exit,
     shard_of,
     telling_of_lost_processes,
     wait_for_all,
@@ -129,7 +130,9 @@ class Runner:
         if self.command != "predict":
             join(self._checked)
         with telling_of_lost_processes():
-            return self._run()
+            summary = self._run()
+        part_at_exit()
+        return summary
 
     def _run(self) -> dict[str, Any]:
         if is_main() and not self.config.resume:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Trainer
 from safetensors.torch import save_file
 from torch import Tensor
@@ -124,3 +125,4 @@ if __name__ == "__main__":
     split = searched(64, processes, 2, SPLIT, Shard(rank, processes))
     found |= {f"split.{name}": tensor for name, tensor in split.items()}
     save_file(found, place / f"{rank}.safetensors")
+    dist.destroy_process_group()
