@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from pme_lightning.budgets import DEFAULT_BUDGETS, read_budgets
 from pme_lightning.class_path import import_class, instantiate
-from pme_lightning.composition import GROUPS, NULLABLE, Composition
+from pme_lightning.composition import GROUPS, NULLABLE, Composition, with_null
 from pme_lightning.errors import BadInput, did_you_mean
 from pme_lightning.module import CTRModule
 
@@ -138,10 +138,16 @@ def parse_config(composition: Composition) -> tuple[LightningArgumentParser, Nam
     cli = _parse(base)
     if composition.overrides:
         known = set(keys_of(cli.config.as_dict()))
+        config, words = composition.config, []
         for key, value in composition.overrides:
             check_key(key, value, known)
             _check_class_is_named(key, value, composition.overrides, cli.config)
-        cli = _parse([*base, *(f"--{key}={value}" for key, value in composition.overrides)])
+            nulled = with_null(config, key) if value == "null" else None
+            if nulled is None:
+                words.append(f"--{key}={value}")
+            else:
+                config = nulled
+        cli = _parse(["--config", yaml.safe_dump(config, sort_keys=False), *words])
     _make_paths_absolute(cli.config)
     _check_values(cli.config)
     _settle_budgets(composition, cli.config)

@@ -348,8 +348,37 @@ def _choose(config: dict[str, Any], group: str, choice: dict[str, Any]) -> dict[
 def _switch_class(config: dict[str, Any], key: str, value: str) -> dict[str, Any] | None:
     """Answers an override that names a class (``backbone=my.Net``) by putting the class in without arguments."""
     path = key.split(".")
-    if path[-1] == "class_path":
-        path = path[:-1]
+    node, spelled = _look_up(config, path[:-1] if path[-1] == "class_path" else path)
+    holds_class = isinstance(node, Mapping) and "class_path" in node
+    may_hold_one = node is None and spelled in ([key] for key in NULLABLE)
+    if not (holds_class or may_hold_one) or not re.fullmatch(r"[A-Za-z_][\w.]*", value):
+        return None
+    if "." not in value:
+        return None
+    return merge(config, _under(spelled, {"class_path": value}))
+
+
+def with_null(config: dict[str, Any], key: str) -> dict[str, Any] | None:
+    """Returns the configuration with an argument set to null whose class is an argument of another class.
+
+    On its way through two classes jsonargparse turns a null of the command line into the word ``None``.
+
+    Args:
+        config: A whole configuration.
+        key: The argument, as on the command line.
+
+    Returns:
+        None if it is an argument of no such class.
+    """
+    *path, last = key.split(".")
+    node, spelled = _look_up(config, path)
+    if not isinstance(node, Mapping) or "class_path" not in node or "init_args" not in spelled:
+        return None
+    return merge(config, _under([*spelled, "init_args"], {last: None}))
+
+
+def _look_up(config: dict[str, Any], path: Sequence[str]) -> tuple[Any, list[str]]:
+    """Returns what stands under a key, None if nothing does, and the key with each ``init_args`` spelled out."""
     node: Any = config
     spelled: list[str] = []
     for part in path:
@@ -358,13 +387,10 @@ def _switch_class(config: dict[str, Any], key: str, value: str) -> dict[str, Any
             spelled.append("init_args")
         node = node.get(part) if isinstance(node, Mapping) else None
         spelled.append(part)
-    holds_class = isinstance(node, Mapping) and "class_path" in node
-    may_hold_one = node is None and spelled in ([key] for key in NULLABLE)
-    if not (holds_class or may_hold_one) or not re.fullmatch(r"[A-Za-z_][\w.]*", value):
-        return None
-    if "." not in value:
-        return None
-    update: dict[str, Any] = {"class_path": value}
+    return node, spelled
+
+
+def _under(spelled: Sequence[str], node: dict[str, Any]) -> dict[str, Any]:
     for part in reversed(spelled):
-        update = {part: update}
-    return merge(config, update)
+        node = {part: node}
+    return node

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pme_lightning.arguments import parse_config
 from pme_lightning.composition import BESIDE, COMMANDS, GROUPS, GroupFiles, compose, merge, parse_words, read_yaml
 from pme_lightning.errors import BadInput
 
@@ -175,3 +176,15 @@ def test_help_lists_commands_groups_and_choices_on_two_screens() -> None:
     for group in GROUPS:
         for choice in GroupFiles().choices(group):
             assert choice in text
+
+
+@pytest.mark.parametrize("search", ["pme", "magnitude"])
+def test_arguments_of_classes_within_classes_can_be_null(search: str) -> None:
+    # Whether the file of the choice names them or not.
+    words = [f"search={search}", "search.schedule.max_steps=null", "search.schedule.epochs=3"]
+    node = parse_config(compose(parse_words(words)))[1].search.init_args.schedule.init_args
+    assert (node.max_steps, node.epochs) == (None, 3.0)
+    with pytest.raises(
+        BadInput, match=r"unknown key 'search.schedule.mx_steps' \(=null\).*'search.schedule.max_steps'"
+    ):
+        parse_config(compose(parse_words([*words, "search.schedule.mx_steps=null"])))
