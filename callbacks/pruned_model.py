@@ -17,6 +17,7 @@ from pme_lightning.embedding import FullEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import RowInformation
+from pme_lightning.search.row_information import band_sums
 
 # Means over so many rows, of all processes together, are known to a few hundredths.
 _ROWS = 1 << 14
@@ -76,12 +77,14 @@ class PrunedModel:
         module: The searched module.
         batches: What is looked at.
         basis: ``(D, D)``, the axes that values are pruned in; None for those of the table.
+        frequencies: ``(V,)``: rows of the training split of each of the tokens that are here.
     """
 
-    def __init__(self, module: CTRModule, batches: Iterable[Batch], basis: Tensor | None) -> None:
+    def __init__(self, module: CTRModule, batches: Iterable[Batch], basis: Tensor | None, frequencies: Tensor) -> None:
         self.module = module
         self.batches = batches
         self.basis = basis
+        self.frequencies = frequencies
         self._seen = self._version()
 
     def information(self, kept: Tensor, kept_linear: Tensor | None) -> RowInformation:
@@ -112,12 +115,12 @@ class PrunedModel:
     def _measured(self, kept: Tensor, kept_linear: Tensor | None) -> RowInformation:
         embedding = cast(FullEmbedding, self.module.embedding)
         masked = [part.to(embedding.weight.device) for part in (kept, kept_linear) if part is not None]
-        sums: dict[str, Tensor | float] = dict.fromkeys(("rows", "squares", "firsts", "products"), 0.0)
+        sums: dict[str, Tensor | float] = dict.fromkeys(("rows", "squares", "firsts", "products", "bands"), 0.0)
         for ids, labels in self.batches:
             tokens = ids.to(embedding.weight.device).reshape(-1).long()
             labels = labels.to(embedding.weight.device)
             rows, linear = embedding.rows(tokens)
-            masks = embedding.gathered(tokens, *masked)
+            frequencies, *masks = embedding.gathered(tokens, self.frequencies, *masked)
             values = (rows if self.basis is None else rows @ self.basis) * masks[0]
             values = values.view(*ids.shape, -1).requires_grad_()
             inputs = [values]
@@ -130,14 +133,17 @@ class PrunedModel:
                 gradients = [each.double() for each in torch.autograd.grad(loss, inputs)]
             sums["rows"] += values.new_tensor([len(ids)], dtype=torch.float64)
             sums["squares"] += gradients[0].square().sum(0)
+            sums["bands"] += band_sums(frequencies.view(ids.shape), *gradients)
             if linear is not None:
                 sums["firsts"] += gradients[1].square().sum(0)
                 sums["products"] += (gradients[0] * gradients[1].unsqueeze(-1)).sum(0)
-        found = [each for each in sums.values() if isinstance(each, Tensor)]
+        found = {name: each for name, each in sums.items() if isinstance(each, Tensor)}
         if spans_processes():
-            for each in found:
+            for each in found.values():
                 dist.all_reduce(each)
-        return RowInformation.of_sums(*found)
+        return RowInformation.of_sums(
+            found["rows"], found["squares"], found.get("firsts"), found.get("products"), found["bands"]
+        )
 
     def _version(self) -> tuple[int, ...]:
         """Returns a number for each parameter that rises whenever something is written to it."""

@@ -205,17 +205,24 @@ class PruningCallback(Callback):
         if self.criterion.rounds:
             self._batches.add(batch, trainer.world_size)
         if action.score and self.criterion.needs_rows:
-            embedding.observer = partial(self._observe, trainer)
+            ids = batch[0]
+            known = embedding.gathered(ids.reshape(-1).long(), self.frequencies)[0].view(ids.shape)
+            embedding.observer = partial(self._observe, trainer, known)
             if embedding.shard is not None:
                 embedding.held_observer = partial(self._observe_held, trainer, embedding.shard.processes)
 
-    def _observe(self, trainer: Trainer, ids: Tensor, rows: Tensor | None, linear: Tensor | None = None) -> None:
+    def _observe(
+        self, trainer: Trainer, frequencies: Tensor, ids: Tensor, rows: Tensor | None, linear: Tensor | None = None
+    ) -> None:
         """Hands the gradients of each row's own loss to the criterion, given those of what was differentiated."""
         if rows is None:
             raise BadInput("PruningCallback found no gradient at the embedding: is it frozen?")
         factor = self._factor(trainer, len(ids))
-        update = self.criterion.update_rows if self.tokens is ALONE else self.criterion.update_moments
-        update(ids, rows * factor, None if linear is None else linear * factor)
+        rows, linear = rows * factor, None if linear is None else linear * factor
+        if self.tokens is ALONE:
+            self.criterion.update_rows(ids, frequencies, rows, linear)
+        else:
+            self.criterion.update_moments(frequencies, rows, linear)
 
     def _observe_held(
         self, trainer: Trainer, processes: int, tokens: Tensor, rows: Tensor, linear: Tensor | None
@@ -386,7 +393,7 @@ class PruningCallback(Callback):
         basis = scores.basis if embedding.projection is None else embedding.projection.T
         self.scores = Scores(scores.table, scores.linear, basis)
         if self.criterion.rounds and embedding.kept is None:
-            self._pruned = PrunedModel(cast(CTRModule, pl_module), self._batches, scores.basis)
+            self._pruned = PrunedModel(cast(CTRModule, pl_module), self._batches, scores.basis, self.frequencies)
         self.result = self.result_for(str(self.budget))
         self.kept.append((self.step, self.result.parameters / embedding.num_parameters))
 

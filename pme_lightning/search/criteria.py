@@ -85,11 +85,14 @@ class Criterion(ABC):
         """
         raise RuntimeError(f"{type(self).__name__} takes no gradients")
 
-    def update_rows(self, ids: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
+    def update_rows(
+        self, ids: Tensor, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None
+    ) -> None:
         """Takes in the gradients of the rows of one batch.
 
         Args:
             ids: ``(B, F)`` token ids.
+            frequencies: ``(B, F)`` how often each of these tokens occurs in the training split.
             row_grad: ``(B, F, D)`` gradient of each row's own loss at the embeddings it looked up.
             linear_grad: ``(B, F)`` the same at its first-order weights, or None without them.
 
@@ -98,7 +101,7 @@ class Criterion(ABC):
         """
         raise RuntimeError(f"{type(self).__name__} takes no gradients of rows")
 
-    def update_moments(self, ids: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
+    def update_moments(self, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
         """Takes in of :meth:`update_rows` what belongs to no token, where tokens are split over processes."""
         raise RuntimeError(f"{type(self).__name__} takes no gradients of rows")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate
@@ -15,11 +16,13 @@ from pme_lightning.errors import BadInput
 from pme_lightning.search.across import ALONE
 from pme_lightning.search.criteria import Criterion, Scores, known_axes, principal_axes
 from pme_lightning.search.field_level import KnowsFields
-from pme_lightning.search.row_information import RowInformation
+from pme_lightning.search.row_information import BANDS, RowInformation, band_sums
 
 # Steps to the fixed point of a field's spectrum; it moves by less than a thousandth after half of them.
 _FIXED_POINT_STEPS = 20
 _LEAST_VARIANCE = 1e-9
+# Twice the log loss of a row whose model knows nothing (p = 1/2): scores are in units of half a nat.
+_MOST_OF_A_ROW = 2 * math.log(2)
 # Tokens worked on at a time: intermediate results are in double precision, and there are some ten of them.
 _CHUNK_ROWS = 1 << 13
 
@@ -31,14 +34,18 @@ class ExpectedInformation(KnowsFields, Criterion):
     they are scored. This one estimates what the row *will* hold, in four steps, each for one field and one axis:
 
     1. **Information.** ``h``, the mean of the squared gradient of a row's loss, is the Fisher information that one
-       row brings about a value. A token with ``n`` rows in the training split ends up with ``n h``.
+       row brings about a value. A token with ``n`` rows in the training split ends up with ``n h``. The more popular
+       tokens of a field may differ from the rarer ones: ``h`` is taken times how much larger the squared gradients of
+       a token's band of popularity are (1 row, 2 to 3, 4 to 7, ...) than those of the field.
     2. **Target.** One Newton step, ``t = w - Σg / Σh``, is an unbiased estimate of where a value is heading, with
        variance ``1 / Σh``, sums over the rows of the scoring window (each counted once, however many epochs it has).
     3. **Spectrum.** The tokens' true values have a variance ``σ²``, found from the targets by moments: ``t² - 1/Σh``
        has mean ``σ²``. The few rows of a rare token say little about it; its field's spectrum says more. Its expected
        square is ``E[w²] = (r t)² + σ² (1 - r)`` with ``r = σ² / (σ² + 1/Σh)``.
-    4. **Gain.** With ``s = n h E[w²]``, the signal to noise of what full training can learn, the score is
-       ``s² / (1 + s)``: about ``s`` where there are rows enough to learn the value, and less where there are not.
+    4. **Gain.** ``a = h E[w²]`` is twice what a value saves a row, by a square that knows no end, and no row can save
+       more than ``ln 2``: the first ``k`` values of a token together save it ``A_k = c (1 - exp(-Σ a / c))``, with
+       ``c = 2 ln 2``. With ``s = n (A_k - A_{k-1})``, the signal to noise of what full training can learn, the score
+       is ``s² / (1 + s)``: about ``s`` where there are rows enough to learn the value, and less where there are not.
 
     A first-order weight and an embedding value often say the same thing, such as how high a user rates in general.
     ``ρ²``, the squared correlation of their gradients over the rows of the field, is the share of the one that the
@@ -87,6 +94,7 @@ class ExpectedInformation(KnowsFields, Criterion):
             "rows": zeros(1),
             "gradient": torch.zeros_like(weight, requires_grad=False),
             "information": zeros(fields, dim, dim),
+            "bands": zeros(2 if linear is None else 3, fields, BANDS),
         }
         if linear is not None:
             self._sums |= {
@@ -96,23 +104,26 @@ class ExpectedInformation(KnowsFields, Criterion):
             }
 
     @torch.no_grad()
-    def update_rows(self, ids: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
+    def update_rows(
+        self, ids: Tensor, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None
+    ) -> None:
         if not self._sums:
             raise RuntimeError("ExpectedInformation.update_rows was called before start")
         if (linear_grad is None) != ("product" not in self._sums):
             raise ValueError("first-order weights must be given to both start and update_rows, or to neither")
         distinct, dtype = DistinctTokens.of(ids.reshape(-1)), self._sums["gradient"].dtype
-        self.update_moments(ids, row_grad, linear_grad)
+        self.update_moments(frequencies, row_grad, linear_grad)
         column = None if linear_grad is None else distinct.sum(linear_grad.to(dtype).reshape(-1, 1))[:, 0]
         row_sums = distinct.sum(row_grad.to(dtype).reshape(ids.numel(), -1))
         self.update_tokens(distinct.tokens.long(), row_sums, column)
 
     @torch.no_grad()
-    def update_moments(self, ids: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
+    def update_moments(self, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
         sums = self._sums
         gradient = row_grad.to(sums["gradient"].dtype)
         by_field = gradient.transpose(0, 1)  # (F, B, D)
-        sums["rows"] += len(ids)
+        sums["rows"] += len(row_grad)
+        sums["bands"] += band_sums(frequencies, row_grad, linear_grad)
         sums["information"] += by_field.transpose(1, 2) @ by_field
         if linear_grad is not None:
             linear = linear_grad.to(gradient.dtype)
@@ -148,10 +159,10 @@ class ExpectedInformation(KnowsFields, Criterion):
             return linear[part].double(), self._sums["linear_gradient"][part].double().unsqueeze(1)
 
         for field, own in enumerate(self._own(len(weight))):
-            self._expect(squares[own], own, embeddings, self.information.table[field], frequencies)
-            if firsts is not None and self.information.linear is not None:
-                known = self.information.linear[field, None]
-                self._expect(firsts[own].unsqueeze(1), own, linears, known, frequencies)
+            told = partial(self.information.of_tokens, field)
+            self._expect(squares[own], own, embeddings, told, frequencies)
+            if firsts is not None:
+                self._expect(firsts[own].unsqueeze(1), own, linears, partial(told, linear=True), frequencies)
         self._expected = squares, firsts
         scores = self.scores_given(self.information, frequencies)
         if basis is not None:
@@ -162,10 +173,8 @@ class ExpectedInformation(KnowsFields, Criterion):
             _reorder(scores.table, order)
             basis = basis[:, order.to(basis.device)]
             if self.rounds:
-                given, shared = self.information, self.information.shared
                 order = order.to(squares.device)
-                shared = None if shared is None else shared[:, order]
-                self.information = RowInformation(given.table[:, order], given.linear, shared)
+                self.information = self.information.in_order(order)
                 _reorder(squares, order)
         if not self.rounds:
             self._expected = None  # as large as the table
@@ -183,12 +192,14 @@ class ExpectedInformation(KnowsFields, Criterion):
         column = None if firsts is None else torch.empty_like(firsts, device=home)
         for field, own in enumerate(self._own(len(squares))):
             for part in _parts(own):
-                counts = frequencies[part].double().unsqueeze(1)
-                signal = counts * information.table[field] * squares[part]
+                own_rows = frequencies[part]
+                counts = own_rows.double().unsqueeze(1)
+                signal = counts * _one_by_one(information.of_tokens(field, own_rows) * squares[part])
                 if firsts is not None and column is not None:
-                    assert information.linear is not None
                     assert information.shared is not None
-                    first, shared = counts[:, 0] * information.linear[field] * firsts[part], information.shared[field]
+                    told = information.of_tokens(field, own_rows, linear=True)
+                    first = (counts * _one_by_one(told * firsts[part].unsqueeze(1)))[:, 0]
+                    shared = information.shared[field]
                     best = signal.max(dim=1)
                     embedding_first = best.values >= first
                     column[part] = _gain(torch.where(embedding_first, first * (1 - shared[best.indices]), first)).to(
@@ -209,8 +220,9 @@ class ExpectedInformation(KnowsFields, Criterion):
         axes = torch.eye(dim, dtype=torch.float64, device=sums["rows"].device) if basis is None else basis.double()
         squares = ((sums["information"] @ axes) * axes).sum(1)
         if "product" not in sums:
-            return RowInformation.of_sums(sums["rows"], squares)
-        return RowInformation.of_sums(sums["rows"], squares, sums["linear_information"], sums["product"] @ axes)
+            return RowInformation.of_sums(sums["rows"], squares, bands=sums["bands"])
+        products = sums["product"] @ axes
+        return RowInformation.of_sums(sums["rows"], squares, sums["linear_information"], products, sums["bands"])
 
     def _principal_axes(self, weight: Tensor, frequencies: Tensor) -> Tensor:
         """Returns the eigenvectors ``(D, D)`` of the energy of the rows, each field weighted by its information."""
@@ -222,7 +234,7 @@ class ExpectedInformation(KnowsFields, Criterion):
         return dict(self._sums)
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        known = {"rows", "gradient", "information", "linear_gradient", "linear_information", "product"}
+        known = {"rows", "bands", "gradient", "information", "linear_gradient", "linear_information", "product"}
         if unknown := set(state) - known:
             raise ValueError(f"ExpectedInformation has no accumulator {sorted(unknown)}")
         self._sums = dict(state)
@@ -232,7 +244,7 @@ class ExpectedInformation(KnowsFields, Criterion):
         expected: Tensor,
         own: slice,
         looked_at: Callable[[slice], tuple[Tensor, Tensor]],
-        information: Tensor,
+        told: Callable[[Tensor], Tensor],
         frequencies: Tensor,
     ) -> None:
         """Writes ``E[w²]`` of the values of a field's tokens, 0 where no row tells anything; some tokens at a time.
@@ -242,29 +254,33 @@ class ExpectedInformation(KnowsFields, Criterion):
             own: where the field's tokens stand among those that are here.
             looked_at: returns for some of them where values are, ``(m, K)`` float64, and their gradients, summed over
                 the rows of the window.
-            information: ``(K,)``: ``h``, that of one row.
+            told: returns ``h``, what one row tells about them, ``(m, K)``, given their frequencies ``(m,)``.
             frequencies: ``(V,)``: rows of each token in the training split.
         """
         epochs = self._sums["rows"].clamp(min=1) / self.tokens.sum(frequencies[own].sum()).clamp(min=1)
         # A window of several epochs sees a token's rows several times, and learns no more from them.
         repeats = epochs.clamp(min=1)
-        seen_by_row = information * epochs.clamp(max=1)
+
+        def seen_of(counts: Tensor) -> Tensor:
+            """What the window tells about tokens of these frequencies."""
+            return counts.double().unsqueeze(1) * told(counts) * epochs.clamp(max=1)
 
         def targets(part: slice) -> tuple[Tensor, Tensor, Tensor]:
             values, gradients = looked_at(part)
-            seen = frequencies[part].double().unsqueeze(1) * seen_by_row  # (m, K): the information of the window
+            seen = seen_of(frequencies[part])
             known = seen > 0
             noise = 1 / torch.where(known, seen, 1.0)
             return torch.where(known, values - gradients / repeats * noise, 0), noise, known
 
         counts = self.tokens.union(frequencies[own])
-        sums = torch.zeros(len(counts), len(information), dtype=torch.float64, device=counts.device)
+        seen = seen_of(counts)
+        sums = torch.zeros_like(seen)
         number = torch.zeros_like(counts)
         for part in _parts(own):
             place = torch.searchsorted(counts, frequencies[part])
             sums.index_add_(0, place, targets(part)[0].square())
             number += torch.bincount(place, minlength=len(counts))
-        spectrum = _spectrum(self.tokens.sum(sums), counts, self.tokens.sum(number), seen_by_row)
+        spectrum = _spectrum(self.tokens.sum(sums), self.tokens.sum(number), seen)
         for part in _parts(own):
             target, noise, known = targets(part)
             trust = spectrum / (spectrum + noise)
@@ -272,7 +288,7 @@ class ExpectedInformation(KnowsFields, Criterion):
             expected[part.start - own.start : part.stop - own.start] = found
 
 
-def _spectrum(sums: Tensor, counts: Tensor, number: Tensor, information: Tensor) -> Tensor:
+def _spectrum(sums: Tensor, number: Tensor, seen: Tensor) -> Tensor:
     """Returns ``σ²`` ``(K,)``: the variance of the true values behind targets of known noise.
 
     The estimate weights each token by how precisely its square is known, ``(σ² + noise)^-2``, and so depends on
@@ -280,11 +296,9 @@ def _spectrum(sums: Tensor, counts: Tensor, number: Tensor, information: Tensor)
 
     Args:
         sums: ``(U, K)``: the squares of the targets, added up over the tokens of each frequency.
-        counts: ``(U,)``: the frequencies.
         number: ``(U,)``: how many tokens have each.
-        information: ``(K,)``: that of one row, times the window's part of the training split.
+        seen: ``(U, K)``: what the window tells about them.
     """
-    seen = counts.unsqueeze(1) * information  # (U, K)
     known = seen > 0
     noise = 1 / torch.where(known, seen, 1.0)
     excess = torch.where(known, sums - number.unsqueeze(1) * noise, 0)
@@ -307,6 +321,12 @@ def _reorder(table: Tensor, order: Tensor) -> None:
     """Puts the columns of a table in another order, in place."""
     for part in _parts(slice(0, len(table))):
         table[part] = table[part][:, order]
+
+
+def _one_by_one(saved: Tensor) -> Tensor:
+    """Returns what each value ``(n, K)`` saves a row beside those before it, which together save no more than all."""
+    together = -_MOST_OF_A_ROW * torch.expm1(saved.cumsum(1) / -_MOST_OF_A_ROW)
+    return torch.cat([together[:, :1], together.diff(dim=1)], 1)
 
 
 def _gain(signal: Tensor) -> Tensor:

@@ -9,26 +9,69 @@ from torch import Tensor
 
 # Squares of gradients that are this small beside the largest are what rounding leaves of zeros.
 _ROUNDING = 1e-10
+# Tokens of a field with 1, 2 to 3, 4 to 7, ... rows of the training split form a band.
+BANDS = 32
+# So many rows of its field speak for a band, beside its own.
+_PRIOR_ROWS = 64
+
+
+def _band(frequencies: Tensor) -> Tensor:
+    """Returns the band of each frequency, the whole part of its binary logarithm; that of a token never seen is 0."""
+    return (torch.frexp(frequencies.double().clamp(min=1)).exponent.long() - 1).clamp(max=BANDS - 1)
+
+
+def band_sums(frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> Tensor:
+    """Sums over the rows of a batch, for each field and band of its tokens' popularity.
+
+    Args:
+        frequencies: ``(B, F)``: how many rows of the training split have the token.
+        row_grad: ``(B, F, D)``: gradients of each row's loss at its embeddings.
+        linear_grad: ``(B, F)``: the same at its first-order weights; None without them.
+
+    Returns:
+        float64 ``(2, F, 32)``, with first-order weights ``(3, F, 32)``: how many rows, and of how large gradients: the
+        squares added up over the axes, and those at first-order weights.
+    """
+    fields = frequencies.shape[1]
+    place = (_band(frequencies) + torch.arange(fields, device=frequencies.device) * BANDS).reshape(-1)
+    weights = [torch.ones_like(place, dtype=torch.float64), row_grad.double().square().sum(-1).reshape(-1)]
+    if linear_grad is not None:
+        weights.append(linear_grad.double().square().reshape(-1))
+    sums = [torch.zeros(fields * BANDS, dtype=torch.float64, device=place.device) for _ in weights]
+    return torch.stack([own.index_add_(0, place, each) for own, each in zip(sums, weights, strict=True)]).view(
+        len(weights), fields, BANDS
+    )
 
 
 @dataclass(frozen=True)
 class RowInformation:
     """What one row tells about the values of its tokens, field by field.
 
+    Popular and rare tokens of a field differ: of a token that is nearly always clicked another row tells little. How
+    much more or less the rows of a band of popularity tell than those of the whole field is known beside it.
+
     Attributes:
         table: float64 ``(F, D)``: mean squared gradient of a row's loss at the embedding values.
         linear: float64 ``(F,)``: the same at the first-order weights; None without them.
         shared: float64 ``(F, D)``: squared correlation, over rows, of the gradients at an embedding value and at the
             first-order weight; None without them.
+        bands: float64 ``(1, F, 32)``, with first-order weights ``(2, F, 32)``: what a row of a token of each band tells
+            over what one of the field does; None: the same.
     """
 
     table: Tensor
     linear: Tensor | None = None
     shared: Tensor | None = None
+    bands: Tensor | None = None
 
     @classmethod
     def of_sums(
-        cls, rows: Tensor, squares: Tensor, linear_squares: Tensor | None = None, products: Tensor | None = None
+        cls,
+        rows: Tensor,
+        squares: Tensor,
+        linear_squares: Tensor | None = None,
+        products: Tensor | None = None,
+        bands: Tensor | None = None,
     ) -> RowInformation:
         """Makes it of sums over rows.
 
@@ -37,20 +80,47 @@ class RowInformation:
             squares: ``(F, D)`` of the squared gradients at embedding values.
             linear_squares: ``(F,)`` of those at first-order weights.
             products: ``(F, D)`` of the products of both.
+            bands: what :func:`band_sums` gave, added up; None if all rows of a field are to count the same.
         """
         rows = rows.clamp(min=1)
         squares = torch.where(squares > _ROUNDING * squares.max(), squares, 0)
         if linear_squares is None or products is None:
-            return cls(squares / rows)
+            return cls(squares / rows, bands=_over_the_field(bands))
         both = squares * linear_squares.unsqueeze(1)
         shared = torch.where(both > 0, products.square() / both.clamp(min=1e-300), 0).clamp(max=1)
-        return cls(squares / rows, linear_squares / rows, shared)
+        return cls(squares / rows, linear_squares / rows, shared, _over_the_field(bands))
+
+    def of_tokens(self, field: int, frequencies: Tensor, linear: bool = False) -> Tensor:
+        """Returns what one row tells about the values of tokens of a field, float64 ``(n, D)``, or ``(n, 1)``.
+
+        Args:
+            field: Which.
+            frequencies: ``(n,)``: rows of the training split of each token.
+            linear: About the first-order weights.
+        """
+        assert not linear or self.linear is not None
+        told = self.linear[field, None] if linear and self.linear is not None else self.table[field]
+        if self.bands is None:
+            return told.expand(len(frequencies), -1)
+        return self.bands[int(linear), field, _band(frequencies)].unsqueeze(1) * told
 
     def halfway(self, other: RowInformation) -> RowInformation:
         """Returns the geometric mean of this and another one, with the correlations of the other."""
         linear = None if self.linear is None or other.linear is None else (self.linear * other.linear).sqrt()
-        return RowInformation((self.table * other.table).sqrt(), linear, other.shared)
+        bands = None if self.bands is None or other.bands is None else (self.bands * other.bands).sqrt()
+        return RowInformation((self.table * other.table).sqrt(), linear, other.shared, bands)
 
     def in_order(self, order: Tensor) -> RowInformation:
         """Returns the same along the same axes in another order ``(D,)``."""
-        return RowInformation(self.table[:, order], self.linear, None if self.shared is None else self.shared[:, order])
+        shared = None if self.shared is None else self.shared[:, order]
+        return RowInformation(self.table[:, order], self.linear, shared, self.bands)
+
+
+def _over_the_field(bands: Tensor | None) -> Tensor | None:
+    """Returns the mean square of each band over that of its field; the fewer rows a band has, the nearer to 1."""
+    if bands is None:
+        return None
+    rows, squares = bands[0], bands[1:]
+    field = squares.sum(-1, keepdim=True) / rows.sum(-1, keepdim=True).clamp(min=1)
+    found = (squares + _PRIOR_ROWS * field) / ((rows + _PRIOR_ROWS) * torch.where(field > 0, field, 1))
+    return torch.where(field > 0, found, 1)

@@ -96,6 +96,8 @@ class AfterWarmup(Schedule):
         score_last: the last share of the steps in which gradients are gathered, in (0, 1]; at least one step.
         min_steps: the least number of steps, however short an epoch is: on small data a model has learned too little
             after one epoch to be scored.
+        min_steps_max_epochs: the most epochs that ``min_steps`` may make of it: beyond, a model learns little data by
+            heart; None for no limit.
         max_steps: the most, however long an epoch is: on large data a model has learned enough to be scored long
             before its first epoch is over; None for no limit.
 
@@ -104,7 +106,12 @@ class AfterWarmup(Schedule):
     """
 
     def __init__(
-        self, epochs: float = 1.0, score_last: float = 0.5, min_steps: int = 0, max_steps: int | None = None
+        self,
+        epochs: float = 1.0,
+        score_last: float = 0.5,
+        min_steps: int = 0,
+        max_steps: int | None = None,
+        min_steps_max_epochs: float | None = None,
     ) -> None:
         self.epochs = _positive_epochs("AfterWarmup", epochs)
         if min_steps < 0:
@@ -114,14 +121,22 @@ class AfterWarmup(Schedule):
                 f"AfterWarmup: max_steps is {max_steps}; it must be {max(1, min_steps)} or more "
                 f"(min_steps is {min_steps}), or null for no limit"
             )
+        if min_steps_max_epochs is not None and not min_steps_max_epochs > 0:
+            raise BadInput(
+                f"AfterWarmup: min_steps_max_epochs is {min_steps_max_epochs}; it must be above 0, or null for no limit"
+            )
         self.min_steps = min_steps
         self.max_steps = max_steps
+        self.min_steps_max_epochs = min_steps_max_epochs
         if not 0 < score_last <= 1:
             raise BadInput(f"AfterWarmup: score_last is {score_last}; it must be above 0 and at most 1")
         self.score_last = score_last
 
     def num_steps(self, steps_per_epoch: int) -> int:
-        steps = max(1, self.min_steps, round(self.epochs * steps_per_epoch))
+        least = self.min_steps
+        if self.min_steps_max_epochs is not None:
+            least = min(least, round(self.min_steps_max_epochs * steps_per_epoch))
+        steps = max(1, least, round(self.epochs * steps_per_epoch))
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def _action(self, step: int, num_steps: int) -> Action:

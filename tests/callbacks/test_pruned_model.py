@@ -20,6 +20,7 @@ from pme_lightning.search import AfterWarmup, ExpectedInformation, Prefix
 Build = Callable[..., Trainer]
 FIELDS, D = [5, 4, 3], 4
 V = sum(FIELDS)
+OFTEN = torch.tensor([1, 2, 3, 4, 50, 9, 9, 9, 9, 1, 1000, 0])
 
 
 def model(backbone: type, **arguments: object) -> CTRModule:
@@ -45,10 +46,11 @@ def test_it_is_the_mean_square_of_each_rows_gradient(backbone: type, rotated: bo
     basis = torch.linalg.qr(torch.randn(D, D)).Q if rotated else None
     kept, kept_linear = torch.rand(V, D) < 0.5, torch.rand(V) < 0.5
     has_linear = module.embedding.linear is not None
-    found = PrunedModel(module, data, basis).information(kept, kept_linear if has_linear else None)
+    found = PrunedModel(module, data, basis, OFTEN).information(kept, kept_linear if has_linear else None)
     axes = torch.eye(D) if basis is None else basis
     rows = (module.embedding.weight.detach() @ axes) * kept
     squares, firsts, products = torch.zeros(3, D), torch.zeros(3), torch.zeros(3, D)
+    popular, popular_rows = torch.zeros(3), torch.zeros(3)  # of tokens with 8 to 15 rows
     for ids, labels in data:
         for row, label in zip(ids, labels, strict=True):
             values = rows[row].clone().requires_grad_()
@@ -58,10 +60,18 @@ def test_it_is_the_mean_square_of_each_rows_gradient(backbone: type, rotated: bo
             logits = module.backbone((values @ axes.T)[None], *(each[None] for each in inputs[1:]))
             gradients = torch.autograd.grad(F.binary_cross_entropy_with_logits(logits, label[None]), inputs)
             squares += gradients[0].square()
+            alike = (OFTEN[row] >= 8) & (OFTEN[row] < 16)
+            popular += gradients[0].square().sum(1) * alike
+            popular_rows += alike
             if has_linear:
                 firsts += gradients[1].square()
                 products += gradients[0] * gradients[1][:, None]
     torch.testing.assert_close(found.table.float(), squares / 14, rtol=1e-4, atol=1e-7)
+    mean = squares.sum(1) / 14
+    ratio = (popular + 64 * mean) / (popular_rows + 64) / mean
+    assert int(popular_rows[1]) > 0, "otherwise nothing is compared"
+    told = torch.stack([found.of_tokens(field, torch.tensor([9]))[0] for field in range(3)])
+    torch.testing.assert_close(told.float(), squares / 14 * ratio.unsqueeze(1), rtol=1e-4, atol=1e-7)
     if has_linear:
         torch.testing.assert_close(found.linear.float(), firsts / 14, rtol=1e-4, atol=1e-7)  # type: ignore[union-attr]
         shared = products.square() / (squares * firsts[:, None]).clamp(min=1e-30)
@@ -72,7 +82,7 @@ def test_a_factorization_machine_tells_nothing_along_axes_that_no_partner_keeps(
     module, data = model(FM), batches(3)
     kept = torch.ones(V, D, dtype=torch.bool)
     kept[5:, 2:] = False  # of the other two fields, the first two axes are left
-    found = PrunedModel(module, data, None).information(kept, torch.ones(V, dtype=torch.bool))
+    found = PrunedModel(module, data, None, OFTEN).information(kept, torch.ones(V, dtype=torch.bool))
     assert (found.table[0, 2:] < 1e-9 * found.table[0, :2].min()).all(), "but for rounding"
     assert (found.table[1:] > 0).all(), "the first field has all of its values"
 
@@ -83,7 +93,7 @@ def test_the_model_stays_as_it_is_and_is_refused_once_it_has_changed() -> None:
     module.backbone.eval()
     modes = [part.training for part in module.modules()]
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    pruned = PrunedModel(module, data, None)
+    pruned = PrunedModel(module, data, None, OFTEN)
     kept = torch.rand(V, D) < 0.5
     one, other = (pruned.information(kept, torch.ones(V, dtype=torch.bool)) for _ in range(2))
     assert torch.equal(one.table, other.table), "no dropout"
@@ -130,7 +140,7 @@ def test_rounds_make_sizes_again_with_what_rows_tell_of_the_pruned_model(
     total, budget = module.num_tokens * (D + 1), 0.5
     values = int(total * budget) - D * D
     # The two rounds, written out.
-    criterion, pruned = again.criterion, PrunedModel(module, again._batches, again.scores.basis)  # type: ignore[union-attr]
+    criterion, pruned = again.criterion, PrunedModel(module, again._batches, again.scores.basis, again.frequencies)  # type: ignore[union-attr]
     information, scores = criterion.information, again.scores
     for _ in range(2):
         allocation = again._allocate(scores, values)  # type: ignore[arg-type]

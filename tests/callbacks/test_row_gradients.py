@@ -27,8 +27,11 @@ class Recorded(ExpectedInformation):
         super().__init__()
         self.seen: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
-    def update_rows(self, ids: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
-        super().update_rows(ids, row_grad, linear_grad)
+    def update_rows(
+        self, ids: Tensor, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None
+    ) -> None:
+        super().update_rows(ids, frequencies, row_grad, linear_grad)
+        self.frequencies = frequencies
         self.seen.append((ids, row_grad, linear_grad))
 
 
@@ -64,6 +67,7 @@ def test_they_are_those_of_one_row_alone(
     assert len(criterion.seen) == 2 * accumulated
     labels = batches.labels[1]
     ids, row_grads, linear_grads = criterion.seen[1]
+    assert torch.equal(criterion.frequencies, tiny.frequencies[criterion.seen[-1][0].long()])
     assert (linear_grads is None) == (backbone is DCN)
     for row in (0, 5):
         # AtInit leaves the weights as they are.

@@ -63,8 +63,8 @@ def test_a_phase_is_drawn_over_steps_of_its_own(pme_run: Any, phase: str) -> Non
     steps, losses = zip(*pme_run.curve(f"{phase}/train_loss"), strict=True)
     assert pme_run.axes[f"{phase}/*"] == f"{phase}/step"
     assert steps[0] == EVERY - 1
-    # The search has 150 steps, the others two epochs: not a figure is dropped.
-    assert list(steps) == list(range(EVERY - 1, 150 if phase == "search" else 2 * STEPS, EVERY))
+    # The search has five epochs, the others two: not a figure is dropped.
+    assert list(steps) == list(range(EVERY - 1, (5 if phase == "search" else 2) * STEPS, EVERY))
     assert all(math.isfinite(loss) for loss in losses)
     for key in ("lr_network", "lr_embedding", "rows_per_second"):
         at, values = zip(*pme_run.curve(f"{phase}/{key}"), strict=True)

@@ -30,6 +30,7 @@ def test_two_machines_train_through_and_go_on_after_a_kill(
     start: Start, alone: Callable[..., dict[str, Any]], small: list[str], train: str, tmp_path: Path
 ) -> None:
     words = ["backbone=deepfm", "baseline=false", "search.budget=0.3", "search.schedule.min_steps=150", *small]
+    words += ["search.schedule.min_steps_max_epochs=null"]
 
     def machines(*where: str) -> list[subprocess.Popen[str]]:
         meeting = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "test"]

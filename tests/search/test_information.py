@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from pme_lightning.errors import BadInput
 from pme_lightning.search import ExpectedInformation, RowInformation
+from pme_lightning.search.row_information import BANDS, band_sums
 
 FIELDS = [3, 2]
 TOKENS, DIM = 5, 3
@@ -32,18 +35,26 @@ def criterion(axes: str = "original", fields: list[int] | None = None) -> Expect
 
 
 def plain(ids: Tensor, gradients: Tensor, weight: Tensor, frequencies: Tensor) -> Tensor:
-    """The docstring's four steps, one token and one axis at a time."""
+    """The docstring's four steps, one token and one axis at a time"""
     scores = torch.zeros(TOKENS, DIM, dtype=torch.float64)
     start = 0
     for field, tokens in enumerate(FIELDS):
         own = range(start, start + tokens)
         start += tokens
         share = len(ids) / sum(int(frequencies[v]) for v in own)
+        energy = {b: float((gradients[b, field].double() ** 2).sum()) for b in range(len(ids))}
+        mean = sum(energy.values()) / len(ids)
+        popularity = {b: math.floor(math.log2(frequencies[ids[b, field]])) for b in range(len(ids))}
+        more = {}
+        for v in own:
+            alike = [b for b in popularity if popularity[b] == math.floor(math.log2(frequencies[v]))]
+            more[v] = (sum(energy[b] for b in alike) + 64 * mean) / ((len(alike) + 64) * mean)
+        saved = torch.zeros(TOKENS, DIM, dtype=torch.float64)
         for k in range(DIM):
             h = float((gradients[:, field, k].double() ** 2).mean())
             noise, target = {}, {}
             for v in own:
-                seen = float(frequencies[v]) * h * share
+                seen = float(frequencies[v]) * h * more[v] * share
                 total = sum(float(gradients[b, field, k]) for b in range(len(ids)) if ids[b, field] == v)
                 noise[v], target[v] = 1 / seen, float(weight[v, k]) - total / seen
             variance = 1e-3
@@ -53,7 +64,13 @@ def plain(ids: Tensor, gradients: Tensor, weight: Tensor, frequencies: Tensor) -
                 variance = max(weighted / sum(precision.values()), 1e-9)
             for v in own:
                 trust = variance / (variance + noise[v])
-                s = float(frequencies[v]) * h * ((trust * target[v]) ** 2 + variance * (1 - trust))
+                saved[v, k] = h * more[v] * ((trust * target[v]) ** 2 + variance * (1 - trust))
+        for v in own:
+            before = 0.0
+            for k in range(DIM):
+                together = 2 * math.log(2) * (1 - math.exp(-float(saved[v, : k + 1].sum()) / (2 * math.log(2))))
+                s = float(frequencies[v]) * (together - before)
+                before = together
                 scores[v, k] = s * s / (1 + s)
     return scores
 
@@ -64,7 +81,7 @@ def test_it_is_the_formula() -> None:
     frequencies = torch.tensor([20, 35, 25, 70, 10])
     found = criterion()
     found.start(weight, None, frequencies)
-    found.update_rows(ids, gradients)
+    found.update_rows(ids, frequencies[ids], gradients)
     scores = found.scores(weight, None, frequencies)
     assert scores.basis is None
     assert scores.linear is None
@@ -72,7 +89,9 @@ def test_it_is_the_formula() -> None:
 
 
 def test_rows_that_are_seen_again_tell_nothing_new() -> None:
-    ids, gradients, linear = rows(40)
+    _, gradients, linear = rows(36)
+    # The tokens of a field are equally popular, and so in one band: a band's own rows count the more the more they are.
+    ids = torch.stack([torch.arange(36) % 3, 3 + torch.arange(36) % 2], 1)
     weight = torch.randn(TOKENS, DIM, generator=torch.Generator().manual_seed(3))
     frequencies = ids.reshape(-1).bincount(minlength=TOKENS)
     found = {}
@@ -80,7 +99,7 @@ def test_rows_that_are_seen_again_tell_nothing_new() -> None:
         one = criterion()
         one.start(weight, linear[:TOKENS, :1], frequencies)
         for _ in range(epochs):
-            one.update_rows(ids, gradients, linear)
+            one.update_rows(ids, frequencies[ids], gradients, linear)
         found[epochs] = one.scores(weight, linear[:TOKENS, :1], frequencies)
     torch.testing.assert_close(found[1].table, found[3].table)
     torch.testing.assert_close(found[1].linear, found[3].linear)
@@ -100,7 +119,7 @@ def test_a_planted_spectrum_is_found_from_little_data() -> None:
     found = criterion(fields=[tokens])
     weight = torch.zeros(tokens, dim)
     found.start(weight, None, frequencies)
-    found.update_rows(seen.unsqueeze(1), gradients)
+    found.update_rows(seen.unsqueeze(1), frequencies[seen.unsqueeze(1)], gradients)
     scores = found.scores(weight, None, frequencies).table
     whole = frequencies.unsqueeze(1) * truth.square()  # what the rows of the whole training split would tell
     gain = whole.square() / (1 + whole)
@@ -121,9 +140,9 @@ def test_sums_over_rows_do_not_depend_on_batches() -> None:
     whole, parts = criterion("principal"), criterion("principal")
     for each in (whole, parts):
         each.start(weight, first, frequencies)
-    whole.update_rows(ids, gradients, linear)
+    whole.update_rows(ids, frequencies[ids], gradients, linear)
     for part in (slice(0, 7), slice(7, 30)):
-        parts.update_rows(ids[part], gradients[part], linear[part])
+        parts.update_rows(ids[part], frequencies[ids[part]], gradients[part], linear[part])
     one, other = whole.scores(weight, first, frequencies), parts.scores(weight, first, frequencies)
     torch.testing.assert_close(one.table, other.table)
     torch.testing.assert_close(one.linear, other.linear)
@@ -132,7 +151,7 @@ def test_sums_over_rows_do_not_depend_on_batches() -> None:
     for part in (slice(0, 15), slice(15, 30)):
         half = criterion("principal")
         half.start(weight, first, frequencies)
-        half.update_rows(ids[part], gradients[part], linear[part])
+        half.update_rows(ids[part], frequencies[ids[part]], gradients[part], linear[part])
         halves.append(half.state())
     joined = criterion("principal")
     joined.load_state({name: halves[0][name] + halves[1][name] for name in halves[0]})
@@ -146,7 +165,7 @@ def test_what_both_values_say_counts_once() -> None:
     frequencies = torch.tensor([60, 60, 80, 120, 80])
     found = criterion()
     found.start(weight, first, frequencies)
-    found.update_rows(ids, gradients, linear)
+    found.update_rows(ids, frequencies[ids], gradients, linear)
     scores = found.scores(weight, first, frequencies)
     assert scores.linear is not None
     best = scores.table.max(dim=1)
@@ -166,26 +185,86 @@ def test_given_other_information_it_is_the_formula_with_that(first_order: bool) 
     frequencies = torch.tensor([20, 35, 25, 70, 10])
     found = criterion("principal")
     found.start(weight, first, frequencies)
-    found.update_rows(ids, gradients, linear if first_order else None)
+    found.update_rows(ids, frequencies[ids], gradients, linear if first_order else None)
     scores = found.scores(weight, first, frequencies)
     same = found.scores_given(found.information, frequencies)
     torch.testing.assert_close(same.table, scores.table)
     assert torch.equal(same.basis, scores.basis)  # type: ignore[arg-type]
     if first_order:
         torch.testing.assert_close(same.linear, scores.linear)
-    # Nothing is told of the first field any more, and four times as much of the other one's axis 1; no value says what
-    # another one does. s of s² / (1 + s) is then four times as large.
-    told = found.information.table.clone()
-    told[0] = 0
+    # Axis 1 of the second field alone tells something, and then a tenth of that; no value says what another one does.
+    told = torch.zeros_like(found.information.table)
+    told[1, 1] = 0.01
     apart = None if found.information.shared is None else torch.zeros_like(found.information.shared)
-    before = found.scores_given(RowInformation(told, found.information.linear, apart), frequencies).table
-    told[1, 1] *= 4
-    after = found.scores_given(RowInformation(told, found.information.linear, apart), frequencies).table
-    assert (after[: FIELDS[0]] == 0).all()
-    gain = before[FIELDS[0] :, 1].double()
-    signal = 4 * (gain + (gain.square() + 4 * gain).sqrt()) / 2
-    torch.testing.assert_close(after[FIELDS[0] :, 1].double(), signal.square() / (1 + signal), rtol=1e-4, atol=1e-6)
-    assert torch.equal(after[FIELDS[0] :, 0], before[FIELDS[0] :, 0])
+    before = found.scores_given(RowInformation(told, found.information.linear, apart), frequencies).table.double()
+    after = found.scores_given(RowInformation(told / 10, found.information.linear, apart), frequencies).table.double()
+    gains, most, rows_of = before[FIELDS[0] :, 1], 2 * math.log(2), frequencies[FIELDS[0] :]
+    signal = (gains + (gains.square() + 4 * gains).sqrt()) / 2  # s of s² / (1 + s)
+    saved = -most * torch.log1p(-signal / rows_of / most)
+    expected = rows_of * most * -torch.expm1(-saved / 10 / most)
+    torch.testing.assert_close(after[FIELDS[0] :, 1], expected.square() / (1 + expected), rtol=1e-4, atol=1e-6)
+    for table in (before, after):
+        assert (table[FIELDS[0] :, 1] > 0).all()
+        table[FIELDS[0] :, 1] = 0
+        assert (table == 0).all()
+
+
+def test_a_token_never_saves_more_than_its_rows_can_lose() -> None:
+    ids, gradients, linear = rows(200)
+    weight, first = torch.full((TOKENS, DIM), 100.0), torch.full((TOKENS, 1), 0.01)
+    frequencies = torch.tensor([60, 60, 80, 120, 80])
+    found = criterion()
+    found.start(weight, first, frequencies)
+    found.update_rows(ids, frequencies[ids], gradients, linear)
+    scores = found.scores(weight, first, frequencies).table
+    assert (scores.sum(1) < 2 * math.log(2) * frequencies).all()
+    assert (scores[:, 0] > 0.9 * 2 * math.log(2) * frequencies).all(), "all of which the first value saves already"
+
+
+def test_rows_of_popular_tokens_may_tell_less() -> None:
+    # One field of a popular token, whose gradients are a tenth of those of ten rarer ones.
+    generator = torch.Generator().manual_seed(0)
+    frequencies = torch.tensor([1000] + [100] * 10)
+    ids = torch.arange(11).repeat_interleave(frequencies).unsqueeze(1)
+    gradients = torch.randn(2000, 1, DIM, generator=generator)
+    gradients[:1000] *= 0.1
+    found = criterion(fields=[11])
+    found.start(torch.zeros(11, DIM), None, frequencies)
+    found.update_rows(ids, frequencies[ids], gradients)
+    found.scores(torch.zeros(11, DIM), None, frequencies)
+    told = found.information.of_tokens(0, frequencies)
+    torch.testing.assert_close(told[0], torch.full((DIM,), 0.01).double(), rtol=4.0, atol=0)
+    torch.testing.assert_close(told[5], torch.ones(DIM).double(), rtol=0.15, atol=0)
+    assert (told[0] < 0.06).all(), "64 rows of the field's speak for it too"
+
+
+def test_bands_of_popularity_by_hand() -> None:
+    # Two fields, three rows; tokens that never occur count as those that occur once.
+    frequencies = torch.tensor([[0, 7], [1, 8], [4, 4]])
+    gradients = torch.tensor([[[3.0, 4.0], [1.0, 0.0]], [[0.0, 1.0], [2.0, 0.0]], [[2.0, 0.0], [0.0, 3.0]]])
+    linear = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 4.0]])
+    sums = band_sums(frequencies, gradients, linear)
+    assert sums.shape == (3, 2, BANDS)
+    assert sums[0, :, :4].tolist() == [[2, 0, 1, 0], [0, 0, 2, 1]]
+    assert sums[1, :, :4].tolist() == [[26, 0, 4, 0], [0, 0, 10, 4]]
+    assert sums[2, :, :4].tolist() == [[10, 0, 0, 0], [0, 0, 20, 0]]
+    assert torch.equal(band_sums(frequencies, gradients), sums[:2])
+    squares = torch.stack([gradients[:, field].square().sum(0) for field in range(2)]).double()
+    found = RowInformation.of_sums(
+        torch.tensor(3.0).double(), squares, torch.tensor([10.0, 20.0]).double(), torch.zeros(2, 2).double(), sums
+    )
+    # Of the first field a row tells (13, 17) / 3, 10 over both; rows of band 0 have 13 of it, of band 2 have 4.
+    about = found.of_tokens(0, torch.tensor([0, 4]))
+    expected = [(26 + 64 * 10) / (2 + 64) / 10, (4 + 64 * 10) / (1 + 64) / 10]
+    for token, ratio in enumerate(expected):
+        assert about[token].tolist() == pytest.approx([13 / 3 * ratio, 17 / 3 * ratio])
+    first = found.of_tokens(0, torch.tensor([1]), linear=True)
+    assert first.tolist() == [[pytest.approx(10 / 3 * (10 + 64 * 10 / 3) / (2 + 64) / (10 / 3))]]
+    twice = found.halfway(found.in_order(torch.tensor([1, 0])))
+    assert twice.of_tokens(0, torch.tensor([4]))[0].tolist() == pytest.approx([(13 * 17) ** 0.5 / 3 * expected[1]] * 2)
+    assert RowInformation(squares).of_tokens(1, torch.tensor([5]))[0].tolist() == squares[1].tolist()
+    huge = band_sums(torch.tensor([[2**31 - 1, 2**31, 2**40]]), torch.ones(1, 3, 1))
+    assert [int(row.nonzero()) for row in huge[0]] == [30, 31, 31]
 
 
 def test_information_of_rows_by_hand() -> None:
@@ -212,7 +291,7 @@ def test_scores_are_finite_and_never_negative(seed: int) -> None:
     frequencies = torch.tensor([0, 15, 5, 20, 0])
     found = criterion("principal")
     found.start(weight, first, frequencies)
-    found.update_rows(ids, gradients, linear)
+    found.update_rows(ids, frequencies[ids], gradients, linear)
     scores = found.scores(weight, first, frequencies)
     for values in (scores.table, scores.linear):
         assert values is not None
@@ -234,11 +313,11 @@ def test_it_says_what_is_wrong() -> None:
         found.scores_given(RowInformation(torch.ones(2, DIM)), torch.ones(TOKENS))
     ids, gradients, linear = rows(4)
     with pytest.raises(RuntimeError, match="before start"):
-        found.update_rows(ids, gradients)
+        found.update_rows(ids, ids, gradients)
     with pytest.raises(RuntimeError, match="before start"):
         found.scores(torch.zeros(TOKENS, DIM), None, torch.ones(TOKENS))
     found.start(torch.zeros(TOKENS, DIM), None, torch.ones(TOKENS))
     with pytest.raises(ValueError, match="both start and update_rows"):
-        found.update_rows(ids, gradients, linear)
+        found.update_rows(ids, ids, gradients, linear)
     with pytest.raises(ValueError, match="no accumulator"):
         found.load_state({"table": torch.zeros(1)})

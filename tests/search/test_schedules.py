@@ -153,6 +153,14 @@ def test_a_warm_up_lasts_no_longer_than_its_most_steps() -> None:
     assert [action.prune for action in actions] == [None] * 39 + [1.0]
 
 
+def test_least_steps_are_no_more_than_so_many_epochs() -> None:
+    schedule = AfterWarmup(epochs=2.0, min_steps=30, min_steps_max_epochs=5.0, max_steps=40)
+    assert [schedule.num_steps(steps) for steps in (1, 5, 6, 7, 18, 1000)] == [5, 25, 30, 30, 36, 40]
+    assert AfterWarmup(epochs=8.0, min_steps=30, min_steps_max_epochs=5.0).num_steps(3) == 24, "it is asked for"
+    with pytest.raises(BadInput, match="min_steps_max_epochs is 0; it must be above 0, or null for no limit"):
+        AfterWarmup(min_steps_max_epochs=0)
+
+
 @pytest.mark.parametrize(("least", "most"), [(30, 29), (0, 0), (0, -1)])
 def test_a_warm_up_is_not_shorter_than_its_least_steps(least: int, most: int) -> None:
     with pytest.raises(BadInput, match=f"AfterWarmup: max_steps is {most}; it must be {max(1, least)} or more"):
