@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
+from started_processes import rank_and_processes
 
 from pme_lightning import CTRModule, SyntheticDataModule
 from pme_lightning.callbacks import PruningCallback, TransferCallback
@@ -94,7 +95,7 @@ def main() -> None:
     parser.add_argument("--strategy", choices=("ddp", "sharded"), default="ddp")
     parser.add_argument("--phase", choices=("search", "finetune"), default="search")
     options = parser.parse_args()
-    processes = int(os.environ["WORLD_SIZE"])
+    rank, processes = rank_and_processes(parser)
     data = SyntheticDataModule(rows=200_000, tokens=options.tokens, num_fields=8, batch_size=1024)
     data.prepare_data()
     data.setup()
@@ -103,7 +104,7 @@ def main() -> None:
     network = {"hidden_units": [64]}
     table = {"embedding_optimizer": options.optimizer, "embedding_dim": options.dim}
     if options.strategy == "sharded":
-        table["shard"] = Shard(int(os.environ["RANK"]), processes)
+        table["shard"] = Shard(rank, processes)
     module = CTRModule(data.field_tokens, "pme_lightning.backbones.DeepFM", network, **table)
     callbacks: list[Callback] = [PruningCallback(ExpectedInformation(), AfterWarmup(score_last=1.0), Prefix())]
     if options.phase == "finetune":
@@ -114,12 +115,13 @@ def main() -> None:
     sent = measured(module, data, options.strategy, *callbacks)
     size = 4 * (module.embedding.num_parameters + sum(each.numel() for each in module.backbone.parameters()))
     dense = 2 * (processes - 1) / processes * size
-    if os.environ["RANK"] == "0":
+    if rank == 0:
         print(f"{options.phase}, {options.strategy}: {processes} processes, parameters {size / 1e6:.2f} MB")
         print(
             f"  sent a step by each: {sent / 1e6:.2f} MB; with dense gradients of the table it is {dense / 1e6:.2f} MB"
         )
         print(f"  memory of each: {(resident() - before) / size:.1f} times its parameters")
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from measure import quiet
+from started_processes import rank_and_processes
 from zipf_clicks import ZipfClicks
 
 from pme_lightning import CTRModule
@@ -124,7 +125,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4, help="how often the search looks at the pruned model")
     options = parser.parse_args()
     quiet()
-    shard = Shard(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    shard = Shard(*rank_and_processes(parser))
     trainer = trainer_of()
     trainer.strategy.setup_environment()
     data = ZipfClicks(options.tokens, 8, train_rows=512 * shard.processes * STEPS, batch_size=512)
@@ -180,6 +181,7 @@ def main() -> None:
         _, resident = watch.most(lambda: load_module(path, shard))
         say("its checkpoint read", resident)
         dist.barrier()
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
