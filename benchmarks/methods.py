@@ -47,6 +47,7 @@ METHODS: dict[str, Method] = {
     "popularity_.5_rows": Method("popularity", {"criterion.alpha": 0.5, "criterion.first_order": "last"}, rule=True),
     "mde": Method("mde", rule=True),
     "random": Method("random", {"criterion.seed": RUN_SEED}, rule=True),
+    "pme_field_dropout": Method("pme", {"field_dropout": 0.2}),
     "magnitude": Method("magnitude"),
     "at_init": Method("at_init"),
     "sseds": Method("sseds"),

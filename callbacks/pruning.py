@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from pme_lightning.callbacks.pruned_model import PrunedModel, RecentBatches
 from pme_lightning.callbacks.rank_sums import add_up, added_up, keep_on_main, same_on_all
 from pme_lightning.embedding import FullEmbedding, RowLayout
+from pme_lightning.embedding.field_dropout import fields_left
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import (
@@ -54,6 +55,9 @@ class PruningCallback(Callback):
         budget: What the sizes may sum to: a fraction of the full-size per-token parameters (``0.2``), a parameter
             count (``2_000_000``) or bytes (``"20MB"``). First-order weights and the shared projection count.
         frequencies: ``(V,)``, how often each token occurs in the training data; ``None`` asks the datamodule.
+        field_dropout: While it searches, this share of the tokens of each row, at random, read as zero. Where one field
+            repeats what another one says (an author what the book says), a model learns it from either, and which of
+            them is a matter of chance; so it learns it from both, and scores tell what each is worth without the other.
 
     Attributes:
         kept: ``(optimizer steps before it, fraction of the per-token values kept)`` of each pruning so far.
@@ -61,7 +65,8 @@ class PruningCallback(Callback):
         result: The sizes; ``None`` before the end.
 
     Raises:
-        BadInput: The budget cannot be read, or the criterion needs gradients and the schedule has no steps.
+        BadInput: The budget cannot be read, ``field_dropout`` is not in [0, 1), or the criterion needs gradients and
+            the schedule has no steps.
 
     Examples:
         >>> from pme_lightning import SyntheticDataModule
@@ -88,7 +93,10 @@ class PruningCallback(Callback):
         allocator: Allocator,
         budget: float | int | str = 0.2,
         frequencies: Tensor | None = None,
+        field_dropout: float = 0.0,
     ) -> None:
+        if not 0 <= field_dropout < 1:
+            raise BadInput(f"search.field_dropout is {field_dropout}; it must be at least 0 and below 1")
         if (criterion.needs_gradients or criterion.needs_rows) and schedule.num_steps(1) == 0:
             raise BadInput(
                 f"search.criterion {type(criterion).__name__} needs gradients and search.schedule "
@@ -100,6 +108,7 @@ class PruningCallback(Callback):
         self.allocator = allocator
         self.budget: Budget = parse_budget(budget)
         self.frequencies = frequencies
+        self.field_dropout = field_dropout
         self.step = 0
         self.steps_per_epoch = 0
         self._started = -1  # the last step that a scoring window began in
@@ -194,9 +203,11 @@ class PruningCallback(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Begins a scoring window, and watches the rows of the batch, where the schedule says so."""
         embedding = self._embedding(pl_module)
-        embedding.observer = embedding.held_observer = None
+        embedding.observer = embedding.held_observer = embedding.fields_left = None
         if self.result is not None:
             return  # trainer.min_epochs or min_steps keep the fit going
+        if self.field_dropout:
+            embedding.fields_left = partial(fields_left, share=self.field_dropout, salt=self.step)
         action = self.schedule.action(self.step, self.steps_per_epoch)
         assert self.frequencies is not None
         if action.start and self._started < self.step:
@@ -273,7 +284,7 @@ class PruningCallback(Callback):
             BadInput: The fit was too short for the search.
         """
         embedding = self._embedding(pl_module)
-        embedding.observer = embedding.held_observer = None
+        embedding.observer = embedding.held_observer = embedding.fields_left = None
         if self.result is None:
             steps = self.num_steps(self.steps_per_epoch) if self.steps_per_epoch else "some"
             raise BadInput(

@@ -27,6 +27,8 @@ Observer = Callable[..., None]
 # Gets rows (U,) that this process holds, and the means over processes of the gradients at them (U, D) and at their
 # first-order weights (U,) or None.
 HeldObserver = Callable[[Tensor, Tensor, "Tensor | None"], None]
+# Gets ids (B, F), returns which of them are read (B, F); the others are zeros.
+FieldsLeft = Callable[[Tensor], Tensor]
 
 
 class FullEmbedding(nn.Module):
@@ -35,7 +37,8 @@ class FullEmbedding(nn.Module):
     While a gradual search runs, values that are already pruned read as zero (:meth:`prune_`) and the table may
     stand in rotated axes (:meth:`rotate_`): rows then hold coordinates, and a shared projection brings them back.
     A search that learns thresholds puts them in as :attr:`threshold`, and takes them out by :meth:`fold_threshold_`;
-    one that looks at the gradients of single rows sets an :attr:`observer`.
+    one that looks at the gradients of single rows sets an :attr:`observer`, one that leaves fields of rows out while it
+    trains :attr:`fields_left`.
 
     Args:
         num_tokens: ``V``, the number of tokens of all fields together.
@@ -64,6 +67,7 @@ class FullEmbedding(nn.Module):
     observer: Observer | None = None
     held_observer: HeldObserver | None = None
     sparse: bool = False
+    fields_left: FieldsLeft | None = None
     kept: Tensor | None
     kept_linear: Tensor | None
     projection: Tensor | None
@@ -154,6 +158,9 @@ class FullEmbedding(nn.Module):
             embeddings = embeddings * F.embedding(ids, self.kept)
         if self.projection is not None:
             embeddings = embeddings @ self.projection
+        left = self.fields_left(ids) if self.fields_left is not None and self.training else None
+        if left is not None:
+            embeddings = embeddings * left.unsqueeze(-1)
         if linear is None:
             self._watch(ids, rows)
             return embeddings, None
@@ -162,7 +169,7 @@ class FullEmbedding(nn.Module):
             linear = self.threshold.forward_linear(ids, linear)
         if self.kept_linear is not None:
             linear = linear * F.embedding(ids, self.kept_linear).squeeze(-1)
-        return embeddings, linear
+        return embeddings, linear if left is None else linear * left
 
     def rows(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the rows ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, wherever they are held."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch.nn import functional as F
 
 from pme_lightning.backbones import DCN, FM
@@ -306,3 +307,29 @@ def test_a_search_that_is_done_leaves_a_longer_fit_alone(
     trainer.fit(model, datamodule=tiny)
     assert trainer.global_step == len(tiny.train_dataloader())
     assert not torch.equal(model.embedding.weight, module(tiny).embedding.weight)
+
+
+def test_fields_are_left_out_while_it_searches_and_at_no_other_time(
+    tiny: LightningDataModule, make_trainer: Build
+) -> None:
+    class Watched(Callback):
+        def __init__(self) -> None:
+            self.shares: list[float] = []
+
+        def on_train_batch_end(
+            self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
+            left = pl_module.embedding.fields_left
+            self.shares.append(1.0 if left is None else float(left(batch[0]).double().mean()))
+
+    model = module(tiny)
+    search = PruningCallback(Fisher(), AfterWarmup(epochs=1.0), Prefix(), budget=0.5, field_dropout=0.4)
+    watched = Watched()
+    make_trainer(callbacks=[search, watched], max_epochs=1).fit(model, datamodule=tiny)
+    assert search.result is not None
+    assert len(set(watched.shares)) > 1, "other fields in every step"
+    assert sum(watched.shares) / len(watched.shares) == pytest.approx(0.6, abs=0.05)
+    assert model.embedding.fields_left is None
+    for share in (-0.1, 1.0):
+        with pytest.raises(BadInput, match=f"search.field_dropout is {share}; it must be at least 0 and below 1"):
+            PruningCallback(Fisher(), AfterWarmup(), Prefix(), field_dropout=share)

@@ -42,7 +42,7 @@ from pme_lightning.search import (
 )
 
 SEARCHES: dict[str, Callable[[], PruningCallback]] = {
-    "pme": lambda: PruningCallback(ExpectedInformation(), AfterWarmup(epochs=1.5), Prefix(), 0.4),
+    "pme": lambda: PruningCallback(ExpectedInformation(), AfterWarmup(epochs=1.5), Prefix(), 0.4, field_dropout=0.2),
     "pme_gradual": lambda: PruningCallback(ExpectedInformation("original"), Gradual(prunings=3), Prefix(), 0.4),
     "fisher": lambda: PruningCallback(Fisher(), AfterWarmup(), Prefix(), 0.4),
     "fisher_gradual": lambda: PruningCallback(Fisher(), Gradual(prunings=3), Prefix(), 0.4),
