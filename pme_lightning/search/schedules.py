@@ -96,7 +96,7 @@ class AfterWarmup(Schedule):
         score_last: the last share of the steps in which gradients are gathered, in (0, 1]; at least one step.
         min_steps: the least number of steps, however short an epoch is: on small data a model has learned too little
             after one epoch to be scored.
-        min_steps_max_epochs: the most epochs that ``min_steps`` may make of it: beyond, a model learns little data by
+        min_steps_max_epochs: the most epochs that ``min_steps`` may make of it: beyond, a model learns small data by
             heart; None for no limit.
         max_steps: the most, however long an epoch is: on large data a model has learned enough to be scored long
             before its first epoch is over; None for no limit.
