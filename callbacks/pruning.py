@@ -201,7 +201,7 @@ class PruningCallback(Callback):
         self.steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Begins a scoring window, and watches the rows of the batch, where the schedule says so."""
+        """Leaves fields out; begins a scoring window, and watches the rows of the batch, where the schedule says so."""
         embedding = self._embedding(pl_module)
         embedding.observer = embedding.held_observer = embedding.fields_left = None
         if self.result is not None:
@@ -217,8 +217,8 @@ class PruningCallback(Callback):
             self._batches.add(batch, trainer.world_size)
         if action.score and self.criterion.needs_rows:
             ids = batch[0]
-            known = embedding.gathered(ids.reshape(-1).long(), self.frequencies)[0].view(ids.shape)
-            embedding.observer = partial(self._observe, trainer, known)
+            frequencies = embedding.gathered(ids.reshape(-1).long(), self.frequencies)[0].view(ids.shape)
+            embedding.observer = partial(self._observe, trainer, frequencies)
             if embedding.shard is not None:
                 embedding.held_observer = partial(self._observe_held, trainer, embedding.shard.processes)
 

@@ -149,8 +149,7 @@ def part_at_exit() -> None:
     gloo's threads hold on to the last tensors that they sent. Where the interpreter ends before they do, it aborts
     (SIGABRT), and a run that went well is reported as one that died.
     """
-    atexit.unregister(_part)
-    atexit.register(_part)
+    atexit.register(_part)  # once for each run of this process: but for the first it finds nothing left to do
 
 
 def _part() -> None:

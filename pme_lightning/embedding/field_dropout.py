@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Products wrap around in 64 bits; the constants are those of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), halved to
-# fit.
+# Products wrap around in 64 bits. The constants are those of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) without
+# their highest bit, which signed numbers have no room for.
 _STEP = 0x1E3779B97F4A7C15
 _MIXERS = (0x3F58476D1CE4E5B9, 0x14D049BB133111EB)
 _BITS = 24

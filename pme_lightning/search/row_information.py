@@ -98,8 +98,10 @@ class RowInformation:
             frequencies: ``(n,)``: rows of the training split of each token.
             linear: About the first-order weights.
         """
-        assert not linear or self.linear is not None
-        told = self.linear[field, None] if linear and self.linear is not None else self.table[field]
+        told = self.table[field]
+        if linear:
+            assert self.linear is not None
+            told = self.linear[field, None]
         if self.bands is None:
             return told.expand(len(frequencies), -1)
         return self.bands[int(linear), field, _band(frequencies)].unsqueeze(1) * told

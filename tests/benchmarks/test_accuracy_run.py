@@ -50,8 +50,8 @@ def test_every_cell_has_a_row_with_what_was_measured(whole: Path) -> None:
             assert 1 <= row["best_epoch"] <= row["epochs"] <= 2
             # 3,200 training rows are 13 batches of 256.
             assert row["steps"] == 13 * row["epochs"]
-            # Two epochs are shorter than the least warm-up.
-            assert row["search_steps"] == (65 if method == "pme" else 0)  # five epochs
+            # The least warm-up is longer than five epochs: five it is.
+            assert row["search_steps"] == (5 * 13 if method == "pme" else 0)
         unfit = rows[method, 0.001]
         assert unfit["test_auc"] is None
         assert "nothing fits" in unfit["note"]

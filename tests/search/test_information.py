@@ -35,7 +35,7 @@ def criterion(axes: str = "original", fields: list[int] | None = None) -> Expect
 
 
 def plain(ids: Tensor, gradients: Tensor, weight: Tensor, frequencies: Tensor) -> Tensor:
-    """The docstring's four steps, one token and one axis at a time"""
+    """The docstring's four steps, one token and one axis at a time."""
     scores = torch.zeros(TOKENS, DIM, dtype=torch.float64)
     start = 0
     for field, tokens in enumerate(FIELDS):
