@@ -27,6 +27,8 @@ class AutoInt(nn.Module):
             is the paper's 32 a head).
         scale: divide the attention scores by the square root of a head's width (the paper does not).
         attention_dropout: probability of zeroing an attention weight while training, in [0, 1).
+        project_residual: what is added back to a layer's attention is a projection of its input in every layer, as in
+            the paper; if not, only in the first one, where the width changes, and elsewhere the input itself.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -45,12 +47,22 @@ class AutoInt(nn.Module):
         attention_dim: int = 64,
         scale: bool = False,
         attention_dropout: float = 0.0,
+        project_residual: bool = True,
     ) -> None:
         super().__init__()
         width = positive("embedding_dim", embedding_dim)
         layers = []
         for _ in range(positive("num_layers", num_layers)):
-            layers.append(InteractingLayer(width, attention_dim, num_heads, scale=scale, dropout=attention_dropout))
+            layers.append(
+                InteractingLayer(
+                    width,
+                    attention_dim,
+                    num_heads,
+                    scale=scale,
+                    dropout=attention_dropout,
+                    project_residual=project_residual,
+                )
+            )
             width = attention_dim
         self.layers = nn.Sequential(*layers)
         self.output = linear(positive("num_fields", num_fields) * attention_dim, 1)
@@ -73,6 +85,7 @@ class AutoIntPlus(nn.Module):
         attention_dim: TOTAL width of a field's vector after a layer, all heads side by side.
         scale: divide the attention scores by the square root of a head's width (the paper does not).
         attention_dropout: probability of zeroing an attention weight while training, in [0, 1).
+        project_residual: as in :class:`AutoInt`.
         hidden_units: width of each hidden layer of the deep network.
         dropout: probability of zeroing a hidden value of the deep network while training, in [0, 1).
         batch_norm: normalize each hidden layer of the deep network before its activation.
@@ -94,6 +107,7 @@ class AutoIntPlus(nn.Module):
         attention_dim: int = 64,
         scale: bool = False,
         attention_dropout: float = 0.0,
+        project_residual: bool = True,
         hidden_units: Sequence[int] = (400, 400, 400),
         dropout: float = 0.0,
         batch_norm: bool = False,
@@ -108,6 +122,7 @@ class AutoIntPlus(nn.Module):
             attention_dim=attention_dim,
             scale=scale,
             attention_dropout=attention_dropout,
+            project_residual=project_residual,
         )
         self.mlp = MLP(
             num_fields * embedding_dim,

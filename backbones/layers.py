@@ -278,6 +278,8 @@ class InteractingLayer(nn.Module):
         num_heads: number of heads; must divide ``attention_dim``.
         scale: divide the scores by the square root of a head's width (the paper does not).
         dropout: probability of zeroing an attention weight while training, in [0, 1).
+        project_residual: have a ``W_Res``, as the paper says; if not, ``e_m`` itself is added where ``input_dim`` is
+            ``attention_dim``.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -286,7 +288,14 @@ class InteractingLayer(nn.Module):
     """
 
     def __init__(
-        self, input_dim: int, attention_dim: int, num_heads: int, *, scale: bool = False, dropout: float = 0.0
+        self,
+        input_dim: int,
+        attention_dim: int,
+        num_heads: int,
+        *,
+        scale: bool = False,
+        dropout: float = 0.0,
+        project_residual: bool = True,
     ) -> None:
         super().__init__()
         positive("input_dim", input_dim)
@@ -299,7 +308,8 @@ class InteractingLayer(nn.Module):
         self.query = linear(input_dim, attention_dim, bias=False)
         self.key = linear(input_dim, attention_dim, bias=False)
         self.value = linear(input_dim, attention_dim, bias=False)
-        self.residual = linear(input_dim, attention_dim, bias=False)
+        projects = project_residual or input_dim != attention_dim
+        self.residual = linear(input_dim, attention_dim, bias=False) if projects else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         attended = F.scaled_dot_product_attention(

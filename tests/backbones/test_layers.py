@@ -120,11 +120,15 @@ def test_low_rank_cross_network_of_gated_experts(batch: int, width: int, rank: i
     heads=st.integers(1, 3),
     head_dim=st.integers(1, 3),
     scale=st.booleans(),
+    project_residual=st.booleans(),
 )
 def test_interacting_layer_is_attention_written_out(
-    batch: int, fields: int, dim: int, heads: int, head_dim: int, scale: bool
+    batch: int, fields: int, dim: int, heads: int, head_dim: int, scale: bool, project_residual: bool
 ) -> None:
-    layer = randomised(InteractingLayer(dim, heads * head_dim, heads, scale=scale))
+    width = heads * head_dim
+    layer = randomised(InteractingLayer(dim, width, heads, scale=scale, project_residual=project_residual))
+    projects = isinstance(layer.residual, nn.Linear)
+    assert projects == (project_residual or dim != width)
     x = inputs(batch, fields, dim)
     results = layer(x)
     assert results.shape == (batch, fields, heads * head_dim)
@@ -140,7 +144,7 @@ def test_interacting_layer_is_attention_written_out(
                 scores = [math.exp(dot(query, key) / divisor) for key in keys]
                 attended = sum(s / sum(scores) * v for s, v in zip(scores, values, strict=True))
                 heads_of_m.extend(attended.tolist())
-            residual = times(layer.residual.weight.detach(), row[m]).tolist()
+            residual = (times(layer.residual.weight.detach(), row[m]) if projects else row[m]).tolist()
             expected = [max(0.0, a + r) for a, r in zip(heads_of_m, residual, strict=True)]
             torch.testing.assert_close(result[m], torch.tensor(expected, dtype=torch.float64))
 
