@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from pme_lightning.callbacks.rank_sums import spans_processes
 from pme_lightning.embedding import FullEmbedding
+from pme_lightning.embedding.projection import projected
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import RowInformation
@@ -76,18 +77,16 @@ class PrunedModel:
     Args:
         module: The searched module.
         batches: What is looked at.
-        basis: ``(D, D)``, the axes that values are pruned in; None for those of the table.
         frequencies: ``(V,)``: rows of the training split of each of the tokens that are here.
     """
 
-    def __init__(self, module: CTRModule, batches: Iterable[Batch], basis: Tensor | None, frequencies: Tensor) -> None:
+    def __init__(self, module: CTRModule, batches: Iterable[Batch], frequencies: Tensor) -> None:
         self.module = module
         self.batches = batches
-        self.basis = basis
         self.frequencies = frequencies
         self._seen = self._version()
 
-    def information(self, kept: Tensor, kept_linear: Tensor | None) -> RowInformation:
+    def information(self, kept: Tensor, kept_linear: Tensor | None, basis: Tensor | None = None) -> RowInformation:
         """Measures what a row tells about each value, kept or not, where only the kept ones are read.
 
         Where there are several processes, all of them call this together, and get what all of their rows tell.
@@ -95,46 +94,18 @@ class PrunedModel:
         Args:
             kept: ``(V, D)`` bool, of the tokens that are here.
             kept_linear: ``(V,)`` bool: which first-order weights are kept; None without them.
+            basis: ``(D, D)`` or ``(F, D, D)``, the axes that values are pruned in; None for those of the table.
 
         Raises:
             BadInput: The module has been trained since, or rebuilt.
         """
-        if self._version() != self._seen:
-            raise BadInput(
-                "sizes for another budget are measured on the model as the search left it, and it has been trained or "
-                "rebuilt since: ask for the sizes of all budgets first"
-            )
-        training = [part for part in self.module.modules() if part.training]
-        self.module.eval()
-        try:
-            return self._measured(kept, kept_linear)
-        finally:
-            for part in training:
-                part.training = True
-
-    def _measured(self, kept: Tensor, kept_linear: Tensor | None) -> RowInformation:
-        embedding = cast(FullEmbedding, self.module.embedding)
-        masked = [part.to(embedding.weight.device) for part in (kept, kept_linear) if part is not None]
         sums: dict[str, Tensor | float] = dict.fromkeys(("rows", "squares", "firsts", "products", "bands"), 0.0)
-        for ids, labels in self.batches:
-            tokens = ids.to(embedding.weight.device).reshape(-1).long()
-            labels = labels.to(embedding.weight.device)
-            rows, linear = embedding.rows(tokens)
-            frequencies, *masks = embedding.gathered(tokens, self.frequencies, *masked)
-            values = (rows if self.basis is None else rows @ self.basis) * masks[0]
-            values = values.view(*ids.shape, -1).requires_grad_()
-            inputs = [values]
-            if linear is not None:
-                inputs.append((linear * masks[1]).view(ids.shape).requires_grad_())
-            with torch.enable_grad():
-                embeddings = values if self.basis is None else values @ self.basis.T
-                logits = self.module.backbone(embeddings, *inputs[1:])
-                loss = F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="sum")
-                gradients = [each.double() for each in torch.autograd.grad(loss, inputs)]
-            sums["rows"] += values.new_tensor([len(ids)], dtype=torch.float64)
+        for frequencies, values, linear, loss in self._passes(kept, kept_linear, basis):
+            gradients = [each.double() for each in torch.autograd.grad(loss, [values, *linear])]
+            sums["rows"] += values.new_tensor([len(values)], dtype=torch.float64)
             sums["squares"] += gradients[0].square().sum(0)
-            sums["bands"] += band_sums(frequencies.view(ids.shape), *gradients)
-            if linear is not None:
+            sums["bands"] += band_sums(frequencies, *gradients)
+            if linear:
                 sums["firsts"] += gradients[1].square().sum(0)
                 sums["products"] += (gradients[0] * gradients[1].unsqueeze(-1)).sum(0)
         found = {name: each for name, each in sums.items() if isinstance(each, Tensor)}
@@ -144,6 +115,73 @@ class PrunedModel:
         return RowInformation.of_sums(
             found["rows"], found["squares"], found.get("firsts"), found.get("products"), found["bands"]
         )
+
+    def loss(self, kept: Tensor | None = None, kept_linear: Tensor | None = None, basis: Tensor | None = None) -> float:
+        """Returns the mean log loss of the rows where only the kept values are read; of the whole model by default.
+
+        Where there are several processes, all of them call this together, and get the mean over all of their rows.
+
+        Args:
+            kept: As in :meth:`information`, and so are the others.
+            kept_linear: See there.
+            basis: See there.
+
+        Raises:
+            BadInput: The module has been trained since, or rebuilt.
+        """
+        sums = torch.zeros(2, dtype=torch.float64, device=self.frequencies.device)
+        for _, values, _, loss in self._passes(kept, kept_linear, basis):
+            sums += torch.stack([loss.detach().double(), loss.new_tensor(len(values)).double()])
+        if spans_processes():
+            dist.all_reduce(sums)
+        return float(sums[0] / sums[1].clamp(min=1))
+
+    def _passes(
+        self, kept: Tensor | None, kept_linear: Tensor | None, basis: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor, list[Tensor], Tensor]]:
+        """Yields for each batch the frequencies ``(B, F)``, values ``(B, F, D)``, weights ``(B, F)``, summed loss."""
+        self.check_as_it_was()
+        embedding = cast(FullEmbedding, self.module.embedding)
+        device = embedding.weight.device
+        masks = [part.to(device) for part in (kept, kept_linear) if part is not None]
+        training = [part for part in self.module.modules() if part.training]
+        self.module.eval()
+        try:
+            for ids, labels in self.batches:
+                tokens = ids.to(device).reshape(-1).long()
+                rows, linear = embedding.rows(tokens)
+                frequencies, *masked = embedding.gathered(tokens, self.frequencies, *masks)
+                values = rows.view(*ids.shape, -1)
+                if basis is not None:
+                    values = projected(values, basis)
+                if kept is not None:
+                    values = values * masked[0].view_as(values)
+                values = values.detach().requires_grad_()
+                weights = []
+                if linear is not None:
+                    linear = linear if kept_linear is None else linear * masked[1]
+                    weights.append(linear.view(ids.shape).detach().requires_grad_())
+                with torch.enable_grad():
+                    embeddings = values if basis is None else projected(values, basis.transpose(-1, -2))
+                    logits = self.module.backbone(embeddings, *weights)
+                    wanted = labels.to(device).float()
+                    loss = F.binary_cross_entropy_with_logits(logits.float(), wanted, reduction="sum")
+                    yield frequencies.view(ids.shape), values, weights, loss
+        finally:
+            for part in training:
+                part.training = True
+
+    def check_as_it_was(self) -> None:
+        """Checks that the module is as the search left it.
+
+        Raises:
+            BadInput: The module has been trained since, or rebuilt.
+        """
+        if self._version() != self._seen:
+            raise BadInput(
+                "sizes for another budget are measured on the model as the search left it, and it has been trained or "
+                "rebuilt since: ask for the sizes of all budgets first"
+            )
 
     def _version(self) -> tuple[int, ...]:
         """Returns a number for each parameter that rises whenever something is written to it."""

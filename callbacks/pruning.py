@@ -35,6 +35,9 @@ from pme_lightning.search import (
 )
 from pme_lightning.whole_files import SplitTensor
 
+# The share of what pruning costs along shared axes, in log loss, that axes of each field must save to be taken.
+_WORTH_A_PROJECTION = 0.1
+
 
 class PruningCallback(Callback):
     """Drives a search inside ``Trainer.fit`` of a full-size :class:`~pme_lightning.module.CTRModule`.
@@ -61,12 +64,12 @@ class PruningCallback(Callback):
 
     Attributes:
         kept: ``(optimizer steps before it, fraction of the per-token values kept)`` of each pruning so far.
-        scores: What the last pruning was decided by; ``None`` before the end.
+        scores: What the last sizes were decided by; ``None`` before the end.
         result: The sizes; ``None`` before the end.
 
     Raises:
-        BadInput: The budget cannot be read, ``field_dropout`` is not in [0, 1), or the criterion needs gradients and
-            the schedule has no steps.
+        BadInput: The budget cannot be read, ``field_dropout`` is not in [0, 1), the criterion needs gradients and the
+            schedule has no steps, or it has axes for each field and the schedule prunes more than once.
 
     Examples:
         >>> from pme_lightning import SyntheticDataModule
@@ -103,6 +106,11 @@ class PruningCallback(Callback):
                 f"{type(schedule).__name__} has no steps: choose AfterWarmup, Gradual or AtInit, "
                 "or a criterion without gradients such as Popularity"
             )
+        if criterion.tries == ("field",) and not schedule.prunes_once:
+            raise BadInput(
+                f"search.criterion.axes=field is for a search that prunes once, and {type(schedule).__name__} prunes "
+                "step by step: use axes=principal, or search.schedule AfterWarmup"
+            )
         self.criterion = criterion
         self.schedule = schedule
         self.allocator = allocator
@@ -120,6 +128,9 @@ class PruningCallback(Callback):
         self.kept: list[tuple[int, float]] = []
         self.scores: Scores | None = None
         self.result: SearchResult | None = None
+        # Axes to choose among, and those that scores are along.
+        self._tries = criterion.tries or ("",)
+        self._along = ""
 
     @property
     def kept_fraction(self) -> float:
@@ -349,15 +360,14 @@ class PruningCallback(Callback):
             raise RuntimeError("the search is not done yet: fit first")
         parsed = parse_budget(budget)
         D = self.scores.table.shape[1]
-        total = self._num_tokens * (D + (self.scores.linear is not None))
-        allocation = self._settled(self.scores, parsed.parameters(total, overhead=D * D))
+        scores, allocation = self._chosen(parsed)
         # Small numbers travel where tokens are split.
         sizes = allocation.sizes.to(torch.uint8 if D < 256 else torch.int32)
         return SearchResult(
             sizes=self.tokens.whole(sizes),
             linear=None if allocation.linear is None else self.tokens.whole(allocation.linear),
             embedding_dim=D,
-            basis=self.scores.basis,
+            basis=scores.basis,
             budget=str(parsed),
             criterion=type(self.criterion).__name__,
         )
@@ -371,9 +381,34 @@ class PruningCallback(Callback):
     @torch.no_grad()
     def _prune(self, pl_module: LightningModule, progress: float, optimizers: list[Optimizer] | None = None) -> None:
         embedding = self._embedding(pl_module)
+        scores = self._scored(embedding)
+        if progress < 1:
+            target, total = self._values(embedding), embedding.num_parameters
+            allocation = self._allocate(scores, round(total * keep_fraction(progress, target / total)))
+            if scores.basis is not None:
+                embedding.rotate_(scores.basis)
+                self._rotate_moments(embedding, scores.basis, optimizers or [])
+                # From here on rows are coordinates: the axes are those of the table itself.
+                self.criterion.axes = "original"  # type: ignore[attr-defined]
+            embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
+            linear_kept = 0 if allocation.linear is None else int(allocation.linear.sum())
+            self.kept.append((self.step, self.tokens.total(int(allocation.sizes.sum()) + linear_kept) / total))
+            return
+        basis = scores.basis if embedding.projection is None else embedding.projection.T
+        self.scores = Scores(scores.table, scores.linear, basis)
+        del scores
+        if self.criterion.rounds and embedding.kept is None:
+            assert self.frequencies is not None
+            self._along = self._tries[0]
+            self._pruned = PrunedModel(cast(CTRModule, pl_module), self._batches, self.frequencies)
+        self.result = self.result_for(str(self.budget))
+        self.kept.append((self.step, self.result.parameters / embedding.num_parameters))
+
+    def _scored(self, embedding: FullEmbedding) -> Scores:
+        """Asks the criterion for the scores; what was pruned before is worth nothing."""
         assert self.frequencies is not None
         weight, linear = embedding.weight.detach(), self._linear(embedding)
-        # What was pruned before is worth nothing, whatever the optimizer's momentum has made of it.
+        # Whatever the optimizer's momentum has made of it.
         if embedding.kept is not None:
             weight = weight * embedding.kept
         if linear is not None and embedding.kept_linear is not None:
@@ -389,36 +424,74 @@ class PruningCallback(Callback):
             scores = replace(scores, table=scores.table * embedding.kept)
         if scores.linear is not None and embedding.kept_linear is not None:
             scores = replace(scores, linear=scores.linear * embedding.kept_linear[:, 0])
-        if progress < 1:
-            target, total = self._values(embedding), embedding.num_parameters
-            allocation = self._allocate(scores, round(total * keep_fraction(progress, target / total)))
-            if scores.basis is not None:
-                embedding.rotate_(scores.basis)
-                self._rotate_moments(embedding, scores.basis, optimizers or [])
-                # From here on rows are coordinates: the axes are those of the table itself.
-                self.criterion.axes = "original"  # type: ignore[attr-defined]
-            embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
-            linear_kept = 0 if allocation.linear is None else int(allocation.linear.sum())
-            self.kept.append((self.step, self.tokens.total(int(allocation.sizes.sum()) + linear_kept) / total))
-            return
-        basis = scores.basis if embedding.projection is None else embedding.projection.T
-        self.scores = Scores(scores.table, scores.linear, basis)
-        if self.criterion.rounds and embedding.kept is None:
-            self._pruned = PrunedModel(cast(CTRModule, pl_module), self._batches, scores.basis, self.frequencies)
-        self.result = self.result_for(str(self.budget))
-        self.kept.append((self.step, self.result.parameters / embedding.num_parameters))
+        return scores
+
+    def _chosen(self, budget: Budget) -> tuple[Scores, Allocation]:
+        """Returns the scores along the axes that suit a budget, and who keeps what; the criterion is left with these.
+
+        Where there are axes to choose among, sizes are made along each, and the model that is so pruned is measured.
+        """
+        assert self.scores is not None
+        D, basis = self.scores.table.shape[1], self.scores.basis
+        total = self._num_tokens * (D + (self.scores.linear is not None))
+        if self._pruned is None:
+            overhead = D * D if basis is None else basis.numel()
+            return self.scores, self._allocate(self.scores, budget.parameters(total, overhead))
+        values = {axes: self._left(budget, total, axes, D) for axes in self._tries}
+        tries = [axes for axes, left in values.items() if left]
+        axes = tries[0]
+        if len(tries) > 1:
+            # Those that scores are of come first: the others have the criterion score once more.
+            tries.sort(key=lambda each: each != self._along)
+            losses = {each: self._loss_along(each, values[each]) for each in tries}
+            least = _WORTH_A_PROJECTION * max(0.0, losses[axes] - self._pruned.loss())
+            axes = min(
+                (each for each in tries if losses[each] < losses[axes] - least), key=losses.__getitem__, default=axes
+            )
+        scores = self._scores_along(axes)
+        return scores, self._settled(scores, values[axes])
+
+    def _left(self, budget: Budget, total: int, axes: str, dim: int) -> int:
+        """Returns how many per-token values a budget leaves beside what these axes take; 0 for none of other axes."""
+        shape = (len(self.field_tokens), dim, dim) if axes == "field" else (dim, dim)
+        try:
+            return budget.parameters(total, overhead=math.prod(shape))
+        except BadInput:
+            if axes == self._tries[0]:
+                raise
+            return 0
+
+    def _scores_along(self, axes: str) -> Scores:
+        if self._along != axes:
+            assert self._pruned is not None
+            self._pruned.check_as_it_was()
+            self.criterion.axes = axes  # type: ignore[attr-defined]
+            self.scores = None  # as large as the table
+            self._along, self.scores = axes, self._scored(self._embedding(self._pruned.module))
+        assert self.scores is not None
+        return self.scores
+
+    def _loss_along(self, axes: str, values: int) -> float:
+        """Returns the log loss of the model as sizes along these axes leave it."""
+        assert self._pruned is not None
+        scores = self._scores_along(axes)
+        return self._pruned.loss(*self._masks(scores, self._allocate(scores, values)), scores.basis)
+
+    def _masks(self, scores: Scores, allocation: Allocation) -> tuple[Tensor, Tensor | None]:
+        assert self.frequencies is not None
+        device = self.frequencies.device
+        kept = self.allocator.kept(scores.table, allocation.sizes).to(device)
+        return kept, None if allocation.linear is None else allocation.linear.to(device)
 
     def _settled(self, scores: Scores, values: int) -> Allocation:
         """Returns who keeps what, made again with what rows tell of the model so pruned, as often as is asked for."""
         allocation = self._allocate(scores, values)
-        if self._pruned is None:
-            return allocation
+        assert self._pruned is not None
         assert self.frequencies is not None
         information = self.criterion.information
         for _ in range(self.criterion.rounds):
-            kept = self.allocator.kept(scores.table, allocation.sizes).to(self.frequencies.device)
-            linear = None if allocation.linear is None else allocation.linear.to(self.frequencies.device)
-            information = information.halfway(self._pruned.information(kept, linear))
+            found = self._pruned.information(*self._masks(scores, allocation), scores.basis)
+            information = information.halfway(found)
             scores = self.criterion.scores_given(information, self.frequencies)
             allocation = self._allocate(scores if self.tokens is not ALONE else same_on_all(scores), values)
         return allocation
@@ -443,8 +516,9 @@ class PruningCallback(Callback):
                     state[name].copy_(state[name] @ turn)
 
     def _values(self, embedding: FullEmbedding) -> int:
-        """How many per-token values the budget leaves beside the shared projection."""
-        return self.budget.parameters(embedding.num_parameters, overhead=embedding.embedding_dim**2)
+        """How many per-token values the budget leaves beside the projection, or those of all fields."""
+        fields = len(self.field_tokens) if self.criterion.tries == ("field",) else 1
+        return self.budget.parameters(embedding.num_parameters, overhead=fields * embedding.embedding_dim**2)
 
     @staticmethod
     def _linear(embedding: FullEmbedding) -> Tensor | None:

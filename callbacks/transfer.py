@@ -22,7 +22,7 @@ class TransferCallback(Callback):
 
     Args:
         sizes: The search's result, or the file it was saved to.
-        init: ``"scratch"``: rows start afresh, and the projection as the search's principal axes.
+        init: ``"scratch"``: rows start afresh, and the projection, or that of each field, as the search's axes.
             ``"warm"``: rows start as the leading coordinates of the module's trained full-size rows.
 
     Raises:
@@ -90,11 +90,18 @@ class TransferCallback(Callback):
         sizes, linear = result.sizes, result.linear
         if renumbered:
             sizes, linear = sizes[order], None if linear is None else linear[order]
-        embedding = MultiSizeEmbedding.from_sizes(sizes, full.embedding_dim, linear, full.init_std, full.shard)
+        embedding = MultiSizeEmbedding.from_sizes(
+            sizes,
+            full.embedding_dim,
+            linear,
+            full.init_std,
+            full.shard,
+            len(pl_module.field_tokens) if result.axes == "field" else None,
+        )
         if self.init == "warm":
-            embedding.load_full(full, order, result.basis)
+            embedding.load_full(full, order, result.basis, pl_module.field_tokens)
         elif result.basis is not None:
-            embedding.projection.data.copy_(result.basis.T)
+            embedding.projection.data.copy_(result.basis.transpose(-1, -2))
         pl_module.set_embedding(embedding.to(full.weight.device), result.fingerprint())
 
     def _check(self, module: CTRModule) -> None:
@@ -105,6 +112,10 @@ class TransferCallback(Callback):
             raise BadInput(
                 f"the sizes were searched with model.embedding_dim={result.embedding_dim}, "
                 f"this model has {embedding.embedding_dim}"
+            )
+        if result.basis is not None and result.axes == "field" and len(result.basis) != len(module.field_tokens):
+            raise BadInput(
+                f"the sizes count along axes of {len(result.basis)} fields, this model has {len(module.field_tokens)}"
             )
         if (result.linear is None) == module.first_order:
             searched, has = ("without", "has them") if module.first_order else ("with", "has none")

@@ -46,6 +46,7 @@ class CTRModule(LightningModule):
         classes: The size classes ``(size, linear, count)`` of a multi-size table; ``None`` for a full-size one. It
             is set by :meth:`set_embedding`, seldom by hand.
         indexed: Whether the multi-size table keeps an index (its ids are not numbered by size).
+        field_projections: Whether each field of the multi-size table has a projection of its own.
         sizes_fingerprint: Tells which sizes the ids are numbered by.
         shard: Where the table is split over processes (:class:`~pme_lightning.sharded_strategy.ShardedStrategy`), this
             process. It is not part of the description that checkpoints carry: they hold the table as a whole.
@@ -81,6 +82,7 @@ class CTRModule(LightningModule):
         embedding_optimizer_args: dict[str, Any] | None = None,
         classes: Sequence[Sequence[int]] | None = None,
         indexed: bool = False,
+        field_projections: bool = False,
         sizes_fingerprint: str | None = None,
         shard: Shard | None = None,
     ) -> None:
@@ -112,6 +114,7 @@ class CTRModule(LightningModule):
                 index,
                 embedding_init_std,
                 self.shard,
+                len(field_tokens) if field_projections else None,
             )
         self.valid_metrics = self._metrics()
         self.test_metrics = self._metrics()
@@ -150,11 +153,14 @@ class CTRModule(LightningModule):
             fingerprint: Which sizes its ids are numbered by (:meth:`SearchResult.fingerprint`).
         """
         self.embedding = embedding
-        classes, indexed = None, False
+        classes, indexed, field_projections = None, False, False
         if isinstance(embedding, MultiSizeEmbedding):
             classes = [[c.size, int(c.linear), c.count] for c in embedding.classes]
             indexed = embedding.index is not None
-        self.hparams.update(classes=classes, indexed=indexed, sizes_fingerprint=fingerprint)
+            field_projections = embedding.projection.ndim == 3
+        self.hparams.update(
+            classes=classes, indexed=indexed, field_projections=field_projections, sizes_fingerprint=fingerprint
+        )
 
     def set_optimizers(
         self,

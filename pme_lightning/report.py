@@ -52,7 +52,7 @@ def embedding_facts(full_parameters: int, parameters: int, index_bytes: int = 0)
 
     Args:
         full_parameters: Of the full-size table.
-        parameters: Of this one: per-token values, first-order weights, shared projection.
+        parameters: Of this one: per-token values, first-order weights, the projection or projections.
         index_bytes: Bytes of the index from token to row.
     """
     size = parameters * BYTES_PER_PARAMETER + index_bytes

@@ -203,7 +203,7 @@ class Runner:
 
     def _search(self) -> dict[str, Any]:
         searched, result, module = self.searched()
-        found = report.embedding_facts(module.full_parameters, result.parameters + result.embedding_dim**2)
+        found = report.embedding_facts(module.full_parameters, result.parameters + result.projection_parameters)
         return self.summary(searched, {"embedding": found})
 
     def _finetune(self) -> dict[str, Any]:
@@ -285,6 +285,7 @@ class Runner:
             "seconds": point.seconds,
             "epochs": trainer.global_step / steps_per_epoch,
             "criterion": result.criterion,
+            "axes": result.axes,
             "budget": result.budget,
             "kept": result.parameters,
         }

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pme_lightning.embedding.distinct import DistinctTokens
 from pme_lightning.embedding.full import FullEmbedding, cut_parameters
+from pme_lightning.embedding.projection import projected, projected_tokens
 from pme_lightning.embedding.shard import RowLayout, Shard
 from pme_lightning.embedding.shard_lookup import ShardMultiSizeLookup
 
@@ -45,8 +46,8 @@ class MultiSizeEmbedding(nn.Module):
 
     Tokens are grouped by size: one table ``(count, size)`` for each size that occurs (with the first-order weight,
     if a token has one, as the first column of its row), all of them in one flat parameter. A shared projection
-    ``P (D, D)``, of which a token of size ``d`` uses the first ``d`` rows, brings every token to ``D``. A token of
-    size 0 owns nothing and reads as zeros.
+    ``P (D, D)``, of which a token of size ``d`` uses the first ``d`` rows, brings every token to ``D``; or each field
+    has one of its own, ``P (F, D, D)``. A token of size 0 owns nothing and reads as zeros.
 
     If tokens are numbered by falling size (then by first-order weight) an id tells its row by itself and there is no
     index; in any other numbering an index of 4 bytes a token is kept and counted (:attr:`index_bytes`).
@@ -60,6 +61,7 @@ class MultiSizeEmbedding(nn.Module):
         shard: Where the table is split over processes, this process: ``values`` has those of its tokens alone, as many
             as any other process has, but for one row, and every lookup is a call that all processes make together.
             Ids must be numbered by size.
+        field_projections: ``F``, where each field has a projection of its own; ``None``: one for all.
 
     Attributes:
         held: The groups of the tokens that this process holds: all of them, where the table is not split.
@@ -90,6 +92,7 @@ class MultiSizeEmbedding(nn.Module):
         index: Tensor | None = None,
         init_std: float = 0.01,
         shard: Shard | None = None,
+        field_projections: int | None = None,
     ) -> None:
         super().__init__()
         if shard is not None and index is not None:
@@ -109,7 +112,8 @@ class MultiSizeEmbedding(nn.Module):
             counts = shard.counts([c.count for c in self.classes])
             self.held = [replace(c, count=count) for c, count in zip(self.classes, counts, strict=True)]
         self.values = nn.Parameter(torch.empty(sum(c.count * c.width for c in self.held)))
-        self.projection = nn.Parameter(torch.empty(embedding_dim, embedding_dim))
+        each = () if field_projections is None else (field_projections,)
+        self.projection = nn.Parameter(torch.empty(*each, embedding_dim, embedding_dim))
         # Not a parameter's size: one number a class.
         ends, held = (torch.tensor([c.count for c in each]).cumsum(0) for each in (self.classes, self.held))
         self.register_buffer("ends", held, persistent=False)
@@ -125,6 +129,7 @@ class MultiSizeEmbedding(nn.Module):
         linear: Tensor | None = None,
         init_std: float = 0.01,
         shard: Shard | None = None,
+        field_projections: int | None = None,
     ) -> MultiSizeEmbedding:
         """Builds the table for each token's size, with an index unless the tokens are already in order.
 
@@ -134,6 +139,7 @@ class MultiSizeEmbedding(nn.Module):
             linear: ``(V,)`` boolean, which tokens own a first-order weight; ``None`` if the backbone reads none.
             init_std: As in the class.
             shard: As in the class.
+            field_projections: As in the class.
         """
         flags = torch.zeros_like(sizes, dtype=torch.bool) if linear is None else linear.bool()
         key = sizes.long() * 2 + flags.long()
@@ -144,7 +150,7 @@ class MultiSizeEmbedding(nn.Module):
         if not torch.equal(order, torch.arange(len(order))):
             index = torch.empty_like(order)
             index[order] = torch.arange(len(order))
-        return cls(classes, embedding_dim, linear is not None, index, init_std, shard)
+        return cls(classes, embedding_dim, linear is not None, index, init_std, shard, field_projections)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -156,19 +162,24 @@ class MultiSizeEmbedding(nn.Module):
         for c, table in zip(self.held, self.tables(), strict=True):
             if c.linear:
                 table[:, 0] = 0
-        nn.init.eye_(self.projection)
+        self.projection.copy_(torch.eye(self.embedding_dim))
 
     @torch.no_grad()
-    def load_full(self, full: FullEmbedding, order: Tensor, basis: Tensor | None) -> None:
+    def load_full(
+        self, full: FullEmbedding, order: Tensor, basis: Tensor | None, field_tokens: Sequence[int] | None = None
+    ) -> None:
         """Takes over what a trained full table says, as far as each token's size allows.
 
         Args:
             full: The trained table.
             order: ``(V,)``: the token of ``full`` at each position in the numbering by size.
-            basis: Orthogonal ``Q (D, D)``: rows take the leading coordinates of ``w Q``. ``None``: of ``w`` itself.
+            basis: Orthogonal ``Q (D, D)``, or ``(F, D, D)``, one for each field: rows take the leading coordinates of
+                ``w Q``. ``None``: of ``w`` itself.
+            field_tokens: Number of tokens of each field; needed where each has a ``Q`` of its own.
         """
+        ends = None if field_tokens is None else torch.tensor(field_tokens, device=order.device).cumsum(0)
         if basis is not None:
-            self.projection.copy_(basis.T)
+            self.projection.copy_(basis.transpose(-1, -2))
         start, step = 0, 1 if self.shard is None else self.shard.processes
         for c, table in zip(self.classes, self.tables(), strict=True):
             own = order[start : start + c.count]
@@ -176,10 +187,18 @@ class MultiSizeEmbedding(nn.Module):
                 own = own[self.shard.first(start) :: step]
             start += c.count
             if c.width:
-                self._load_rows(full, c, table, own, -(-c.count // step), basis)
+                fields = None if ends is None else torch.bucketize(own, ends, right=True)
+                self._load_rows(full, c, table, own, -(-c.count // step), basis, fields)
 
     def _load_rows(
-        self, full: FullEmbedding, c: SizeClass, table: Tensor, tokens: Tensor, most: int, basis: Tensor | None
+        self,
+        full: FullEmbedding,
+        c: SizeClass,
+        table: Tensor,
+        tokens: Tensor,
+        most: int,
+        basis: Tensor | None,
+        fields: Tensor | None,
     ) -> None:
         """Fills a class's table ``(n, width)`` from the rows of its tokens; no process has more than ``most``."""
         for begin in range(0, most, _CHUNK_ROWS):
@@ -189,7 +208,7 @@ class MultiSizeEmbedding(nn.Module):
             if full.projection is not None:
                 rows = rows @ full.projection
             if basis is not None:
-                rows = rows @ basis
+                rows = projected_tokens(rows, basis, None if fields is None else fields[part])
             table[part, int(c.linear) :] = rows[:, : c.size]
             if c.linear and linear is not None:
                 table[part, 0] = linear
@@ -213,7 +232,7 @@ class MultiSizeEmbedding(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """All parameters of the layer: ``Σ sizes``, the first-order weights, and the shared projection."""
+        """All parameters of the layer: ``Σ sizes``, the first-order weights, and the projection, or projections."""
         return sum(c.count * c.width for c in self.classes) + self.projection.numel()
 
     @property
@@ -235,13 +254,16 @@ class MultiSizeEmbedding(nn.Module):
     def lookup(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the embeddings ``(B, F, D)`` and the first-order weights ``(B, F)`` (``None`` if there are none)."""
         positions = ids.reshape(-1)
-        if self.shard is not None:
-            embeddings, linear = ShardMultiSizeLookup.apply(positions, self.values, self.projection, self)
-            return embeddings.view(*ids.shape, -1), None if linear is None else linear.view(ids.shape)
         if self.index is not None:
             positions = self.index.index_select(0, positions)
-        embeddings, linear = _Lookup.apply(positions, self.values, self.projection, self)
-        return embeddings.view(*ids.shape, self.embedding_dim), None if linear is None else linear.view(ids.shape)
+        # Of one for all, each distinct token is projected once; of one a field, each place where it stands.
+        shared = self.projection if self.projection.ndim == 2 else None
+        lookup = _Lookup if self.shard is None else ShardMultiSizeLookup
+        embeddings, linear = lookup.apply(positions, self.values, shared, self)
+        embeddings = embeddings.view(*ids.shape, self.embedding_dim)
+        if shared is None:
+            embeddings = projected(embeddings, self.projection)
+        return embeddings, None if linear is None else linear.view(ids.shape)
 
 
 class _Lookup(torch.autograd.Function):
@@ -253,9 +275,12 @@ class _Lookup(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, positions: Tensor, values: Tensor, projection: Tensor, layout: MultiSizeEmbedding
+        ctx: Any, positions: Tensor, values: Tensor, projection: Tensor | None, layout: MultiSizeEmbedding
     ) -> tuple[Tensor, Tensor | None]:
-        """Returns embeddings ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, numbered by size."""
+        """Returns embeddings ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, numbered by size.
+
+        Without a projection, the tokens' own values, and zeros behind them.
+        """
         distinct = DistinctTokens.of(positions)
         parts = _parts(layout, distinct.tokens)
         tables = layout.tables(values)
@@ -265,7 +290,8 @@ class _Lookup(torch.autograd.Function):
         ctx.layout, ctx.distinct, ctx.parts = layout, distinct, parts
         ctx.save_for_backward(rows, projection)
         places = distinct.places()
-        embeddings = F.embedding(places, rows[:, int(layout.first_order) :] @ projection)
+        own = rows[:, int(layout.first_order) :]
+        embeddings = F.embedding(places, own if projection is None else own @ projection)
         # Of single values, next to one another, index_select is several times faster than embedding.
         return embeddings, rows[:, 0].contiguous().index_select(0, places) if layout.first_order else None
 
@@ -276,12 +302,15 @@ class _Lookup(torch.autograd.Function):
         rows, projection = ctx.saved_tensors
         layout, distinct = ctx.layout, ctx.distinct
         first = int(layout.first_order)
-        grad_distinct = distinct.sum(grad_embeddings).to(projection.dtype)
+        grad_distinct = distinct.sum(grad_embeddings).to(rows.dtype)
         grad_projection = rows[:, first:].T @ grad_distinct if ctx.needs_input_grad[2] else None
         if not ctx.needs_input_grad[1]:
             return None, None, grad_projection, None
         grad_rows = torch.empty_like(rows)
-        torch.matmul(grad_distinct, projection.T, out=grad_rows[:, first:])
+        if projection is None:
+            grad_rows[:, first:] = grad_distinct
+        else:
+            torch.matmul(grad_distinct, projection.T, out=grad_rows[:, first:])
         if grad_linear is not None:
             grad_rows[:, :1] = distinct.sum(grad_linear.unsqueeze(-1))
         grads = [part.of(grad_rows) for part in ctx.parts]

@@ -75,9 +75,12 @@ class ShardMultiSizeLookup(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, positions: Tensor, values: Tensor, projection: Tensor, layout: MultiSizeEmbedding
+        ctx: Any, positions: Tensor, values: Tensor, projection: Tensor | None, layout: MultiSizeEmbedding
     ) -> tuple[Tensor, Tensor | None]:
-        """Returns embeddings ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, numbered by size."""
+        """Returns embeddings ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, numbered by size.
+
+        Without a projection, the tokens' own values, and zeros behind them.
+        """
         assert layout.shard is not None
         assert layout.whole_ends is not None
         exchange = RowExchange(positions, layout.shard, layout.num_tokens)
@@ -94,7 +97,7 @@ class ShardMultiSizeLookup(torch.autograd.Function):
         ctx.layout, ctx.exchange, ctx.widths = layout, exchange, (widths, wanted)
         ctx.save_for_backward(rows, projection, places, held)
         each = exchange.distinct.places()
-        embeddings = F.embedding(each, rows[:, first:] @ projection)
+        embeddings = F.embedding(each, rows[:, first:] if projection is None else rows[:, first:] @ projection)
         return embeddings, F.embedding(each, rows[:, :1]).squeeze(-1) if first else None
 
     @staticmethod
@@ -104,10 +107,13 @@ class ShardMultiSizeLookup(torch.autograd.Function):
         rows, projection, places, held = ctx.saved_tensors
         layout, exchange = ctx.layout, ctx.exchange
         first, distinct = int(layout.first_order), exchange.distinct
-        grad_distinct = distinct.sum(grad_embeddings).to(projection.dtype)
+        grad_distinct = distinct.sum(grad_embeddings).to(rows.dtype)
         grad_projection = rows[:, first:].T @ grad_distinct if ctx.needs_input_grad[2] else None
         grad_rows = torch.empty_like(rows)
-        torch.matmul(grad_distinct, projection.T, out=grad_rows[:, first:])
+        if projection is None:
+            grad_rows[:, first:] = grad_distinct
+        else:
+            torch.matmul(grad_distinct, projection.T, out=grad_rows[:, first:])
         if first:
             assert grad_linear is not None
             grad_rows[:, :1] = distinct.sum(grad_linear.unsqueeze(-1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,7 +14,6 @@ from pme_lightning.errors import BadInput, did_you_mean
 from pme_lightning.search.across import ALONE, Tokens
 from pme_lightning.search.row_information import RowInformation
 
-_AXES = ("original", "principal")
 # Rows worked on at a time where a whole table of intermediate results would cost as much memory as the table.
 _CHUNK_ROWS = 1 << 15
 
@@ -26,7 +26,8 @@ class Scores:
         table: ``(V, D)``: the embedding values.
         linear: ``(V,)``: the first-order weights; None without them.
         basis: ``(D, D)`` orthogonal ``Q``, whose columns are the axes the table was rotated to before scoring
-            (``table`` scores ``weight @ Q``); None for the axes as they are.
+            (``table`` scores ``weight @ Q``), or ``(F, D, D)``, one for the tokens of each field; None for the axes as
+            they are.
     """
 
     table: Tensor
@@ -52,6 +53,8 @@ class Criterion(ABC):
         rounds: how often, after the sizes have been made, they are made again with what rows tell of the pruned model
             (:meth:`scores_given`).
         information: what rows told when :meth:`scores` was asked last, in its axes; of a criterion with rounds.
+        tries: of a criterion with rounds, the axes to choose among: the search sets its ``axes`` to one after the
+            other, and to those whose sizes cost less.
     """
 
     splits: ClassVar[bool] = False
@@ -62,6 +65,7 @@ class Criterion(ABC):
     basis: Tensor | None = None
     rounds: int = 0
     information: RowInformation
+    tries: tuple[str, ...] = ()
 
     def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
         """Begins a scoring window: fixes the axes and forgets all gradients seen.
@@ -331,8 +335,8 @@ def _squares(weight: Tensor, basis: Tensor | None) -> Tensor:
     return weight.square() if basis is None else (weight @ basis).square_()
 
 
-def known_axes(owner: str, axes: Literal["original", "principal"]) -> Literal["original", "principal"]:
+def known_axes(owner: str, axes: str, known: Sequence[str] = ("original", "principal")) -> str:
     """Returns ``axes``; raises BadInput, naming their owner, where there are no such axes."""
-    if axes not in _AXES:
-        raise BadInput(f"{owner}: axes {axes!r} are unknown; {did_you_mean(str(axes), _AXES)}")
+    if axes not in known:
+        raise BadInput(f"{owner}: axes {axes!r} are unknown; {did_you_mean(str(axes), known)}")
     return axes

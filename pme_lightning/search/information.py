@@ -60,15 +60,26 @@ class ExpectedInformation(KnowsFields, Criterion):
     The principal axes are those of ``Σ_f h_f Σ_v n_v w_v w_vᵀ``: a field counts by how much its rows depend on it.
     They come in the order of the total score, so that the first value of a row is the one that most tokens need most.
 
+    **Axes of each field.** Where a backbone multiplies fields value by value (FM) they have to share axes. One with
+    weights of its own for each field (DCN, a deep network) does as well with axes for each, the eigenvectors of
+    ``Σ_v n_v w_v w_vᵀ`` of its own tokens: more of what a field says then stands in its first few values, at the price
+    of a projection ``(D, D)`` a field. With ``auto`` the search makes sizes both ways, and takes the axes of each field
+    where they save a tenth or more of the log loss that pruning costs along shared ones. Without rounds, ``auto`` is
+    ``principal``.
+
     The sums hold one number a value, as much memory as the table, and are sums over rows: neither the batch size
     nor the number of processes matters.
 
     Args:
-        axes: ``principal`` or ``original``.
+        axes: ``auto``; ``principal``, the same for all fields; ``field``, principal ones of each; or ``original``.
         rounds: how often ``h`` is measured again on the pruned model; 0: on the full-size one alone.
 
     Raises:
         BadInput: other axes, or less than 0 rounds; or, when scoring, a table that is not finite.
+
+    Attributes:
+        tries: the axes to choose among: of ``auto``, ``principal`` and ``field``. Scores are along the first of them
+            until ``self.axes`` is set to another.
 
     Sources: empirical Bayes and its shrinkage after Efron and Morris, *Stein's estimation rule and its competitors*,
     JASA 1973; the Fisher score that it starts from as in Theis et al. 2018, arXiv:1801.05787. The combination is ours.
@@ -78,8 +89,10 @@ class ExpectedInformation(KnowsFields, Criterion):
     splits: ClassVar[bool] = True
     per_token: ClassVar[tuple[str, ...]] = ("gradient", "linear_gradient")
 
-    def __init__(self, axes: Literal["original", "principal"] = "principal", rounds: int = 4) -> None:
-        self.axes = known_axes("ExpectedInformation", axes)
+    def __init__(self, axes: Literal["auto", "principal", "field", "original"] = "auto", rounds: int = 4) -> None:
+        known_axes("ExpectedInformation", axes, ("auto", "principal", "field", "original"))
+        self.tries = ("principal", "field") if axes == "auto" else (axes,)
+        self.axes = self.tries[0]
         if rounds < 0:
             raise BadInput(f"ExpectedInformation: rounds is {rounds}; it must be 0 or more")
         self.rounds = rounds
@@ -143,14 +156,15 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise RuntimeError("ExpectedInformation was asked for scores before start and update_rows")
         if "product" in self._sums and linear is None:
             raise ValueError("the first-order weights given to start are missing")
-        basis = self._principal_axes(weight, frequencies) if self.axes == "principal" else None
+        self._expected = None  # of axes that were tried before: as large as the table
+        basis = self._axes(weight, frequencies)
         self.information = self._measured(weight.shape[1], basis)
         # Where tokens are split memory is short, and the search ends here: what is expected takes the sums' place.
-        squares = torch.empty_like(weight) if self.tokens is ALONE else self._sums["gradient"]
+        ends_here = self.tokens is not ALONE and len(self.tries) == 1
+        squares = self._sums["gradient"] if ends_here else torch.empty_like(weight)
         firsts = None if linear is None else weight.new_empty(len(weight))
-        axes = None if basis is None else basis.double()
 
-        def embeddings(part: slice) -> tuple[Tensor, Tensor]:
+        def embeddings(axes: Tensor | None, part: slice) -> tuple[Tensor, Tensor]:
             values, gradients = weight[part].double(), self._sums["gradient"][part].double()
             return (values, gradients) if axes is None else (values @ axes, gradients @ axes)
 
@@ -160,22 +174,23 @@ class ExpectedInformation(KnowsFields, Criterion):
 
         for field, own in enumerate(self._own(len(weight))):
             told = partial(self.information.of_tokens, field)
-            self._expect(squares[own], own, embeddings, told, frequencies)
+            axes = None if basis is None else (basis if basis.ndim == 2 else basis[field]).double()
+            self._expect(squares[own], own, partial(embeddings, axes), told, frequencies)
             if firsts is not None:
                 self._expect(firsts[own].unsqueeze(1), own, linears, partial(told, linear=True), frequencies)
         self._expected = squares, firsts
         scores = self.scores_given(self.information, frequencies)
         if basis is not None:
-            total = torch.zeros(weight.shape[1], dtype=torch.float64, device=scores.table.device)
-            for part in _parts(slice(0, len(weight))):
-                total += scores.table[part].sum(0, dtype=torch.float64)
-            order = self.tokens.sum(total).argsort(descending=True, stable=True)
-            _reorder(scores.table, order)
-            basis = basis[:, order.to(basis.device)]
+            ordered = [slice(0, len(weight))] if basis.ndim == 2 else self._own(len(weight))
+            orders = torch.stack([self._by_worth(scores.table, own) for own in ordered])
+            for own, order in zip(ordered, orders, strict=True):
+                _reorder(scores.table, order, own)
+                if self.rounds:
+                    _reorder(squares, order.to(squares.device), own)
+            orders = orders if basis.ndim == 3 else orders[0]
+            basis = basis.gather(-1, orders.to(basis.device).unsqueeze(-2).expand_as(basis))
             if self.rounds:
-                order = order.to(squares.device)
-                self.information = self.information.in_order(order)
-                _reorder(squares, order)
+                self.information = self.information.in_order(orders.to(squares.device))
         if not self.rounds:
             self._expected = None  # as large as the table
         self.basis = basis
@@ -209,23 +224,38 @@ class ExpectedInformation(KnowsFields, Criterion):
                 table[part] = _gain(signal).to(home)
         return Scores(table, column, self.basis)
 
+    def _by_worth(self, scores: Tensor, own: slice) -> Tensor:
+        """Returns the axes ``(D,)`` in falling order of the scores of a range of tokens."""
+        total = torch.zeros(scores.shape[1], dtype=torch.float64, device=scores.device)
+        for part in _parts(own):
+            total += scores[part].sum(0, dtype=torch.float64)
+        return self.tokens.sum(total).argsort(descending=True, stable=True)
+
     def _own(self, num_tokens: int) -> list[slice]:
         """Returns where each field's tokens stand among those that are here."""
         ends = list(accumulate(self._fields(num_tokens)))
         return [slice(end - count, end) for end, count in zip(ends, self._fields(num_tokens), strict=True)]
 
     def _measured(self, dim: int, basis: Tensor | None) -> RowInformation:
-        """Returns what the rows of the window said, in the axes of a basis ``(D, D)``."""
+        """Returns what the rows of the window said, in the axes of a basis ``(D, D)`` or ``(F, D, D)``."""
         sums = self._sums
         axes = torch.eye(dim, dtype=torch.float64, device=sums["rows"].device) if basis is None else basis.double()
-        squares = ((sums["information"] @ axes) * axes).sum(1)
+        squares = ((sums["information"] @ axes) * axes).sum(1)  # (F, D)
         if "product" not in sums:
             return RowInformation.of_sums(sums["rows"], squares, bands=sums["bands"])
-        products = sums["product"] @ axes
+        products = (sums["product"].unsqueeze(1) @ axes).squeeze(1)
         return RowInformation.of_sums(sums["rows"], squares, sums["linear_information"], products, sums["bands"])
 
-    def _principal_axes(self, weight: Tensor, frequencies: Tensor) -> Tensor:
-        """Returns the eigenvectors ``(D, D)`` of the energy of the rows, each field weighted by its information."""
+    def _axes(self, weight: Tensor, frequencies: Tensor) -> Tensor | None:
+        """Returns the axes to score along: ``(D, D)``, ``(F, D, D)``, or None for those of the table.
+
+        Those of all fields are the eigenvectors of the energy of the rows, each field weighted by its information.
+        """
+        if self.axes == "original":
+            return None
+        if self.axes == "field":
+            own = [(weight[part], frequencies[part].double()) for part in self._own(len(weight))]
+            return torch.stack([principal_axes(*each, self.tokens) for each in own])
         per_row = self._sums["information"].diagonal(dim1=1, dim2=2).mean(1) / self._sums["rows"].clamp(min=1)
         tokens = torch.tensor(list(self._fields(len(weight))), device=weight.device)
         return principal_axes(weight, frequencies.double() * per_row.repeat_interleave(tokens), self.tokens)
@@ -317,9 +347,9 @@ def _parts(own: slice) -> Iterator[slice]:
     return (slice(start, min(start + _CHUNK_ROWS, own.stop)) for start in range(own.start, own.stop, _CHUNK_ROWS))
 
 
-def _reorder(table: Tensor, order: Tensor) -> None:
-    """Puts the columns of a table in another order, in place."""
-    for part in _parts(slice(0, len(table))):
+def _reorder(table: Tensor, order: Tensor, own: slice) -> None:
+    """Puts the columns of a range of rows in another order, in place."""
+    for part in _parts(own):
         table[part] = table[part][:, order]
 
 

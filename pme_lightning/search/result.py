@@ -26,7 +26,8 @@ class SearchResult:
         sizes: ``(V,)`` int64 in [0, D]: embedding values of each token.
         linear: ``(V,)`` bool: is the token's first-order weight kept; None for a model without them.
         embedding_dim: D.
-        basis: ``(D, D)`` orthogonal, whose columns are the axes that sizes count along; None for the original.
+        basis: ``(D, D)`` orthogonal, whose columns are the axes that sizes count along, or ``(F, D, D)``, those of each
+            field; None for the original.
         budget: the budget as the user wrote it.
         criterion: a name for what scored the values.
 
@@ -65,16 +66,28 @@ class SearchResult:
                 )
         if self.basis is not None:
             self.basis = self.basis.detach().to("cpu", torch.float32)
-            if self.basis.shape != (self.embedding_dim, self.embedding_dim):
+            square = (self.embedding_dim, self.embedding_dim)
+            if self.basis.ndim not in (2, 3) or self.basis.shape[-2:] != square:
                 raise BadInput(
-                    f"basis has shape {tuple(self.basis.shape)}; it must be "
-                    f"({self.embedding_dim}, {self.embedding_dim})"
+                    f"basis has shape {tuple(self.basis.shape)}; it must be {square}, or one such for each field"
                 )
 
     @property
     def parameters(self) -> int:
         """Per-token values kept: the sum of the sizes and of the first-order weights."""
         return int(self.sizes.sum()) + (0 if self.linear is None else int(self.linear.sum()))
+
+    @property
+    def axes(self) -> str:
+        """What sizes count along: ``original`` axes, ``principal`` ones of all fields, or those of each ``field``."""
+        if self.basis is None:
+            return "original"
+        return "principal" if self.basis.ndim == 2 else "field"
+
+    @property
+    def projection_parameters(self) -> int:
+        """What the multi-size table has beside per-token values: a ``D x D`` projection, or one for each field."""
+        return self.embedding_dim**2 if self.basis is None else self.basis.numel()
 
     def order(self) -> Tensor:
         """Returns ``(V,)`` token ids by falling size, those with a first-order weight first, then by id."""

@@ -113,9 +113,10 @@ class RowInformation:
         return RowInformation((self.table * other.table).sqrt(), linear, other.shared, bands)
 
     def in_order(self, order: Tensor) -> RowInformation:
-        """Returns the same along the same axes in another order ``(D,)``."""
-        shared = None if self.shared is None else self.shared[:, order]
-        return RowInformation(self.table[:, order], self.linear, shared, self.bands)
+        """Returns the same along the same axes in another order, ``(D,)`` for all fields or ``(F, D)``."""
+        order = order.expand_as(self.table)
+        shared = None if self.shared is None else self.shared.gather(1, order)
+        return RowInformation(self.table.gather(1, order), self.linear, shared, self.bands)
 
 
 def _over_the_field(bands: Tensor | None) -> Tensor | None:

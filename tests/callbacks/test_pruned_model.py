@@ -15,7 +15,7 @@ from pme_lightning.callbacks import PruningCallback, TransferCallback
 from pme_lightning.callbacks.pruned_model import PrunedModel, RecentBatches
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
-from pme_lightning.search import AfterWarmup, ExpectedInformation, Prefix
+from pme_lightning.search import AfterWarmup, ExpectedInformation, Gradual, Prefix
 
 Build = Callable[..., Trainer]
 FIELDS, D = [5, 4, 3], 4
@@ -39,16 +39,29 @@ def batches(count: int, rows: int = 7) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
+def basis_of(axes: str) -> Tensor | None:
+    if axes == "original":
+        return None
+    return torch.linalg.qr(torch.randn(D, D) if axes == "principal" else torch.randn(len(FIELDS), D, D)).Q
+
+
+def masked(module: CTRModule, kept: Tensor, basis: Tensor | None) -> Tensor:
+    """Returns the table's rows along each token's axes, and zero where they are not kept."""
+    each = torch.eye(D).expand(len(FIELDS), D, D) if basis is None else basis.expand(len(FIELDS), D, D)
+    of_fields = module.embedding.weight.detach().split(FIELDS)
+    return torch.cat([rows @ axes for rows, axes in zip(of_fields, each, strict=True)]) * kept
+
+
 @pytest.mark.parametrize("backbone", [FM, DCN])
-@pytest.mark.parametrize("rotated", [False, True])
-def test_it_is_the_mean_square_of_each_rows_gradient(backbone: type, rotated: bool) -> None:
+@pytest.mark.parametrize("axes", ["original", "principal", "field"])
+def test_it_is_the_mean_square_of_each_rows_gradient(backbone: type, axes: str) -> None:
     module, data = model(backbone), batches(2)
-    basis = torch.linalg.qr(torch.randn(D, D)).Q if rotated else None
+    basis = basis_of(axes)
     kept, kept_linear = torch.rand(V, D) < 0.5, torch.rand(V) < 0.5
     has_linear = module.embedding.linear is not None
-    found = PrunedModel(module, data, basis, OFTEN).information(kept, kept_linear if has_linear else None)
-    axes = torch.eye(D) if basis is None else basis
-    rows = (module.embedding.weight.detach() @ axes) * kept
+    found = PrunedModel(module, data, OFTEN).information(kept, kept_linear if has_linear else None, basis)
+    back = (torch.eye(D) if basis is None else basis).expand(len(FIELDS), D, D).transpose(1, 2)
+    rows = masked(module, kept, basis)
     squares, firsts, products = torch.zeros(3, D), torch.zeros(3), torch.zeros(3, D)
     popular, popular_rows = torch.zeros(3), torch.zeros(3)  # of tokens with 8 to 15 rows
     for ids, labels in data:
@@ -57,7 +70,8 @@ def test_it_is_the_mean_square_of_each_rows_gradient(backbone: type, rotated: bo
             inputs = [values]
             if has_linear:
                 inputs.append((module.embedding.linear.detach()[row, 0] * kept_linear[row]).requires_grad_())  # type: ignore[union-attr]
-            logits = module.backbone((values @ axes.T)[None], *(each[None] for each in inputs[1:]))
+            embeddings = torch.stack([value @ turn for value, turn in zip(values, back, strict=True)])
+            logits = module.backbone(embeddings[None], *(each[None] for each in inputs[1:]))
             gradients = torch.autograd.grad(F.binary_cross_entropy_with_logits(logits, label[None]), inputs)
             squares += gradients[0].square()
             alike = (OFTEN[row] >= 8) & (OFTEN[row] < 16)
@@ -82,7 +96,7 @@ def test_a_factorization_machine_tells_nothing_along_axes_that_no_partner_keeps(
     module, data = model(FM), batches(3)
     kept = torch.ones(V, D, dtype=torch.bool)
     kept[5:, 2:] = False  # of the other two fields, the first two axes are left
-    found = PrunedModel(module, data, None, OFTEN).information(kept, torch.ones(V, dtype=torch.bool))
+    found = PrunedModel(module, data, OFTEN).information(kept, torch.ones(V, dtype=torch.bool))
     assert (found.table[0, 2:] < 1e-9 * found.table[0, :2].min()).all(), "but for rounding"
     assert (found.table[1:] > 0).all(), "the first field has all of its values"
 
@@ -93,7 +107,7 @@ def test_the_model_stays_as_it_is_and_is_refused_once_it_has_changed() -> None:
     module.backbone.eval()
     modes = [part.training for part in module.modules()]
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    pruned = PrunedModel(module, data, None, OFTEN)
+    pruned = PrunedModel(module, data, OFTEN)
     kept = torch.rand(V, D) < 0.5
     one, other = (pruned.information(kept, torch.ones(V, dtype=torch.bool)) for _ in range(2))
     assert torch.equal(one.table, other.table), "no dropout"
@@ -104,6 +118,31 @@ def test_the_model_stays_as_it_is_and_is_refused_once_it_has_changed() -> None:
         module.embedding.weight[0] += 1
     with pytest.raises(BadInput, match="trained or rebuilt since: ask for the sizes of all budgets first"):
         pruned.information(kept, torch.ones(V, dtype=torch.bool))
+    with pytest.raises(BadInput, match="trained or rebuilt since"):
+        pruned.loss(kept, torch.ones(V, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("axes", ["original", "principal", "field"])
+def test_its_loss_is_that_of_a_model_whose_table_is_cut(axes: str) -> None:
+    module, data, basis = model(DeepFM, hidden_units=[8], dropout=0.5), batches(2), basis_of(axes)
+    kept, kept_linear = torch.rand(V, D) < 0.5, torch.rand(V) < 0.5
+    pruned = PrunedModel(module, data, OFTEN)
+    whole, cut = pruned.loss(), pruned.loss(kept, kept_linear, basis)
+    other = model(DeepFM, hidden_units=[8], dropout=0.5)
+    ids, labels = (torch.cat(parts) for parts in zip(*data, strict=True))
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(F.binary_cross_entropy_with_logits(other.eval()(ids), labels))
+
+    assert whole == pytest.approx(loss(), rel=1e-5)
+    with torch.no_grad():
+        back = torch.eye(D).expand(3, D, D) if basis is None else basis.expand(3, D, D).transpose(1, 2)
+        rows = masked(other, kept, basis).split(FIELDS)
+        other.embedding.weight.copy_(torch.cat([own @ turn for own, turn in zip(rows, back, strict=True)]))
+        other.embedding.linear.mul_(kept_linear[:, None])  # type: ignore[union-attr]
+    assert cut == pytest.approx(loss(), rel=1e-5)
+    assert cut != pytest.approx(whole, rel=1e-3)
 
 
 def test_the_last_batches_are_kept_about_16000_rows_of_all_processes() -> None:
@@ -125,7 +164,8 @@ def test_the_last_batches_are_kept_about_16000_rows_of_all_processes() -> None:
 def searched(data: LightningDataModule, make_trainer: Build, rounds: int) -> tuple[CTRModule, PruningCallback]:
     torch.manual_seed(1)
     module = CTRModule(data.field_tokens, FM, embedding_dim=D, embedding_init_std=0.1, optimizer_args={"lr": 0.05})
-    callback = PruningCallback(ExpectedInformation(rounds=rounds), AfterWarmup(epochs=1.0), Prefix(), budget=0.5)
+    criterion = ExpectedInformation("principal", rounds)
+    callback = PruningCallback(criterion, AfterWarmup(epochs=1.0), Prefix(), budget=0.5)
     steps = callback.num_steps(len(data.train_dataloader()))
     make_trainer(callbacks=[callback], max_epochs=-1, max_steps=steps).fit(module, datamodule=data)
     return module, callback
@@ -140,12 +180,12 @@ def test_rounds_make_sizes_again_with_what_rows_tell_of_the_pruned_model(
     total, budget = module.num_tokens * (D + 1), 0.5
     values = int(total * budget) - D * D
     # The two rounds, written out.
-    criterion, pruned = again.criterion, PrunedModel(module, again._batches, again.scores.basis, again.frequencies)  # type: ignore[union-attr]
+    criterion, pruned = again.criterion, PrunedModel(module, again._batches, again.frequencies)  # type: ignore[arg-type]
     information, scores = criterion.information, again.scores
     for _ in range(2):
         allocation = again._allocate(scores, values)  # type: ignore[arg-type]
         kept = torch.arange(D) < allocation.sizes.unsqueeze(1)
-        information = information.halfway(pruned.information(kept, allocation.linear))
+        information = information.halfway(pruned.information(kept, allocation.linear, again.scores.basis))  # type: ignore[union-attr]
         scores = criterion.scores_given(information, again.frequencies)  # type: ignore[arg-type]
     allocation = again._allocate(scores, values)  # type: ignore[arg-type]
     assert torch.equal(again.result.sizes, allocation.sizes)  # type: ignore[union-attr]
@@ -162,3 +202,45 @@ def test_other_budgets_are_asked_for_before_the_model_is_rebuilt(
     make_trainer(max_epochs=1, callbacks=[TransferCallback(callback.result, init="warm")]).fit(module, datamodule=tiny)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="ask for the sizes of all budgets first"):
         callback.result_for(0.7)
+
+
+@pytest.mark.parametrize("backbone", [FM, DCN])
+def test_axes_are_those_whose_sizes_cost_less(
+    tiny: LightningDataModule, make_trainer: Build, monkeypatch: pytest.MonkeyPatch, backbone: type
+) -> None:
+    """Sizes of ``auto`` are those of the axes it takes, found alone; a lead below a tenth of the cost is none."""
+    found = {}
+    for axes in ("auto", "principal", "field"):
+        torch.manual_seed(1)
+        module = CTRModule(tiny.field_tokens, backbone, embedding_dim=D, embedding_init_std=0.1)
+        criterion = ExpectedInformation(axes, rounds=2)  # type: ignore[arg-type]
+        found[axes] = PruningCallback(criterion, AfterWarmup(epochs=1.0), Prefix(), budget=0.5)
+        steps = found[axes].num_steps(len(tiny.train_dataloader()))
+        make_trainer(callbacks=[found[axes]], max_epochs=-1, max_steps=steps).fit(module, datamodule=tiny)
+    auto = found["auto"]
+    losses = {"whole": 0.5, "principal": 0.6, "field": 0.6}
+
+    def loss(_: PrunedModel, kept: Tensor | None = None, *rest: Tensor | None) -> float:
+        return losses["whole" if kept is None else "field" if rest[-1].ndim == 3 else "principal"]  # type: ignore[union-attr]
+
+    monkeypatch.setattr(PrunedModel, "loss", loss)
+    for field, expected in ((0.6, "principal"), (0.591, "principal"), (0.589, "field"), (0.7, "principal")):
+        losses["field"] = field
+        result = auto.result_for(0.5)
+        assert result.axes == expected
+        other = found[expected].result
+        assert torch.equal(result.sizes, other.sizes)  # type: ignore[union-attr]
+        assert torch.equal(result.basis, other.basis)  # type: ignore[union-attr, arg-type]
+        if result.linear is not None:
+            assert torch.equal(result.linear, other.linear)  # type: ignore[union-attr, arg-type]
+    losses["field"] = 0.0
+    projections = len(tiny.field_tokens) * D * D
+    assert auto.result_for(projections + 1).axes == "field"
+    assert auto.result_for(projections).axes == "principal", "nothing is left for values"
+    with pytest.raises(BadInput, match="itself takes"):
+        found["field"].result_for(projections)
+
+
+def test_axes_of_each_field_are_for_a_search_that_prunes_once() -> None:
+    with pytest.raises(BadInput, match="axes=field is for a search that prunes once, and Gradual prunes step by step"):
+        PruningCallback(ExpectedInformation("field"), Gradual(), Prefix())

@@ -88,7 +88,7 @@ def test_every_schedule_finds_sizes_within_the_budget(
     tiny: LightningDataModule, make_trainer: Build, schedule: AfterWarmup | Gradual
 ) -> None:
     model = module(tiny, FM)
-    callback = PruningCallback(ExpectedInformation(), schedule, Prefix(), budget=0.4)
+    callback = PruningCallback(ExpectedInformation("principal"), schedule, Prefix(), budget=0.4)
     steps = callback.num_steps(len(tiny.train_dataloader()))
     make_trainer(callbacks=[callback], max_epochs=-1, max_steps=steps).fit(model, datamodule=tiny)
     assert callback.result is not None

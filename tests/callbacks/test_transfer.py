@@ -79,6 +79,34 @@ def test_warm_outputs_equal_those_of_the_projected_full_table(tiny: LightningDat
     assert model.embedding.index is None
 
 
+@pytest.mark.parametrize("init", ["scratch", "warm"])
+def test_axes_of_each_field_become_projections_of_each(
+    tiny: LightningDataModule, make_trainer: Build, tmp_path: Path, init: str
+) -> None:
+    fields = len(tiny.field_tokens)
+    found = result(tiny.num_tokens, basis=torch.linalg.qr(torch.randn(fields, D, D)).Q)
+    model, reference = module(tiny), module(tiny)
+    with torch.no_grad():
+        kept = (torch.arange(D) < found.sizes[:, None]).split(tiny.field_tokens)
+        rows = reference.embedding.weight.split(tiny.field_tokens)
+        cut = [((own @ axes) * has) @ axes.T for own, axes, has in zip(rows, found.basis, kept, strict=True)]
+        reference.embedding.weight.copy_(torch.cat(cut))
+        reference.embedding.linear.mul_(found.linear[:, None])
+        expected = [reference(ids) for ids, _ in tiny.test_dataloader()]
+    trainer = fit(tiny, make_trainer, model, TransferCallback(found, init=init), limit_train_batches=0)  # type: ignore[arg-type]
+    assert torch.equal(model.embedding.projection, found.basis.transpose(1, 2))
+    if init == "warm":
+        for (ids, _), logits in zip(tiny.test_dataloader(), expected, strict=True):
+            assert torch.allclose(model(ids), logits, atol=1e-5)
+    trainer.save_checkpoint(tmp_path / "best.ckpt")
+    loaded = CTRModule.load_from_checkpoint(tmp_path / "best.ckpt", map_location="cpu", weights_only=True)
+    ids = next(iter(tiny.test_dataloader()))[0]
+    assert torch.equal(loaded(ids), model(ids))
+    other = CTRModule([tiny.num_tokens], FM, embedding_dim=D)
+    with pytest.raises(BadInput, match=f"axes of {fields} fields, this model has 1"):
+        TransferCallback(found).rebuild(other)
+
+
 def test_scratch_starts_afresh_in_the_principal_axes(tiny: LightningDataModule) -> None:
     found, model = result(tiny.num_tokens), module(tiny)
     old = model.embedding.weight.detach()

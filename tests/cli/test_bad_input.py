@@ -23,7 +23,7 @@ CASES = [
     ("serch", "did you mean 'search'"),
     ("trainer.max_epochs=many", "trainer.max_epochs: expected a int (given: many)"),
     ("optimizer.lr=high", "optimizer.lr: expected a float"),
-    ("search.criterion.axes=up", "expected one of 'original', 'principal'"),
+    ("search.criterion.axes=up", "expected one of 'auto', 'principal', 'field', 'original'"),
     ("seed=abc", "seed: expected a int"),
     # values out of range
     ("optimizer.lr=-1", "Invalid learning rate"),

@@ -39,7 +39,8 @@ def test_pme_runs_every_backbone_within_its_budget(run: Run, backbone: str) -> N
     first_order = backbone in ("fm", "deepfm")
     assert summary["embedding"]["full_parameters"] == 600 * (8 + first_order)
     assert 0.25 < summary["embedding"]["fraction"] <= 0.3
-    assert summary["search"]["kept"] + 8 * 8 == summary["embedding"]["parameters"]
+    projections = 4 if summary["search"]["axes"] == "field" else 1
+    assert summary["search"]["kept"] + projections * 8 * 8 == summary["embedding"]["parameters"]
     assert summary["baseline"]["embedding"]["fraction"] == 1.0
     for model in (summary, summary["baseline"]):
         assert 0.4 < model["test"]["auc"] < summary["data"]["best_auc"]
@@ -66,7 +67,7 @@ def test_the_summary_and_the_folder_are_as_documented(pme_run: Path) -> None:
     assert summary["data"]["rows"] == {"train": 4800, "valid": 600, "test": 600}
     assert summary["data"]["fields"] == 4
     assert summary["data"]["tokens"] == 600
-    assert list(summary["search"]) == ["seconds", "epochs", "criterion", "budget", "kept"]
+    assert list(summary["search"]) == ["seconds", "epochs", "criterion", "axes", "budget", "kept"]
     assert list(summary["embedding"]) == ["full_parameters", "parameters", "fraction", "bytes", "index_bytes"]
     assert list(summary["finetune"]) == ["seconds", "epochs", "best_epoch", "rows_per_second"]
     assert list(summary["test"]) == ["auc", "logloss"]

@@ -40,11 +40,12 @@ def table(kind: str, shard: Shard | None, sparse: bool) -> FullEmbedding | Multi
         sizes = torch.zeros(V, dtype=torch.int64)
         sizes[:17] = torch.tensor([6, 6, 6, 5, 5, 4, 4, 4, 4, 3, 2, 2, 1, 1, 1, 1, 1])
         linear = None if kind == "multi" else torch.arange(V) % 3 == 0
+        field_projections = F if kind == "multi_fields" else None
         if linear is not None:
             key = sizes * 2 + linear
             order = key.argsort(descending=True, stable=True)
             sizes, linear = sizes[order], linear[order]
-        made = MultiSizeEmbedding.from_sizes(sizes, D, linear, 0.3, shard)
+        made = MultiSizeEmbedding.from_sizes(sizes, D, linear, 0.3, shard, field_projections)
         torch.nn.init.normal_(made.projection)
     made.sparse = sparse
     return made
@@ -87,7 +88,7 @@ def run(ids: list[Tensor], kind: str, shard: Shard | None, sparse: bool) -> dict
     return found | {name: parameter.detach().clone() for name, parameter in embedding.named_parameters()}
 
 
-KINDS = ("full", "full_linear", "multi", "multi_linear")
+KINDS = ("full", "full_linear", "multi", "multi_linear", "multi_fields")
 CASES = ("uneven", "one_owner")
 
 

@@ -64,6 +64,58 @@ def test_warm_rows_equal_the_projected_full_table(seed: int, first_order: bool, 
         assert torch.allclose(first, (full.linear[:, 0] * linear)[ids.long()])
 
 
+@given(seed=st.integers(0, 10_000), first_order=st.booleans(), batch=st.integers(0, 5), sparse=st.booleans())
+def test_a_projection_a_field_is_that_of_the_fields_tables_apart(
+    seed: int, first_order: bool, batch: int, sparse: bool
+) -> None:
+    """Outputs and gradients of a table with three projections are those of three tables with one each."""
+    torch.manual_seed(seed)
+    full, field_tokens = full_table(first_order), [4, 1, V - 5]
+    sizes = torch.randint(0, D + 1, (V,))
+    linear = torch.rand(V) < 0.5 if first_order else None
+    bases = torch.linalg.qr(torch.randn(3, D, D)).Q
+    table = MultiSizeEmbedding.from_sizes(sizes, D, linear, field_projections=3)
+    table.load_full(full, order_of(table), bases, field_tokens)
+    table.sparse = sparse
+    assert table.num_parameters == int(sizes.sum()) + (0 if linear is None else int(linear.sum())) + 3 * D * D
+    starts = torch.tensor([0, *field_tokens]).cumsum(0)[:-1]
+    ids = torch.stack([torch.randint(0, n, (batch,)) for n in field_tokens], 1) + starts
+    weights = torch.randn(batch, 3, D)
+    embeddings, first = table.lookup(ids)
+    assert embeddings.shape == (batch, 3, D)
+    ((embeddings * weights).sum() + (0 if first is None else first.sin().sum())).backward()
+    for field, tokens in enumerate(field_tokens):
+        own = slice(int(starts[field]), int(starts[field]) + tokens)
+        part = FullEmbedding(tokens, D, first_order)
+        part.weight.data.copy_(full.weight[own])
+        if part.linear is not None:
+            part.linear.data.copy_(full.linear[own])
+        other = MultiSizeEmbedding.from_sizes(sizes[own], D, None if linear is None else linear[own])
+        order = torch.arange(tokens) if other.index is None else torch.argsort(other.index)
+        other.load_full(part, order, bases[field])
+        expected, expected_first = other.lookup(ids[:, field : field + 1] - own.start)
+        torch.testing.assert_close(embeddings[:, field], expected[:, 0])
+        if first is not None:
+            torch.testing.assert_close(first[:, field], expected_first[:, 0])
+        loss = (expected[:, 0] * weights[:, field]).sum()
+        (loss + (0 if expected_first is None else expected_first.sin().sum())).backward()
+        torch.testing.assert_close(table.projection.grad[field], other.projection.grad)
+        assert values_of(table, own, table.values.grad) == pytest.approx(
+            values_of(other, slice(0, tokens), other.values.grad), abs=1e-5
+        )
+
+
+def values_of(table: MultiSizeEmbedding, own: slice, values: Tensor) -> list[float]:
+    """Returns what belongs to a range of tokens, token by token, of values laid out as the table's."""
+    found = []
+    positions = (torch.arange(table.num_tokens) if table.index is None else table.index)[own].tolist()
+    tables, ends = table.tables(values.to_dense()), table.ends.tolist()
+    for position in positions:
+        number = next(n for n, end in enumerate(ends) if position < end)
+        found += tables[number][position - (ends[number - 1] if number else 0)].tolist()
+    return found
+
+
 def test_gradient_equals_that_of_the_full_table_cut() -> None:
     full = full_table(first_order=True)
     sizes, linear = torch.randint(0, D + 1, (V,)), torch.rand(V) < 0.5

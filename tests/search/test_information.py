@@ -88,6 +88,37 @@ def test_it_is_the_formula() -> None:
     torch.testing.assert_close(scores.table.double(), plain(ids, gradients, weight, frequencies), rtol=1e-4, atol=1e-6)
 
 
+def test_axes_of_each_field_are_those_of_its_tokens_alone() -> None:
+    """Fields scored together along their own axes are scored as if each were all there is."""
+    ids, gradients, linear = rows(60)
+    weight = torch.randn(TOKENS, DIM, generator=torch.Generator().manual_seed(3))
+    first = torch.randn(TOKENS, 1, generator=torch.Generator().manual_seed(4))
+    frequencies = torch.tensor([20, 35, 25, 70, 10])
+    together = criterion("field")
+    together.start(weight, first, frequencies)
+    together.update_rows(ids, frequencies[ids], gradients, linear)
+    found = together.scores(weight, first, frequencies)
+    assert found.basis is not None
+    assert found.basis.shape == (len(FIELDS), DIM, DIM)
+    for field, own in enumerate((slice(0, 3), slice(3, 5))):
+        part = slice(field, field + 1)
+        alone = criterion("principal", [FIELDS[field]])
+        alone.start(weight[own], first[own], frequencies[own])
+        alone.update_rows(ids[:, part] - own.start, frequencies[ids[:, part]], gradients[:, part], linear[:, part])
+        expected = alone.scores(weight[own], first[own], frequencies[own])
+        torch.testing.assert_close(found.basis[field].abs(), expected.basis.abs())  # type: ignore[union-attr]
+        torch.testing.assert_close(found.table[own], expected.table, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found.linear[own], expected.linear, rtol=1e-4, atol=1e-6)  # type: ignore[index]
+        assert (found.table[own].sum(0).diff() <= 0).all(), "in the order of their worth"
+        torch.testing.assert_close(together.information.table[field], alone.information.table[0])
+
+
+def test_auto_tries_shared_axes_and_those_of_each_field() -> None:
+    assert ExpectedInformation().tries == ("principal", "field")
+    assert ExpectedInformation().axes == "principal"
+    assert ExpectedInformation("field").tries == ("field",)
+
+
 def test_rows_that_are_seen_again_tell_nothing_new() -> None:
     _, gradients, linear = rows(36)
     # The tokens of a field are equally popular, and so in one band: a band's own rows count the more the more they are.

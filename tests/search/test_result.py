@@ -127,9 +127,24 @@ def test_a_file_that_contradicts_itself(tmp_path: Path, embedding_dim: str | Non
         ({"sizes": torch.zeros(2, 2)}, "one number a token"),
         ({"linear": torch.ones(3, dtype=torch.bool)}, "first-order"),
         ({"basis": torch.eye(3)}, "basis has shape"),
+        ({"basis": torch.ones(4)}, "basis has shape"),
+        ({"basis": torch.ones(2, 4, 3)}, "basis has shape"),
     ],
 )
 def test_parts_that_do_not_fit(change: dict[str, torch.Tensor], says: str) -> None:
     parts = {"sizes": torch.tensor([0, 4]), "linear": None, "basis": None, **change}
     with pytest.raises(BadInput, match=says):
         SearchResult(embedding_dim=4, budget="20%", criterion="Fisher", **parts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("basis", "axes", "parameters"),
+    [(None, "original", 16), (torch.eye(4), "principal", 16), (torch.eye(4).repeat(3, 1, 1), "field", 48)],
+)
+def test_the_projection_is_one_or_one_a_field(
+    tmp_path: Path, basis: torch.Tensor | None, axes: str, parameters: int
+) -> None:
+    result = SearchResult(torch.tensor([0, 4]), None, embedding_dim=4, basis=basis, budget="20%", criterion="mine")
+    result.save(tmp_path / "sizes.safetensors")
+    for each in (result, SearchResult.load(tmp_path / "sizes.safetensors")):
+        assert (each.axes, each.projection_parameters) == (axes, parameters)
