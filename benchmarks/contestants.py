@@ -79,10 +79,11 @@ def module_of(
     hidden_units: list[int],
     fraction: float | None = None,
     optimizers: dict[str, Any] = OPTIMIZERS,
+    field_projections: bool = False,
 ) -> CTRModule:
     """Builds a full-size module, or a multi-size one whose tokens ``data`` numbers by size from here on.
 
-    No full-size table is made for a multi-size one.
+    No full-size table is made for a multi-size one. Its projection is shared, or each field has one.
     """
     first_order = backbone == "DeepFM"
     classes = None
@@ -102,6 +103,7 @@ def module_of(
         EMBEDDING_DIM,
         **optimizers,
         classes=classes,
+        field_projections=field_projections,
     )
 
 

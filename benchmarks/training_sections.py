@@ -45,6 +45,10 @@ def train(table: Table, settings: Settings) -> None:
         }
         if backbone == "DeepFM":
             racers |= _variants(data, other, hidden, settings)
+        else:
+            # What a search finds for DCN as a rule.
+            own = module_of(other, backbone, hidden, FRACTION, field_projections=True)
+            racers["ours, multi-size 10%, a projection a field"] = fitted(own, other, **settings.trainer)
         with tempfile.TemporaryDirectory() as folder:
             if settings.peers and settings.device == "cpu":
                 if importlib.util.find_spec("fuxictr"):

@@ -16,6 +16,8 @@ from pme_lightning.search.row_information import RowInformation
 
 # Rows worked on at a time where a whole table of intermediate results would cost as much memory as the table.
 _CHUNK_ROWS = 1 << 15
+# Far below what a table holds along an axis that is used, far above what rounding leaves along one that is not.
+_WHERE_EMPTY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -302,13 +304,17 @@ class Magnitude(Criterion):
 
 
 @torch.no_grad()
-def principal_axes(weight: Tensor, frequencies: Tensor, tokens: Tokens = ALONE) -> Tensor:
+def principal_axes(
+    weight: Tensor, frequencies: Tensor, tokens: Tokens = ALONE, where_empty: Tensor | None = None
+) -> Tensor:
     """Eigenvectors of ``Σ_v freq_v w_v w_vᵀ`` by falling eigenvalue.
 
     Args:
         weight: ``(V, D)``.
         frequencies: ``(V,)``, at least 0.
         tokens: how processes agree, where tokens are split over them.
+        where_empty: ``(D, D)`` symmetric, not negative: its energy is what counts along axes where the table has none,
+            as that of fewer than ``D`` tokens; without it those are arbitrary.
 
     Returns:
         ``(D, D)`` orthogonal, one axis a column, the largest entry of each positive; the identity where the
@@ -324,6 +330,9 @@ def principal_axes(weight: Tensor, frequencies: Tensor, tokens: Tokens = ALONE) 
     energy = tokens.sum(energy)
     if not bool(energy.isfinite().all()):
         raise BadInput("the embedding table holds NaN or infinity: the search diverged; lower the learning rate")
+    if where_empty is not None:
+        share = _WHERE_EMPTY * energy.trace() / where_empty.trace().clamp(min=torch.finfo(torch.float64).tiny)
+        energy += where_empty * share
     if not bool(energy.any()):
         return torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
     axes = torch.linalg.eigh(energy).eigenvectors.flip(1)

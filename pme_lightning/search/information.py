@@ -254,8 +254,9 @@ class ExpectedInformation(KnowsFields, Criterion):
         if self.axes == "original":
             return None
         if self.axes == "field":
+            told = self._sums["information"]
             own = [(weight[part], frequencies[part].double()) for part in self._own(len(weight))]
-            return torch.stack([principal_axes(*each, self.tokens) for each in own])
+            return torch.stack([principal_axes(*each, self.tokens, by) for each, by in zip(own, told, strict=True)])
         per_row = self._sums["information"].diagonal(dim1=1, dim2=2).mean(1) / self._sums["rows"].clamp(min=1)
         tokens = torch.tensor(list(self._fields(len(weight))), device=weight.device)
         return principal_axes(weight, frequencies.double() * per_row.repeat_interleave(tokens), self.tokens)

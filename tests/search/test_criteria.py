@@ -191,6 +191,19 @@ def test_degenerate_tables_still_have_axes(weight: Tensor, frequencies: Tensor) 
     torch.testing.assert_close(axes.T @ axes, torch.eye(3), rtol=0, atol=1e-6)
 
 
+def test_axes_that_no_token_uses_are_those_of_the_other_energy() -> None:
+    """Two tokens span two of four dimensions; rounding must not decide on the other two."""
+    turn = torch.tensor([[0.8, -0.6], [0.6, 0.8]], dtype=torch.float64)
+    other = torch.eye(4, dtype=torch.float64)
+    other[2:, 2:] = turn @ torch.diag(torch.tensor([5.0, 1.0], dtype=torch.float64)) @ turn.T
+    for noise in (0.0, 1e-6, -1e-6):
+        weight = torch.tensor([[3.0, 0.0, 0.0, noise], [0.0, 2.0, noise, 0.0]])
+        axes = principal_axes(weight, torch.ones(2), where_empty=other)
+        torch.testing.assert_close(axes[:2, :2], torch.eye(2), atol=1e-4, rtol=0)
+        torch.testing.assert_close(axes[2:, 2:], turn.float(), atol=1e-4, rtol=0)
+    assert torch.equal(principal_axes(torch.zeros(2, 4), torch.ones(2), where_empty=other), torch.eye(4))
+
+
 def test_wrong_input() -> None:
     with pytest.raises(BadInput, match="must be 1 or 2"):
         Saliency(power=3)  # type: ignore[arg-type]

@@ -106,11 +106,11 @@ def test_axes_of_each_field_are_those_of_its_tokens_alone() -> None:
         alone.start(weight[own], first[own], frequencies[own])
         alone.update_rows(ids[:, part] - own.start, frequencies[ids[:, part]], gradients[:, part], linear[:, part])
         expected = alone.scores(weight[own], first[own], frequencies[own])
-        torch.testing.assert_close(found.basis[field].abs(), expected.basis.abs())  # type: ignore[union-attr]
-        torch.testing.assert_close(found.table[own], expected.table, rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close(found.linear[own], expected.linear, rtol=1e-4, atol=1e-6)  # type: ignore[index]
+        torch.testing.assert_close(found.basis[field].abs(), expected.basis.abs(), rtol=0, atol=1e-4)  # type: ignore[union-attr]
+        torch.testing.assert_close(found.table[own], expected.table, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found.linear[own], expected.linear, rtol=1e-3, atol=1e-4)  # type: ignore[index]
         assert (found.table[own].sum(0).diff() <= 0).all(), "in the order of their worth"
-        torch.testing.assert_close(together.information.table[field], alone.information.table[0])
+        torch.testing.assert_close(together.information.table[field], alone.information.table[0], rtol=1e-3, atol=1e-4)
 
 
 def test_auto_tries_shared_axes_and_those_of_each_field() -> None:
