@@ -43,6 +43,7 @@ from pme_lightning.search import (
 
 SEARCHES: dict[str, Callable[[], PruningCallback]] = {
     "pme": lambda: PruningCallback(ExpectedInformation(), AfterWarmup(epochs=1.5), Prefix(), 0.4, field_dropout=0.2),
+    "pme_fields": lambda: PruningCallback(ExpectedInformation("field"), AfterWarmup(epochs=1.5), Prefix(), 0.4),
     "pme_gradual": lambda: PruningCallback(ExpectedInformation("original"), Gradual(prunings=3), Prefix(), 0.4),
     "fisher": lambda: PruningCallback(Fisher(), AfterWarmup(), Prefix(), 0.4),
     "fisher_gradual": lambda: PruningCallback(Fisher(), Gradual(prunings=3), Prefix(), 0.4),
@@ -56,7 +57,7 @@ SEARCHES: dict[str, Callable[[], PruningCallback]] = {
 
 # Those that a table can have that is split over processes; ties are of many tokens in the last of them.
 SPLIT: dict[str, Callable[[], PruningCallback]] = {
-    **{name: SEARCHES[name] for name in ("pme", "fisher", "magnitude", "at_init", "popularity")},
+    **{name: SEARCHES[name] for name in ("pme", "pme_fields", "fisher", "magnitude", "at_init", "popularity")},
     "random": lambda: PruningCallback(Random(), NoTraining(), Prefix(scope="field"), 0.4),
     "steps": lambda: PruningCallback(Fisher(), AfterWarmup(), Prefix("field", [1, 3], 1), 0.5),
     "uniform": lambda: PruningCallback(Uniform(), NoTraining(), Prefix(), 0.43),
