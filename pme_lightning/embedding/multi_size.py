@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from pme_lightning.embedding.distinct import DistinctTokens
 from pme_lightning.embedding.full import FullEmbedding, cut_parameters
-from pme_lightning.embedding.projection import projected, projected_tokens
+from pme_lightning.embedding.projection import groups_of, projected_tokens
 from pme_lightning.embedding.shard import RowLayout, Shard
 from pme_lightning.embedding.shard_lookup import ShardMultiSizeLookup
 
@@ -256,14 +256,9 @@ class MultiSizeEmbedding(nn.Module):
         positions = ids.reshape(-1)
         if self.index is not None:
             positions = self.index.index_select(0, positions)
-        # Of one for all, each distinct token is projected once; of one a field, each place where it stands.
-        shared = self.projection if self.projection.ndim == 2 else None
         lookup = _Lookup if self.shard is None else ShardMultiSizeLookup
-        embeddings, linear = lookup.apply(positions, self.values, shared, self)
-        embeddings = embeddings.view(*ids.shape, self.embedding_dim)
-        if shared is None:
-            embeddings = projected(embeddings, self.projection)
-        return embeddings, None if linear is None else linear.view(ids.shape)
+        embeddings, linear = lookup.apply(positions, self.values, self.projection, self)
+        return embeddings.view(*ids.shape, self.embedding_dim), None if linear is None else linear.view(ids.shape)
 
 
 class _Lookup(torch.autograd.Function):
@@ -275,11 +270,11 @@ class _Lookup(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, positions: Tensor, values: Tensor, projection: Tensor | None, layout: MultiSizeEmbedding
+        ctx: Any, positions: Tensor, values: Tensor, projection: Tensor, layout: MultiSizeEmbedding
     ) -> tuple[Tensor, Tensor | None]:
         """Returns embeddings ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, numbered by size.
 
-        Without a projection, the tokens' own values, and zeros behind them.
+        The tokens are those of ids ``(B, F)``, row by row: where each field has a projection, that tells their fields.
         """
         distinct = DistinctTokens.of(positions)
         parts = _parts(layout, distinct.tokens)
@@ -290,8 +285,9 @@ class _Lookup(torch.autograd.Function):
         ctx.layout, ctx.distinct, ctx.parts = layout, distinct, parts
         ctx.save_for_backward(rows, projection)
         places = distinct.places()
+        ctx.groups = groups_of(distinct, projection)
         own = rows[:, int(layout.first_order) :]
-        embeddings = F.embedding(places, own if projection is None else own @ projection)
+        embeddings = F.embedding(places, ctx.groups.times(own, projection))
         # Of single values, next to one another, index_select is several times faster than embedding.
         return embeddings, rows[:, 0].contiguous().index_select(0, places) if layout.first_order else None
 
@@ -303,14 +299,11 @@ class _Lookup(torch.autograd.Function):
         layout, distinct = ctx.layout, ctx.distinct
         first = int(layout.first_order)
         grad_distinct = distinct.sum(grad_embeddings).to(rows.dtype)
-        grad_projection = rows[:, first:].T @ grad_distinct if ctx.needs_input_grad[2] else None
+        grad_projection = ctx.groups.products(rows[:, first:], grad_distinct) if ctx.needs_input_grad[2] else None
         if not ctx.needs_input_grad[1]:
             return None, None, grad_projection, None
         grad_rows = torch.empty_like(rows)
-        if projection is None:
-            grad_rows[:, first:] = grad_distinct
-        else:
-            torch.matmul(grad_distinct, projection.T, out=grad_rows[:, first:])
+        grad_rows[:, first:] = ctx.groups.times(grad_distinct, projection.transpose(-1, -2))
         if grad_linear is not None:
             grad_rows[:, :1] = distinct.sum(grad_linear.unsqueeze(-1))
         grads = [part.of(grad_rows) for part in ctx.parts]

@@ -1,9 +1,13 @@
-"""Embeddings of a batch times a matrix: the same for all fields, or one for each."""
+"""Rows times a matrix: the same for all fields, or one for each."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+from pme_lightning.embedding.distinct import DistinctTokens
 
 
 def projected(rows: Tensor, matrix: Tensor) -> Tensor:
@@ -38,3 +42,58 @@ def projected_tokens(rows: Tensor, matrix: Tensor, fields: Tensor | None) -> Ten
         own = fields == field
         found[own] = rows[own] @ matrix[field]
     return found
+
+
+def groups_of(distinct: DistinctTokens, projection: Tensor) -> OneGroup | FieldGroups:
+    """Returns which distinct tokens of ids ``(B, F)`` have a matrix in common.
+
+    Args:
+        distinct: Of the ids, row by row.
+        projection: ``(D, D)`` for all of them, or ``(F, D, D)``, one for each field.
+    """
+    return OneGroup() if projection.ndim == 2 else FieldGroups.of(distinct, len(projection))
+
+
+class OneGroup:
+    """All distinct tokens of a batch have one matrix."""
+
+    def times(self, rows: Tensor, matrix: Tensor) -> Tensor:
+        """Returns the rows ``(U, D)`` times the matrix ``(D, D)``."""
+        return rows @ matrix
+
+    def products(self, left: Tensor, right: Tensor) -> Tensor:
+        """Returns the product ``(D, D)`` of two tables ``(U, D)``, the left one transposed."""
+        return left.T @ right
+
+
+@dataclass(frozen=True)
+class FieldGroups:
+    """The distinct tokens of a batch, ``U`` of them, field by field.
+
+    Attributes:
+        order: ``(U,)`` int64: their places among the distinct tokens, those of the first field first.
+        counts: How many each field has.
+    """
+
+    order: Tensor
+    counts: list[int]
+
+    @classmethod
+    def of(cls, distinct: DistinctTokens, num_fields: int) -> FieldGroups:
+        """Finds the fields of the distinct tokens of ids ``(B, F)``, row by row: the columns that they stand in."""
+        fields = distinct.order.index_select(0, distinct.starts) % num_fields
+        counts = torch.bincount(fields, minlength=num_fields)
+        return cls(fields.argsort(stable=True), counts.tolist())
+
+    def times(self, rows: Tensor, matrices: Tensor) -> Tensor:
+        """Returns the rows ``(U, D)``, each times the matrix ``(F, D, D)`` of its field."""
+        found = torch.empty_like(rows, memory_format=torch.contiguous_format)
+        parts = rows.index_select(0, self.order).split(self.counts)
+        for part, matrix, out in zip(parts, matrices, found.split(self.counts), strict=True):
+            torch.mm(part, matrix, out=out)
+        return torch.empty_like(found).index_copy_(0, self.order, found)
+
+    def products(self, left: Tensor, right: Tensor) -> Tensor:
+        """Returns the products ``(F, D, D)`` of the rows of each field in two tables, as :class:`OneGroup` does."""
+        lefts, rights = (each.index_select(0, self.order).split(self.counts) for each in (left, right))
+        return torch.stack([one.T @ other for one, other in zip(lefts, rights, strict=True)])

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from pme_lightning.embedding.distinct import DistinctTokens
 from pme_lightning.embedding.exchange import RowExchange
+from pme_lightning.embedding.projection import groups_of
 from pme_lightning.embedding.row_lookup import as_gradient
 
 if TYPE_CHECKING:
@@ -75,11 +76,11 @@ class ShardMultiSizeLookup(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, positions: Tensor, values: Tensor, projection: Tensor | None, layout: MultiSizeEmbedding
+        ctx: Any, positions: Tensor, values: Tensor, projection: Tensor, layout: MultiSizeEmbedding
     ) -> tuple[Tensor, Tensor | None]:
         """Returns embeddings ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, numbered by size.
 
-        Without a projection, the tokens' own values, and zeros behind them.
+        The tokens are those of ids ``(B, F)``, row by row: where each field has a projection, that tells their fields.
         """
         assert layout.shard is not None
         assert layout.whole_ends is not None
@@ -97,7 +98,9 @@ class ShardMultiSizeLookup(torch.autograd.Function):
         ctx.layout, ctx.exchange, ctx.widths = layout, exchange, (widths, wanted)
         ctx.save_for_backward(rows, projection, places, held)
         each = exchange.distinct.places()
-        embeddings = F.embedding(each, rows[:, first:] if projection is None else rows[:, first:] @ projection)
+        ctx.groups = groups_of(exchange.distinct, projection)
+        own = rows[:, first:]
+        embeddings = F.embedding(each, ctx.groups.times(own, projection))
         return embeddings, F.embedding(each, rows[:, :1]).squeeze(-1) if first else None
 
     @staticmethod
@@ -108,12 +111,9 @@ class ShardMultiSizeLookup(torch.autograd.Function):
         layout, exchange = ctx.layout, ctx.exchange
         first, distinct = int(layout.first_order), exchange.distinct
         grad_distinct = distinct.sum(grad_embeddings).to(rows.dtype)
-        grad_projection = rows[:, first:].T @ grad_distinct if ctx.needs_input_grad[2] else None
+        grad_projection = ctx.groups.products(rows[:, first:], grad_distinct) if ctx.needs_input_grad[2] else None
         grad_rows = torch.empty_like(rows)
-        if projection is None:
-            grad_rows[:, first:] = grad_distinct
-        else:
-            torch.matmul(grad_distinct, projection.T, out=grad_rows[:, first:])
+        grad_rows[:, first:] = ctx.groups.times(grad_distinct, projection.transpose(-1, -2))
         if first:
             assert grad_linear is not None
             grad_rows[:, :1] = distinct.sum(grad_linear.unsqueeze(-1))

@@ -167,7 +167,7 @@ def _fields(facts: Facts, compact: bool = False) -> Markup:
     return table(
         ["field", "tokens", "mean size", "kept", "before", "after"],
         rows,
-        "Per-token parameters before and after, first-order weights included; the projection that all share is not.",
+        "Per-token parameters before and after, first-order weights included; the projection that tokens share is not.",
         text_columns=(0,),
         compact=compact,
     )

@@ -62,6 +62,9 @@ def loss_of(embedding: FullEmbedding | MultiSizeEmbedding, ids: Tensor, rows: fl
 
 def run(ids: list[Tensor], kind: str, shard: Shard | None, sparse: bool) -> dict[str, Tensor]:
     """Takes two clipped steps; returns outputs of the first, gradients, and the table after both."""
+    if kind == "multi_fields":
+        # A token is of one field there.
+        ids = [(each // F).clamp(max=V // F - 1) * F + torch.arange(F) for each in ids]
     embedding = table(kind, shard, sparse)
     parameters: list[nn.Parameter] = list(embedding.parameters())
     own = [p for name, p in embedding.named_parameters() if name != "projection"]
