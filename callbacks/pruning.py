@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pme_lightning.callbacks.budget_sizes import BudgetSizes
 from pme_lightning.callbacks.pruned_model import PrunedModel, RecentBatches
 from pme_lightning.callbacks.rank_sums import add_up, added_up, keep_on_main, same_on_all
 from pme_lightning.embedding import FullEmbedding, RowLayout
@@ -34,9 +35,6 @@ from pme_lightning.search import (
     parse_budget,
 )
 from pme_lightning.whole_files import SplitTensor
-
-# The share of what pruning costs along shared axes, in log loss, that axes of each field must save to be taken.
-_WORTH_A_PROJECTION = 0.1
 
 
 class PruningCallback(Callback):
@@ -64,7 +62,6 @@ class PruningCallback(Callback):
 
     Attributes:
         kept: ``(optimizer steps before it, fraction of the per-token values kept)`` of each pruning so far.
-        scores: What the last sizes were decided by; ``None`` before the end.
         result: The sizes; ``None`` before the end.
 
     Raises:
@@ -124,18 +121,19 @@ class PruningCallback(Callback):
         self.tokens: Tokens = ALONE
         self._num_tokens = 0
         self._batches = RecentBatches()
-        self._pruned: PrunedModel | None = None
+        self._sizes: BudgetSizes | None = None
         self.kept: list[tuple[int, float]] = []
-        self.scores: Scores | None = None
         self.result: SearchResult | None = None
-        # Axes to choose among, and those that scores are along.
-        self._tries = criterion.tries or ("",)
-        self._along = ""
 
     @property
     def kept_fraction(self) -> float:
         """Per-token values left so far, as a fraction of the full-size table's."""
         return self.kept[-1][1] if self.kept else 1.0
+
+    @property
+    def scores(self) -> Scores | None:
+        """What the last sizes were decided by; ``None`` before the end."""
+        return None if self._sizes is None else self._sizes.scores
 
     def num_steps(self, steps_per_epoch: int) -> int:
         """Returns the length of the search in optimizer steps, given those of an epoch."""
@@ -356,11 +354,11 @@ class PruningCallback(Callback):
 
         With a criterion that looks at the pruned model (``rounds``), the model must still be as the search left it.
         """
-        if self.scores is None or self.frequencies is None:
+        if self._sizes is None:
             raise RuntimeError("the search is not done yet: fit first")
         parsed = parse_budget(budget)
-        D = self.scores.table.shape[1]
-        scores, allocation = self._chosen(parsed)
+        allocation, scores = self._sizes.of(parsed), self._sizes.scores
+        D = scores.table.shape[1]
         # Small numbers travel where tokens are split.
         sizes = allocation.sizes.to(torch.uint8 if D < 256 else torch.int32)
         return SearchResult(
@@ -395,12 +393,20 @@ class PruningCallback(Callback):
             self.kept.append((self.step, self.tokens.total(int(allocation.sizes.sum()) + linear_kept) / total))
             return
         basis = scores.basis if embedding.projection is None else embedding.projection.T
-        self.scores = Scores(scores.table, scores.linear, basis)
+        assert self.frequencies is not None
+        looks = self.criterion.rounds and embedding.kept is None
+        self._sizes = BudgetSizes(
+            self.criterion,
+            Scores(scores.table, scores.linear, basis),
+            self._allocate,
+            self._masks,
+            embedding.num_parameters,
+            len(self.field_tokens),
+            self.frequencies,
+            PrunedModel(cast(CTRModule, pl_module), self._batches, self.frequencies) if looks else None,
+            partial(self._scored, embedding),
+        )
         del scores
-        if self.criterion.rounds and embedding.kept is None:
-            assert self.frequencies is not None
-            self._along = self._tries[0]
-            self._pruned = PrunedModel(cast(CTRModule, pl_module), self._batches, self.frequencies)
         self.result = self.result_for(str(self.budget))
         self.kept.append((self.step, self.result.parameters / embedding.num_parameters))
 
@@ -426,75 +432,12 @@ class PruningCallback(Callback):
             scores = replace(scores, linear=scores.linear * embedding.kept_linear[:, 0])
         return scores
 
-    def _chosen(self, budget: Budget) -> tuple[Scores, Allocation]:
-        """Returns the scores along the axes that suit a budget, and who keeps what; the criterion is left with these.
-
-        Where there are axes to choose among, sizes are made along each, and the model that is so pruned is measured.
-        """
-        assert self.scores is not None
-        D, basis = self.scores.table.shape[1], self.scores.basis
-        total = self._num_tokens * (D + (self.scores.linear is not None))
-        if self._pruned is None:
-            overhead = D * D if basis is None else basis.numel()
-            return self.scores, self._allocate(self.scores, budget.parameters(total, overhead))
-        values = {axes: self._left(budget, total, axes, D) for axes in self._tries}
-        tries = [axes for axes, left in values.items() if left]
-        axes = tries[0]
-        if len(tries) > 1:
-            # Those that scores are of come first: the others have the criterion score once more.
-            tries.sort(key=lambda each: each != self._along)
-            losses = {each: self._loss_along(each, values[each]) for each in tries}
-            least = _WORTH_A_PROJECTION * max(0.0, losses[axes] - self._pruned.loss())
-            axes = min(
-                (each for each in tries if losses[each] < losses[axes] - least), key=losses.__getitem__, default=axes
-            )
-        scores = self._scores_along(axes)
-        return scores, self._settled(scores, values[axes])
-
-    def _left(self, budget: Budget, total: int, axes: str, dim: int) -> int:
-        """Returns how many per-token values a budget leaves beside what these axes take; 0 for none of other axes."""
-        shape = (len(self.field_tokens), dim, dim) if axes == "field" else (dim, dim)
-        try:
-            return budget.parameters(total, overhead=math.prod(shape))
-        except BadInput:
-            if axes == self._tries[0]:
-                raise
-            return 0
-
-    def _scores_along(self, axes: str) -> Scores:
-        if self._along != axes:
-            assert self._pruned is not None
-            self._pruned.check_as_it_was()
-            self.criterion.axes = axes  # type: ignore[attr-defined]
-            self.scores = None  # as large as the table
-            self._along, self.scores = axes, self._scored(self._embedding(self._pruned.module))
-        assert self.scores is not None
-        return self.scores
-
-    def _loss_along(self, axes: str, values: int) -> float:
-        """Returns the log loss of the model as sizes along these axes leave it."""
-        assert self._pruned is not None
-        scores = self._scores_along(axes)
-        return self._pruned.loss(*self._masks(scores, self._allocate(scores, values)), scores.basis)
-
     def _masks(self, scores: Scores, allocation: Allocation) -> tuple[Tensor, Tensor | None]:
+        """Returns which values and first-order weights are kept, where the table is."""
         assert self.frequencies is not None
         device = self.frequencies.device
         kept = self.allocator.kept(scores.table, allocation.sizes).to(device)
         return kept, None if allocation.linear is None else allocation.linear.to(device)
-
-    def _settled(self, scores: Scores, values: int) -> Allocation:
-        """Returns who keeps what, made again with what rows tell of the model so pruned, as often as is asked for."""
-        allocation = self._allocate(scores, values)
-        assert self._pruned is not None
-        assert self.frequencies is not None
-        information = self.criterion.information
-        for _ in range(self.criterion.rounds):
-            found = self._pruned.information(*self._masks(scores, allocation), scores.basis)
-            information = information.halfway(found)
-            scores = self.criterion.scores_given(information, self.frequencies)
-            allocation = self._allocate(scores if self.tokens is not ALONE else same_on_all(scores), values)
-        return allocation
 
     def _allocate(self, scores: Scores, values: int) -> Allocation:
         return self.allocator.allocate(

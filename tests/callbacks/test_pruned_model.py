@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
 from pme_lightning.backbones import DCN, FM, DeepFM
-from pme_lightning.callbacks import PruningCallback, TransferCallback
 from pme_lightning.callbacks.pruned_model import PrunedModel, RecentBatches
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
-from pme_lightning.search import AfterWarmup, ExpectedInformation, Gradual, Prefix
 
-Build = Callable[..., Trainer]
 FIELDS, D = [5, 4, 3], 4
 V = sum(FIELDS)
 OFTEN = torch.tensor([1, 2, 3, 4, 50, 9, 9, 9, 9, 1, 1000, 0])
@@ -159,88 +153,3 @@ def test_the_last_batches_are_kept_about_16000_rows_of_all_processes() -> None:
     large = RecentBatches()
     large.add((torch.zeros(100_000, 3), torch.zeros(100_000)), processes=4)
     assert [len(ids) for ids, _ in large] == [4096]
-
-
-def searched(data: LightningDataModule, make_trainer: Build, rounds: int) -> tuple[CTRModule, PruningCallback]:
-    torch.manual_seed(1)
-    module = CTRModule(data.field_tokens, FM, embedding_dim=D, embedding_init_std=0.1, optimizer_args={"lr": 0.05})
-    criterion = ExpectedInformation("principal", rounds)
-    callback = PruningCallback(criterion, AfterWarmup(epochs=1.0), Prefix(), budget=0.5)
-    steps = callback.num_steps(len(data.train_dataloader()))
-    make_trainer(callbacks=[callback], max_epochs=-1, max_steps=steps).fit(module, datamodule=data)
-    return module, callback
-
-
-def test_rounds_make_sizes_again_with_what_rows_tell_of_the_pruned_model(
-    tiny: LightningDataModule, make_trainer: Build
-) -> None:
-    _, once = searched(tiny, make_trainer, rounds=0)
-    module, again = searched(tiny, make_trainer, rounds=2)
-    torch.testing.assert_close(again.scores.table, once.scores.table)  # type: ignore[union-attr]
-    total, budget = module.num_tokens * (D + 1), 0.5
-    values = int(total * budget) - D * D
-    # The two rounds, written out.
-    criterion, pruned = again.criterion, PrunedModel(module, again._batches, again.frequencies)  # type: ignore[arg-type]
-    information, scores = criterion.information, again.scores
-    for _ in range(2):
-        allocation = again._allocate(scores, values)  # type: ignore[arg-type]
-        kept = torch.arange(D) < allocation.sizes.unsqueeze(1)
-        information = information.halfway(pruned.information(kept, allocation.linear, again.scores.basis))  # type: ignore[union-attr]
-        scores = criterion.scores_given(information, again.frequencies)  # type: ignore[arg-type]
-    allocation = again._allocate(scores, values)  # type: ignore[arg-type]
-    assert torch.equal(again.result.sizes, allocation.sizes)  # type: ignore[union-attr]
-    assert torch.equal(again.result.linear, allocation.linear)  # type: ignore[union-attr, arg-type]
-    assert torch.equal(again.result_for(0.5).sizes, again.result.sizes)  # type: ignore[union-attr]
-    assert not torch.equal(once.result.sizes, again.result.sizes)  # type: ignore[union-attr]
-
-
-def test_other_budgets_are_asked_for_before_the_model_is_rebuilt(
-    tiny: LightningDataModule, make_trainer: Build
-) -> None:
-    module, callback = searched(tiny, make_trainer, rounds=1)
-    assert callback.result_for(0.7).parameters > callback.result_for(0.4).parameters
-    make_trainer(max_epochs=1, callbacks=[TransferCallback(callback.result, init="warm")]).fit(module, datamodule=tiny)  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match="ask for the sizes of all budgets first"):
-        callback.result_for(0.7)
-
-
-@pytest.mark.parametrize("backbone", [FM, DCN])
-def test_axes_are_those_whose_sizes_cost_less(
-    tiny: LightningDataModule, make_trainer: Build, monkeypatch: pytest.MonkeyPatch, backbone: type
-) -> None:
-    """Sizes of ``auto`` are those of the axes it takes, found alone; a lead below a tenth of the cost is none."""
-    found = {}
-    for axes in ("auto", "principal", "field"):
-        torch.manual_seed(1)
-        module = CTRModule(tiny.field_tokens, backbone, embedding_dim=D, embedding_init_std=0.1)
-        criterion = ExpectedInformation(axes, rounds=2)  # type: ignore[arg-type]
-        found[axes] = PruningCallback(criterion, AfterWarmup(epochs=1.0), Prefix(), budget=0.5)
-        steps = found[axes].num_steps(len(tiny.train_dataloader()))
-        make_trainer(callbacks=[found[axes]], max_epochs=-1, max_steps=steps).fit(module, datamodule=tiny)
-    auto = found["auto"]
-    losses = {"whole": 0.5, "principal": 0.6, "field": 0.6}
-
-    def loss(_: PrunedModel, kept: Tensor | None = None, *rest: Tensor | None) -> float:
-        return losses["whole" if kept is None else "field" if rest[-1].ndim == 3 else "principal"]  # type: ignore[union-attr]
-
-    monkeypatch.setattr(PrunedModel, "loss", loss)
-    for field, expected in ((0.6, "principal"), (0.591, "principal"), (0.589, "field"), (0.7, "principal")):
-        losses["field"] = field
-        result = auto.result_for(0.5)
-        assert result.axes == expected
-        other = found[expected].result
-        assert torch.equal(result.sizes, other.sizes)  # type: ignore[union-attr]
-        assert torch.equal(result.basis, other.basis)  # type: ignore[union-attr, arg-type]
-        if result.linear is not None:
-            assert torch.equal(result.linear, other.linear)  # type: ignore[union-attr, arg-type]
-    losses["field"] = 0.0
-    projections = len(tiny.field_tokens) * D * D
-    assert auto.result_for(projections + 1).axes == "field"
-    assert auto.result_for(projections).axes == "principal", "nothing is left for values"
-    with pytest.raises(BadInput, match="itself takes"):
-        found["field"].result_for(projections)
-
-
-def test_axes_of_each_field_are_for_a_search_that_prunes_once() -> None:
-    with pytest.raises(BadInput, match="axes=field is for a search that prunes once, and Gradual prunes step by step"):
-        PruningCallback(ExpectedInformation("field"), Gradual(), Prefix())

@@ -20,6 +20,7 @@ from pme_lightning.search import (
     AfterWarmup,
     AtInit,
     Criterion,
+    ExpectedInformation,
     Fisher,
     Gradual,
     Magnitude,
@@ -333,3 +334,8 @@ def test_fields_are_left_out_while_it_searches_and_at_no_other_time(
     for share in (-0.1, 1.0):
         with pytest.raises(BadInput, match=f"search.field_dropout is {share}; it must be at least 0 and below 1"):
             PruningCallback(Fisher(), AfterWarmup(), Prefix(), field_dropout=share)
+
+
+def test_axes_of_each_field_are_for_a_search_that_prunes_once() -> None:
+    with pytest.raises(BadInput, match="axes=field is for a search that prunes once, and Gradual prunes step by step"):
+        PruningCallback(ExpectedInformation("field"), Gradual(), Prefix())

@@ -1,0 +1,128 @@
+"""The sizes of a budget, along the axes that suit it: made of scores, and again of what the pruned model tells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor
+
+from pme_lightning.callbacks.pruned_model import PrunedModel
+from pme_lightning.callbacks.rank_sums import same_on_all
+from pme_lightning.errors import BadInput
+from pme_lightning.search import ALONE, Allocation, Budget, Criterion, Scores
+
+# The share of what pruning costs along shared axes, in log loss, that axes of each field must save to be taken.
+_WORTH_A_PROJECTION = 0.1
+
+
+class BudgetSizes:
+    """Makes the sizes of any budget from one search.
+
+    Where the criterion has rounds and axes to choose among, sizes are made along each of them, and the model that is so
+    pruned is measured. In the rounds sizes are made again with what rows tell of the pruned model.
+
+    Args:
+        criterion: What scored; it is left with the axes of the sizes that were made last.
+        scores: What it said at the end of the search.
+        allocate: Makes sizes of scores that sum to a number of values.
+        masks: Returns which values and first-order weights an allocation keeps.
+        full_parameters: Of the full-size table.
+        num_fields: ``F``.
+        frequencies: ``(V,)``: rows of the training split of each of the tokens that are here.
+        pruned: The searched model; ``None`` without rounds.
+        score: Asks the criterion for its scores once more, along the axes that it has by then.
+
+    Attributes:
+        scores: What the last sizes were decided by.
+    """
+
+    def __init__(
+        self,
+        criterion: Criterion,
+        scores: Scores,
+        allocate: Callable[[Scores, int], Allocation],
+        masks: Callable[[Scores, Allocation], tuple[Tensor, Tensor | None]],
+        full_parameters: int,
+        num_fields: int,
+        frequencies: Tensor,
+        pruned: PrunedModel | None,
+        score: Callable[[], Scores],
+    ) -> None:
+        self.criterion = criterion
+        self._scores: Scores | None = scores
+        self.allocate = allocate
+        self.masks = masks
+        self.full_parameters = full_parameters
+        self.num_fields = num_fields
+        self.frequencies = frequencies
+        self.pruned = pruned
+        self.score = score
+        self._dim = scores.table.shape[1]
+        self._tries = criterion.tries or ("",)
+        self._along = self._tries[0]
+
+    @property
+    def scores(self) -> Scores:
+        """What the last sizes were decided by."""
+        if self._scores is None:
+            raise RuntimeError("the criterion was interrupted while it scored")
+        return self._scores
+
+    def of(self, budget: Budget) -> Allocation:
+        """Returns who keeps what; :attr:`scores` are those that decided.
+
+        Args:
+            budget: What the sizes may sum to, with the projection, or those of all fields.
+
+        Raises:
+            BadInput: Nothing fits into the budget, or the model has been trained since the search.
+        """
+        if self.pruned is None:
+            basis = self.scores.basis
+            overhead = self._dim**2 if basis is None else basis.numel()
+            return self.allocate(self.scores, budget.parameters(self.full_parameters, overhead))
+        left = {axes: self._left(budget, axes) for axes in self._tries}
+        axes = self._best({axes: values for axes, values in left.items() if values}, self.pruned)
+        return self._settled(self._scores_along(axes, self.pruned), left[axes], self.pruned)
+
+    def _left(self, budget: Budget, axes: str) -> int:
+        """Returns how many per-token values a budget leaves beside what axes take; 0 for none, of other axes."""
+        shape = (self.num_fields if axes == "field" else 1, self._dim, self._dim)
+        try:
+            return budget.parameters(self.full_parameters, overhead=math.prod(shape))
+        except BadInput:
+            if axes == self._tries[0]:
+                raise
+            return 0
+
+    def _best(self, left: dict[str, int], pruned: PrunedModel) -> str:
+        """Returns the first of some axes, or those whose sizes cost less by enough, given the values of each."""
+        first, *others = left
+        if not others:
+            return first
+        losses = {}
+        # Those that scores are along come first: for the others the criterion has to score once more.
+        for axes in sorted(left, key=lambda each: each != self._along):
+            scores = self._scores_along(axes, pruned)
+            losses[axes] = pruned.loss(*self.masks(scores, self.allocate(scores, left[axes])), scores.basis)
+        most = losses[first] - _WORTH_A_PROJECTION * max(0.0, losses[first] - pruned.loss())
+        return min((axes for axes in others if losses[axes] < most), key=losses.__getitem__, default=first)
+
+    def _scores_along(self, axes: str, pruned: PrunedModel) -> Scores:
+        if self._along != axes:
+            pruned.check_as_it_was()
+            self.criterion.axes = axes  # type: ignore[attr-defined]
+            self._scores = None  # as large as the table
+            self._along, self._scores = axes, self.score()
+        return self.scores
+
+    def _settled(self, scores: Scores, values: int, pruned: PrunedModel) -> Allocation:
+        """Returns who keeps what, made again with what rows tell of the model so pruned, as often as is asked for."""
+        allocation = self.allocate(scores, values)
+        information = self.criterion.information
+        for _ in range(self.criterion.rounds):
+            information = information.halfway(pruned.information(*self.masks(scores, allocation), scores.basis))
+            scores = self.criterion.scores_given(information, self.frequencies)
+            allocation = self.allocate(scores if self.criterion.tokens is not ALONE else same_on_all(scores), values)
+        return allocation
