@@ -133,15 +133,16 @@ class ExpectedInformation(KnowsFields, Criterion):
     @torch.no_grad()
     def update_moments(self, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
         sums = self._sums
-        gradient = row_grad.to(sums["gradient"].dtype)
-        by_field = gradient.transpose(0, 1)  # (F, B, D)
         sums["rows"] += len(row_grad)
         sums["bands"] += band_sums(frequencies, row_grad, linear_grad)
-        sums["information"] += by_field.transpose(1, 2) @ by_field
+        # All products of a field's gradients at once, that at the first-order weight behind the others.
+        parts = [row_grad] if linear_grad is None else [row_grad, linear_grad.unsqueeze(-1)]
+        by_field = torch.cat([part.to(sums["gradient"].dtype).transpose(0, 1) for part in parts], 2)  # (F, B, D + 1)
+        products, dim = by_field.transpose(1, 2) @ by_field, row_grad.shape[2]
+        sums["information"] += products[:, :dim, :dim]
         if linear_grad is not None:
-            linear = linear_grad.to(gradient.dtype)
-            sums["linear_information"] += linear.square().sum(0)
-            sums["product"] += (gradient * linear.unsqueeze(-1)).sum(0)
+            sums["linear_information"] += products[:, dim, dim]
+            sums["product"] += products[:, dim, :dim]
 
     @torch.no_grad()
     def update_tokens(self, tokens: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:

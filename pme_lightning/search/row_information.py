@@ -34,7 +34,9 @@ def band_sums(frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None 
     """
     fields = frequencies.shape[1]
     place = (_band(frequencies) + torch.arange(fields, device=frequencies.device) * BANDS).reshape(-1)
-    weights = [torch.ones_like(place, dtype=torch.float64), row_grad.double().square().sum(-1).reshape(-1)]
+    # The norm of a row makes no copy of the gradients, which are as large as a batch of embeddings.
+    squares = torch.linalg.vector_norm(row_grad, dim=-1).double().square_()
+    weights = [torch.ones_like(place, dtype=torch.float64), squares.reshape(-1)]
     if linear_grad is not None:
         weights.append(linear_grad.double().square().reshape(-1))
     sums = [torch.zeros(fields * BANDS, dtype=torch.float64, device=place.device) for _ in weights]
