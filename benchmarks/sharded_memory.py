@@ -165,9 +165,9 @@ def main() -> None:
         say("checkpoint with optimizer and sums written", resident)
         if shard.rank == 0:
             print(f"    its file: {path.stat().st_size / whole:.2f} of the table")
-        search.scores, search.criterion = None, ExpectedInformation()  # as where a run drops the search
         result = search.result
         assert result is not None
+        del search, criterion  # as where a run drops the search
         counted = Counted()
         trainer = trainer_of(TransferCallback(result, "warm"), counted)
         module.trainer = data.trainer = None  # as in a run

@@ -177,9 +177,12 @@ class MultiSizeEmbedding(nn.Module):
                 ``w Q``. ``None``: of ``w`` itself.
             field_tokens: Number of tokens of each field; needed where each has a ``Q`` of its own.
         """
-        ends = None if field_tokens is None else torch.tensor(field_tokens, device=order.device).cumsum(0)
+        ends = None
         if basis is not None:
             self.projection.copy_(basis.transpose(-1, -2))
+            if basis.ndim == 3:
+                assert field_tokens is not None
+                ends = torch.tensor(field_tokens, device=order.device).cumsum(0)
         start, step = 0, 1 if self.shard is None else self.shard.processes
         for c, table in zip(self.classes, self.tables(), strict=True):
             own = order[start : start + c.count]
@@ -187,7 +190,7 @@ class MultiSizeEmbedding(nn.Module):
                 own = own[self.shard.first(start) :: step]
             start += c.count
             if c.width:
-                fields = None if ends is None else torch.bucketize(own, ends, right=True)
+                fields = None if ends is None else torch.bucketize(own.contiguous(), ends, right=True)
                 self._load_rows(full, c, table, own, -(-c.count // step), basis, fields)
 
     def _load_rows(
