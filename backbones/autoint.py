@@ -28,7 +28,7 @@ class AutoInt(nn.Module):
         scale: divide the attention scores by the square root of a head's width (the paper does not).
         attention_dropout: probability of zeroing an attention weight while training, in [0, 1).
         project_residual: what is added back to a layer's attention is a projection of its input in every layer, as in
-            the paper; if not, only in the first one, where the width changes, and elsewhere the input itself.
+            the paper; if not, only in one that changes the width, as the first does, and elsewhere the input itself.
 
     Raises:
         ValueError: an argument is out of its range.

@@ -79,9 +79,7 @@ class BudgetSizes:
             BadInput: Nothing fits into the budget, or the model has been trained since the search.
         """
         if self.pruned is None:
-            basis = self.scores.basis
-            overhead = self._dim**2 if basis is None else basis.numel()
-            return self.allocate(self.scores, budget.parameters(self.full_parameters, overhead))
+            return self.allocate(self.scores, self._left(budget, self._along))
         left = {axes: self._left(budget, axes) for axes in self._tries}
         axes = self._best({axes: values for axes, values in left.items() if values}, self.pruned)
         return self._settled(self._scores_along(axes, self.pruned), left[axes], self.pruned)

@@ -394,7 +394,7 @@ class PruningCallback(Callback):
             return
         basis = scores.basis if embedding.projection is None else embedding.projection.T
         assert self.frequencies is not None
-        looks = self.criterion.rounds and embedding.kept is None
+        measures = self.criterion.rounds and embedding.kept is None
         self._sizes = BudgetSizes(
             self.criterion,
             Scores(scores.table, scores.linear, basis),
@@ -403,7 +403,7 @@ class PruningCallback(Callback):
             embedding.num_parameters,
             len(self.field_tokens),
             self.frequencies,
-            PrunedModel(cast(CTRModule, pl_module), self._batches, self.frequencies) if looks else None,
+            PrunedModel(cast(CTRModule, pl_module), self._batches, self.frequencies) if measures else None,
             partial(self._scored, embedding),
         )
         del scores
@@ -411,10 +411,10 @@ class PruningCallback(Callback):
         self.kept.append((self.step, self.result.parameters / embedding.num_parameters))
 
     def _scored(self, embedding: FullEmbedding) -> Scores:
-        """Asks the criterion for the scores; what was pruned before is worth nothing."""
+        """Asks the criterion for the scores."""
         assert self.frequencies is not None
         weight, linear = embedding.weight.detach(), self._linear(embedding)
-        # Whatever the optimizer's momentum has made of it.
+        # What was pruned before is worth nothing, whatever the optimizer's momentum has made of it.
         if embedding.kept is not None:
             weight = weight * embedding.kept
         if linear is not None and embedding.kept_linear is not None:

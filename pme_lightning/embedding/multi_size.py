@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from pme_lightning.embedding.distinct import DistinctTokens
 from pme_lightning.embedding.full import FullEmbedding, cut_parameters
-from pme_lightning.embedding.projection import groups_of, projected_tokens
+from pme_lightning.embedding.projection import FieldGroups, groups_of
 from pme_lightning.embedding.shard import RowLayout, Shard
 from pme_lightning.embedding.shard_lookup import ShardMultiSizeLookup
 
@@ -211,7 +211,8 @@ class MultiSizeEmbedding(nn.Module):
             if full.projection is not None:
                 rows = rows @ full.projection
             if basis is not None:
-                rows = projected_tokens(rows, basis, None if fields is None else fields[part])
+                groups = None if fields is None else FieldGroups.of_fields(fields[part], len(basis))
+                rows = rows @ basis if groups is None else groups.times(rows, basis)
             table[part, int(c.linear) :] = rows[:, : c.size]
             if c.linear and linear is not None:
                 table[part, 0] = linear

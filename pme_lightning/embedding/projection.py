@@ -18,30 +18,11 @@ def projected(rows: Tensor, matrix: Tensor) -> Tensor:
         matrix: ``(D, D)`` for all fields, or ``(F, D, D)``, one for each.
 
     Returns:
-        ``(B, F, D)``, in the precision of the rows: autocast leaves it alone.
-    """
-    with torch.autocast(rows.device.type, enabled=False):
-        if matrix.ndim == 2:
-            return rows @ matrix
-        return torch.bmm(rows.transpose(0, 1), matrix).transpose(0, 1)
-
-
-def projected_tokens(rows: Tensor, matrix: Tensor, fields: Tensor | None) -> Tensor:
-    """Returns ``rows @ matrix`` for rows of tokens in any order.
-
-    Args:
-        rows: ``(n, D)``.
-        matrix: As in :func:`projected`.
-        fields: ``(n,)``: the field of each; not needed where there is one matrix for all.
+        ``(B, F, D)``.
     """
     if matrix.ndim == 2:
         return rows @ matrix
-    assert fields is not None
-    found = torch.empty_like(rows)
-    for field in fields.unique().tolist():
-        own = fields == field
-        found[own] = rows[own] @ matrix[field]
-    return found
+    return torch.bmm(rows.transpose(0, 1), matrix).transpose(0, 1)
 
 
 def groups_of(distinct: DistinctTokens, projection: Tensor) -> OneGroup | FieldGroups:
@@ -68,10 +49,10 @@ class OneGroup:
 
 @dataclass(frozen=True)
 class FieldGroups:
-    """The distinct tokens of a batch, ``U`` of them, field by field.
+    """Tokens, ``U`` of them, such as the distinct ones of a batch, field by field.
 
     Attributes:
-        order: ``(U,)`` int64: their places among the distinct tokens, those of the first field first.
+        order: ``(U,)`` int64: their places among all of them, those of the first field first.
         counts: How many each field has.
     """
 
@@ -81,9 +62,12 @@ class FieldGroups:
     @classmethod
     def of(cls, distinct: DistinctTokens, num_fields: int) -> FieldGroups:
         """Finds the fields of the distinct tokens of ids ``(B, F)``, row by row: the columns that they stand in."""
-        fields = distinct.order.index_select(0, distinct.starts) % num_fields
-        counts = torch.bincount(fields, minlength=num_fields)
-        return cls(fields.argsort(stable=True), counts.tolist())
+        return cls.of_fields(distinct.order.index_select(0, distinct.starts) % num_fields, num_fields)
+
+    @classmethod
+    def of_fields(cls, fields: Tensor, num_fields: int) -> FieldGroups:
+        """Groups tokens whose fields ``(U,)`` are known."""
+        return cls(fields.argsort(stable=True), torch.bincount(fields, minlength=num_fields).tolist())
 
     def times(self, rows: Tensor, matrices: Tensor) -> Tensor:
         """Returns the rows ``(U, D)``, each times the matrix ``(F, D, D)`` of its field."""

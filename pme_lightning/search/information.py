@@ -160,9 +160,10 @@ class ExpectedInformation(KnowsFields, Criterion):
         self._expected = None  # of axes that were tried before: as large as the table
         basis = self._axes(weight, frequencies)
         self.information = self._measured(weight.shape[1], basis)
-        # Where tokens are split memory is short, and the search ends here: what is expected takes the sums' place.
-        ends_here = self.tokens is not ALONE and len(self.tries) == 1
-        squares = self._sums["gradient"] if ends_here else torch.empty_like(weight)
+        # Where tokens are split memory is short: what is expected takes the place of the sums, unless these are scored
+        # along other axes too.
+        in_place = self.tokens is not ALONE and len(self.tries) == 1
+        squares = self._sums["gradient"] if in_place else torch.empty_like(weight)
         firsts = None if linear is None else weight.new_empty(len(weight))
 
         def embeddings(axes: Tensor | None, part: slice) -> tuple[Tensor, Tensor]:
