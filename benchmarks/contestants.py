@@ -138,7 +138,7 @@ def _decay_of_a_step(optimizer: torch.optim.Optimizer) -> float:
             for parameter in group["params"] if group["weight_decay"] else []:
                 _wait()
                 started = time.perf_counter()
-                decay(parameter, own.state[parameter]["sum"], group)
+                decay(parameter, own.state[parameter]["sum"], group, own.blocks_of(parameter))
                 _wait()
                 seconds += (time.perf_counter() - started) / group["decay_interval"]
     return seconds

@@ -322,6 +322,7 @@ class CTRModule(LightningModule):
             self.optimizer_args,
             self.embedding_optimizer_class,
             self.embedding_optimizer_args,
+            self.embedding.row_blocks() if isinstance(self.embedding, MultiSizeEmbedding) else None,
         )
 
     def configure_gradient_clipping(

@@ -16,6 +16,7 @@ from pme_lightning.embedding.full import FullEmbedding, cut_parameters
 from pme_lightning.embedding.projection import FieldGroups, groups_of
 from pme_lightning.embedding.shard import RowLayout, Shard
 from pme_lightning.embedding.shard_lookup import ShardMultiSizeLookup
+from pme_lightning.optim.row_blocks import RowBlock
 
 # Rows that are brought from where they are at a time.
 _CHUNK_ROWS = 1 << 15
@@ -233,6 +234,27 @@ class MultiSizeEmbedding(nn.Module):
         values = self.values.detach() if values is None else values
         parts = values.split([c.count * c.width for c in self.held])
         return [part.view(c.count, c.width) for c, part in zip(self.held, parts, strict=True)]
+
+    def row_blocks(self) -> dict[Tensor, list[RowBlock]]:
+        r"""Says how rows lie in the values, and how an optimizer is to scale their steps and weight decay.
+
+        Optimizers such as Adagrad and Adam take steps of about the same length in every value, so that a row of ``k``
+        values moves by about ``√k`` of them, along axes turned so that the first few say the most, where a full-size
+        one would move by ``√D``: with ``w`` of the full-size table's ``W`` values (first-order weights included) a
+        token learns ``√(W/w)`` times as slowly as the learning rate was tuned for. So steps of its embedding values
+        are that much longer. Their decay is not: the fewer values there are, the less they are held back, by
+        ``√(w/W)``; so is its first-order weight, which takes steps as ever.
+        """
+        whole = self.embedding_dim + int(self.first_order)
+        blocks, device = [], self.values.device
+        for c in self.held:
+            if c.width:
+                ratio = (whole / c.width) ** 0.5
+                steps, decays = torch.full((c.width,), ratio, device=device), torch.ones(c.width, device=device)
+                if c.linear:
+                    steps[0], decays[0] = 1.0, 1 / ratio
+                blocks.append(RowBlock(c.count, steps, decays))
+        return {self.values: blocks}
 
     @property
     def num_parameters(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from pme_lightning.class_path import instantiate
 from pme_lightning.errors import BadInput
 from pme_lightning.optim.joined import JoinedOptimizer
+from pme_lightning.optim.row_blocks import RowBlock
 
 
 def build_optimizer(
@@ -20,6 +21,7 @@ def build_optimizer(
     optimizer_args: dict[str, Any] | None = None,
     embedding_optimizer: str | type | None = None,
     embedding_optimizer_args: dict[str, Any] | None = None,
+    blocks: Mapping[Tensor, Sequence[RowBlock]] | None = None,
 ) -> Optimizer:
     """Returns one optimizer for all parameters, within which the table may have one of its own.
 
@@ -30,17 +32,28 @@ def build_optimizer(
         optimizer_args: Its arguments beside the parameters.
         embedding_optimizer: The optimizer of the table; ``None`` for the same as everything else.
         embedding_optimizer_args: Its arguments beside the parameters.
+        blocks: How rows lie in parameters of the table, and are to be scaled; for optimizers that have
+            ``set_blocks``, as :class:`~pme_lightning.optim.LazyAdagrad`.
 
     Raises:
         BadInput: A class cannot be imported, does not take its arguments, or cannot be joined with another.
     """
     parameters = list(parameters)
     if embedding_optimizer is None:
-        return instantiate(optimizer, parameters, **(optimizer_args or {}))
+        return _told(instantiate(optimizer, parameters, **(optimizer_args or {})), blocks)
     network = [parameter for parameter in parameters if all(parameter is not own for own in table)]
     optimizers = [instantiate(optimizer, network, **(optimizer_args or {}))] if network else []
     try:
-        optimizers.append(instantiate(embedding_optimizer, list(table), **(embedding_optimizer_args or {})))
+        own = instantiate(embedding_optimizer, list(table), **(embedding_optimizer_args or {}))
+        optimizers.append(_told(own, blocks))
         return JoinedOptimizer(optimizers) if network else optimizers[0]
     except ValueError as error:
         raise BadInput(f"embedding_optimizer: {error}") from error
+
+
+def _told(optimizer: Optimizer, blocks: Mapping[Tensor, Sequence[RowBlock]] | None) -> Optimizer:
+    """Tells an optimizer that listens how rows lie."""
+    if hasattr(optimizer, "set_blocks"):
+        for parameter, own in (blocks or {}).items():
+            optimizer.set_blocks(parameter, own)
+    return optimizer

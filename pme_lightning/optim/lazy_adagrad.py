@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pme_lightning.errors import BadInput
+from pme_lightning.optim.row_blocks import RowBlock, check_blocks, tables_of
 from pme_lightning.optim.sparse_gradients import coalesced
 
 # Values worked on at a time where all of a parameter is gone through: they stay in the cache from one operation to the
@@ -28,6 +29,10 @@ class LazyAdagrad(Optimizer):
     value shrinks by what that many steps of decay amount to, ``w *= max(0, 1 - lr · weight_decay / (√s + eps)) ^
     decay_interval``. The decay is decoupled (Loshchilov and Hutter, 2019): it does not enter ``s``.
 
+    A step of Adagrad is about as long for any value, so a row of few values moves less than one of many. Where a model
+    tells how rows lie in a parameter (:meth:`set_blocks`; :class:`~pme_lightning.embedding.MultiSizeEmbedding` does),
+    steps and decays of each block are scaled as it says.
+
     Args:
         params: Parameters or parameter groups.
         lr: Learning rate.
@@ -35,6 +40,7 @@ class LazyAdagrad(Optimizer):
         initial_accumulator_value: What ``s`` starts from.
         weight_decay: Strength of the decay a step.
         decay_interval: Steps between two decays. With 1 every row is touched in every step.
+        scale_by_size: Whether blocks of rows are scaled as the model says.
 
     Raises:
         BadInput: An argument is out of range.
@@ -51,6 +57,7 @@ class LazyAdagrad(Optimizer):
         initial_accumulator_value: float = 0.0,
         weight_decay: float = 0.0,
         decay_interval: int = 64,
+        scale_by_size: bool = True,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -65,7 +72,32 @@ class LazyAdagrad(Optimizer):
                 raise BadInput(f"LazyAdagrad: {name} is {value}; it must be {least}")
         if decay_interval % 1 != 0:
             raise BadInput(f"LazyAdagrad: decay_interval is {decay_interval}; it must be a whole number of steps")
+        self.scale_by_size = scale_by_size
+        self._blocks: dict[Tensor, Sequence[RowBlock]] = {}
         super().__init__(params, defaults)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles take along."""
+        return super().__getstate__() | {"scale_by_size": self.scale_by_size, "_blocks": self._blocks}
+
+    def set_blocks(self, parameter: Tensor, blocks: Sequence[RowBlock]) -> None:
+        """Says how the rows of a flat parameter lie, and how their steps and decays are scaled.
+
+        It is part of the model, not of the optimizer's state: ``state_dict`` does not hold it.
+
+        Args:
+            parameter: One of this optimizer's, ``(N,)``. A sparse gradient of it has whole rows.
+            blocks: One after the other, ``N`` values in all.
+
+        Raises:
+            ValueError: The blocks do not fill the parameter.
+        """
+        check_blocks(parameter, blocks)
+        self._blocks[parameter] = blocks
+
+    def blocks_of(self, parameter: Tensor) -> Sequence[RowBlock]:
+        """Returns the blocks that a parameter is scaled by; none, where it is not."""
+        return self._blocks.get(parameter, ()) if self.scale_by_size else ()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -91,18 +123,22 @@ class LazyAdagrad(Optimizer):
                     state["step"] = torch.tensor(0.0)
                     state["sum"] = torch.full_like(parameter, group["initial_accumulator_value"])
                 state["step"] += 1
-                _update(parameter, parameter.grad, state["sum"], group)
+                blocks = self.blocks_of(parameter)
+                _update(parameter, parameter.grad, state["sum"], group, blocks)
                 if group["weight_decay"] and int(state["step"]) % group["decay_interval"] == 0:
-                    decay(parameter, state["sum"], group)
+                    decay(parameter, state["sum"], group, blocks)
         return loss
 
 
-def _update(parameter: Tensor, grad: Tensor, total: Tensor, group: dict[str, Any]) -> None:
+def _update(parameter: Tensor, grad: Tensor, total: Tensor, group: dict[str, Any], blocks: Sequence[RowBlock]) -> None:
     lr, eps = group["lr"], group["eps"]
     if not grad.is_sparse:
         total.addcmul_(grad, grad)
         # A value that never had a gradient has nothing to divide by.
-        parameter.addcdiv_(grad, (total.sqrt() + eps).clamp_(min=torch.finfo(total.dtype).tiny), value=-lr)
+        roots = (total.sqrt() + eps).clamp_(min=torch.finfo(total.dtype).tiny)
+        for block, divisors in tables_of(roots, blocks):
+            divisors.div_(block.steps)
+        parameter.addcdiv_(grad, roots, value=-lr)
         return
     grad = coalesced(grad)
     rows, values = grad._indices()[0], grad._values()
@@ -111,9 +147,10 @@ def _update(parameter: Tensor, grad: Tensor, total: Tensor, group: dict[str, Any
         parameter, total, values = parameter.view(-1), total.view(-1), values.view(-1)
     sums = total.index_select(0, rows).addcmul_(values, values)
     _write(total, rows, sums)
-    steps = parameter.index_select(0, rows)
-    steps.addcdiv_(values, sums.sqrt_().add_(eps).clamp_(min=torch.finfo(sums.dtype).tiny), value=-lr)
-    _write(parameter, rows, steps)
+    roots = sums.sqrt_().add_(eps).clamp_(min=torch.finfo(sums.dtype).tiny)
+    for block, divisors in tables_of(roots, blocks, rows):
+        divisors.div_(block.steps)
+    _write(parameter, rows, parameter.index_select(0, rows).addcdiv_(values, roots, value=-lr))
 
 
 def _write(table: Tensor, rows: Tensor, values: Tensor) -> None:
@@ -122,21 +159,29 @@ def _write(table: Tensor, rows: Tensor, values: Tensor) -> None:
 
 
 @torch.no_grad()
-def decay(parameter: Tensor, total: Tensor, group: dict[str, Any]) -> None:
+def decay(parameter: Tensor, total: Tensor, group: dict[str, Any], blocks: Sequence[RowBlock] = ()) -> None:
     """Shrinks all values by ``decay_interval`` steps of weight decay, in place.
 
     Args:
         parameter: The values.
         total: ``s`` of each of them.
         group: Holds ``lr``, ``eps``, ``weight_decay`` and ``decay_interval``.
+        blocks: How rows lie in the parameter, and what their decay is scaled by.
     """
+    if not blocks:
+        _decay(parameter, total, group)
+    for (block, values), (_, sums) in zip(tables_of(parameter, blocks), tables_of(total, blocks), strict=True):
+        _decay(values, sums, group, block.decays)
+
+
+def _decay(parameter: Tensor, total: Tensor, group: dict[str, Any], scale: Tensor | None = None) -> None:
     strength, interval = group["lr"] * group["weight_decay"], int(group["decay_interval"])
     shrink = None
     for values, sums in zip(_chunks(parameter), _chunks(total), strict=True):
         if shrink is None or shrink.shape != sums.shape:
             shrink = torch.empty_like(sums)
         torch.sqrt(sums, out=shrink).add_(group["eps"]).clamp_(min=torch.finfo(sums.dtype).tiny).reciprocal_()
-        shrink.mul_(-strength).add_(1).clamp_(min=0)
+        shrink.mul_(-strength if scale is None else -strength * scale).add_(1).clamp_(min=0)
         _multiply_by_power(values, shrink, interval)
 
 
