@@ -47,6 +47,7 @@ class CTRModule(LightningModule):
             is set by :meth:`set_embedding`, seldom by hand.
         indexed: Whether the multi-size table keeps an index (its ids are not numbered by size).
         field_projections: Whether each field of the multi-size table has a projection of its own.
+        along_axes: Whether the values of the multi-size table count along axes that a search turned.
         sizes_fingerprint: Tells which sizes the ids are numbered by.
         shard: Where the table is split over processes (:class:`~pme_lightning.sharded_strategy.ShardedStrategy`), this
             process. It is not part of the description that checkpoints carry: they hold the table as a whole.
@@ -83,6 +84,7 @@ class CTRModule(LightningModule):
         classes: Sequence[Sequence[int]] | None = None,
         indexed: bool = False,
         field_projections: bool = False,
+        along_axes: bool = False,
         sizes_fingerprint: str | None = None,
         shard: Shard | None = None,
     ) -> None:
@@ -115,6 +117,7 @@ class CTRModule(LightningModule):
                 embedding_init_std,
                 self.shard,
                 len(field_tokens) if field_projections else None,
+                along_axes,
             )
         self.valid_metrics = self._metrics()
         self.test_metrics = self._metrics()
@@ -153,13 +156,18 @@ class CTRModule(LightningModule):
             fingerprint: Which sizes its ids are numbered by (:meth:`SearchResult.fingerprint`).
         """
         self.embedding = embedding
-        classes, indexed, field_projections = None, False, False
+        classes, indexed, field_projections, along_axes = None, False, False, False
         if isinstance(embedding, MultiSizeEmbedding):
             classes = [[c.size, int(c.linear), c.count] for c in embedding.classes]
             indexed = embedding.index is not None
             field_projections = embedding.projection.ndim == 3
+            along_axes = embedding.along_axes
         self.hparams.update(
-            classes=classes, indexed=indexed, field_projections=field_projections, sizes_fingerprint=fingerprint
+            classes=classes,
+            indexed=indexed,
+            field_projections=field_projections,
+            along_axes=along_axes,
+            sizes_fingerprint=fingerprint,
         )
 
     def set_optimizers(

@@ -63,6 +63,7 @@ class MultiSizeEmbedding(nn.Module):
             as any other process has, but for one row, and every lookup is a call that all processes make together.
             Ids must be numbered by size.
         field_projections: ``F``, where each field has a projection of its own; ``None``: one for all.
+        along_axes: Whether values count along axes that a search turned so that the first few say the most.
 
     Attributes:
         held: The groups of the tokens that this process holds: all of them, where the table is not split.
@@ -94,6 +95,7 @@ class MultiSizeEmbedding(nn.Module):
         init_std: float = 0.01,
         shard: Shard | None = None,
         field_projections: int | None = None,
+        along_axes: bool = False,
     ) -> None:
         super().__init__()
         if shard is not None and index is not None:
@@ -104,6 +106,7 @@ class MultiSizeEmbedding(nn.Module):
         self.embedding_dim = embedding_dim
         self.first_order = first_order
         self.init_std = init_std
+        self.along_axes = along_axes
         for c in self.classes:
             if not 0 <= c.size <= embedding_dim:
                 raise ValueError(f"a size of {c.size} is outside 0 ... {embedding_dim} (embedding_dim)")
@@ -131,6 +134,7 @@ class MultiSizeEmbedding(nn.Module):
         init_std: float = 0.01,
         shard: Shard | None = None,
         field_projections: int | None = None,
+        along_axes: bool = False,
     ) -> MultiSizeEmbedding:
         """Builds the table for each token's size, with an index unless the tokens are already in order.
 
@@ -141,6 +145,7 @@ class MultiSizeEmbedding(nn.Module):
             init_std: As in the class.
             shard: As in the class.
             field_projections: As in the class.
+            along_axes: As in the class.
         """
         flags = torch.zeros_like(sizes, dtype=torch.bool) if linear is None else linear.bool()
         key = sizes.long() * 2 + flags.long()
@@ -151,7 +156,7 @@ class MultiSizeEmbedding(nn.Module):
         if not torch.equal(order, torch.arange(len(order))):
             index = torch.empty_like(order)
             index[order] = torch.arange(len(order))
-        return cls(classes, embedding_dim, linear is not None, index, init_std, shard, field_projections)
+        return cls(classes, embedding_dim, linear is not None, index, init_std, shard, field_projections, along_axes)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -236,15 +241,18 @@ class MultiSizeEmbedding(nn.Module):
         return [part.view(c.count, c.width) for c, part in zip(self.held, parts, strict=True)]
 
     def row_blocks(self) -> dict[Tensor, list[RowBlock]]:
-        r"""Says how rows lie in the values, and how an optimizer is to scale their steps and weight decay.
+        """Says how rows lie in the values, and how an optimizer is to scale their steps and weight decay.
 
-        Optimizers such as Adagrad and Adam take steps of about the same length in every value, so that a row of ``k``
-        values moves by about ``√k`` of them, along axes turned so that the first few say the most, where a full-size
-        one would move by ``√D``: with ``w`` of the full-size table's ``W`` values (first-order weights included) a
-        token learns ``√(W/w)`` times as slowly as the learning rate was tuned for. So steps of its embedding values
-        are that much longer. Their decay is not: the fewer values there are, the less they are held back, by
-        ``√(w/W)``; so is its first-order weight, which takes steps as ever.
+        Optimizers such as Adagrad and Adam take steps of about the same length in every value, large or small its
+        gradient. A full-size row moves by ``√D`` of them, one of ``k`` values by ``√k``; if these count along axes that
+        carry what a row's gradient has, a token that owns ``w`` of ``W`` values (first-order weights included) learns
+        ``√(W/w)`` times as slowly as the learning rate was tuned for. So steps of its embedding values are that much
+        longer. Their decay is not, and that of its first-order weight is as much weaker: beside gradients, decay pulls
+        at all of them by ``√(w/W)`` of what it was. Where values do not count along such axes, ``k`` of them carry
+        ``k/D`` of the gradient as they do in a full-size row, and nothing is scaled.
         """
+        if not self.along_axes:
+            return {}
         whole = self.embedding_dim + int(self.first_order)
         blocks, device = [], self.values.device
         for c in self.held:

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pme_lightning.backbones import DCN, DeepFM
+from pme_lightning.callbacks import TransferCallback
 from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.module import CTRModule
 from pme_lightning.optim import JoinedOptimizer, LazyAdagrad
 from pme_lightning.optim.row_blocks import RowBlock
+from pme_lightning.search import SearchResult
 
 OPTIONS: dict[str, Any] = {"lr": 0.3, "weight_decay": 0.1, "initial_accumulator_value": 0.04, "decay_interval": 2}
 
@@ -82,7 +84,9 @@ def test_blocks_that_do_not_fill_a_parameter_and_torn_rows_are_refused() -> None
 
 def test_a_row_of_few_values_takes_longer_steps_and_is_held_back_less() -> None:
     # D = 4, with first-order weights: 5 values at full size.
-    table = MultiSizeEmbedding.from_sizes(torch.tensor([4, 1, 0, 0]), 4, torch.tensor([True, False, True, False]))
+    sizes, linear = torch.tensor([4, 1, 0, 0]), torch.tensor([True, False, True, False])
+    assert not MultiSizeEmbedding.from_sizes(sizes, 4, linear).row_blocks()
+    table = MultiSizeEmbedding.from_sizes(sizes, 4, linear, along_axes=True)
     ((values, blocks),) = table.row_blocks().items()
     assert values is table.values
     root = 5**0.5
@@ -91,7 +95,7 @@ def test_a_row_of_few_values_takes_longer_steps_and_is_held_back_less() -> None:
         (1, pytest.approx([root]), [1.0]),
         (1, [1.0], pytest.approx([1 / root])),
     ]
-    (plain,) = MultiSizeEmbedding.from_sizes(torch.tensor([2]), 8).row_blocks().values()
+    (plain,) = MultiSizeEmbedding.from_sizes(torch.tensor([2]), 8, along_axes=True).row_blocks().values()
     assert plain[0].steps.tolist() == [2.0, 2.0]
 
 
@@ -104,10 +108,12 @@ def test_the_module_tells_its_optimizer_and_a_full_table_has_nothing_to_tell(bac
     assert isinstance(optimizer, JoinedOptimizer)
     assert not any(optimizer.optimizers[1].blocks_of(p) for p in model.table_parameters)
     sizes = torch.tensor([4, 3, 3, 2, 2, 2, 1, 1, 0, 0])
-    model.set_embedding(MultiSizeEmbedding.from_sizes(sizes, 4, sizes > 1 if model.first_order else None))
+    linear = sizes > 1 if model.first_order else None
+    model.set_embedding(MultiSizeEmbedding.from_sizes(sizes, 4, linear, along_axes=True))
     (parameter,) = model.table_parameters
     for own, told in ((model.configure_optimizers().optimizers[1], True), (LazyAdagrad([parameter]), False)):
         assert bool(own.blocks_of(parameter)) is told
+    assert CTRModule(**model.hparams).embedding.along_axes
     model.set_optimizers("torch.optim.Adam", {}, LazyAdagrad, {"scale_by_size": False})
     assert not model.configure_optimizers().optimizers[1].blocks_of(parameter)
 
@@ -123,3 +129,12 @@ def test_a_copy_goes_on_alike_and_the_state_does_not_hold_blocks() -> None:
         stepped.step()
         assert each.tolist() == pytest.approx([0.9, 0.7, 0.9, 0.7])
     assert set(optimizer.state_dict()["state"][0]) == {"step", "sum"}
+
+
+@pytest.mark.parametrize("basis", [None, torch.eye(2), torch.eye(2).expand(2, 2, 2)])
+def test_sizes_along_axes_are_scaled_and_others_are_not(basis: Tensor | None) -> None:
+    sizes = SearchResult(torch.tensor([2, 0, 1]), None, 2, basis=basis, budget="7", criterion="mine")
+    model = CTRModule([2, 1], DCN, embedding_dim=2)
+    TransferCallback(sizes).rebuild(model)
+    assert isinstance(model.embedding, MultiSizeEmbedding)
+    assert bool(model.embedding.row_blocks()) is (basis is not None)
