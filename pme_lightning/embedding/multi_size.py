@@ -244,12 +244,12 @@ class MultiSizeEmbedding(nn.Module):
         """Says how rows lie in the values, and how an optimizer is to scale their steps and weight decay.
 
         Optimizers such as Adagrad and Adam take steps of about the same length in every value, large or small its
-        gradient. A full-size row moves by ``√D`` of them, one of ``k`` values by ``√k``; if these count along axes that
-        carry what a row's gradient has, a token that owns ``w`` of ``W`` values (first-order weights included) learns
-        ``√(W/w)`` times as slowly as the learning rate was tuned for. So steps of its embedding values are that much
-        longer. Their decay is not, and that of its first-order weight is as much weaker: beside gradients, decay pulls
-        at all of them by ``√(w/W)`` of what it was. Where values do not count along such axes, ``k`` of them carry
-        ``k/D`` of the gradient as they do in a full-size row, and nothing is scaled.
+        gradient. A full-size row moves by ``√D`` of them, one of ``k`` values by ``√k``. If these count along axes that
+        carry all that a row's gradient has, a token that owns ``w`` of ``W`` values (first-order weights included)
+        learns ``√(W/w)`` times as slowly as the learning rate was tuned for; if they carry ``k/D`` of it, as values of
+        a full-size row do, just as fast. Axes that a search turned are in between: steps of embedding values are
+        ``(W/w)^¼`` times as long, the geometric mean. Their decay is not, and that of the first-order weight, which has
+        to say what the values that are gone said, is ``√(W/w)`` times weaker. Other values are not scaled.
         """
         if not self.along_axes:
             return {}
@@ -257,10 +257,10 @@ class MultiSizeEmbedding(nn.Module):
         blocks, device = [], self.values.device
         for c in self.held:
             if c.width:
-                ratio = (whole / c.width) ** 0.5
-                steps, decays = torch.full((c.width,), ratio, device=device), torch.ones(c.width, device=device)
+                slower = (whole / c.width) ** 0.5
+                steps, decays = torch.full((c.width,), slower**0.5, device=device), torch.ones(c.width, device=device)
                 if c.linear:
-                    steps[0], decays[0] = 1.0, 1 / ratio
+                    steps[0], decays[0] = 1.0, 1 / slower
                 blocks.append(RowBlock(c.count, steps, decays))
         return {self.values: blocks}
 
