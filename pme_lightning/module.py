@@ -323,6 +323,11 @@ class CTRModule(LightningModule):
         """
         if self._trainer is None:
             self._settle_gradients()  # otherwise it was done before the strategy wrapped the module
+        # Steps are scaled so that small sizes keep up with the network: a backbone such as FM has none.
+        has_network = any(parameter.ndim > 1 for parameter in self.backbone.parameters())
+        blocks = None
+        if has_network and isinstance(self.embedding, MultiSizeEmbedding):
+            blocks = self.embedding.row_blocks()
         return build_optimizer(
             self.parameters(),
             self.table_parameters,
@@ -330,7 +335,7 @@ class CTRModule(LightningModule):
             self.optimizer_args,
             self.embedding_optimizer_class,
             self.embedding_optimizer_args,
-            self.embedding.row_blocks() if isinstance(self.embedding, MultiSizeEmbedding) else None,
+            blocks,
         )
 
     def configure_gradient_clipping(

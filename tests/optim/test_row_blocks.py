@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pme_lightning.backbones import DCN, DeepFM
+from pme_lightning.backbones import DCN, FM, DeepFM
 from pme_lightning.callbacks import TransferCallback
 from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.module import CTRModule
@@ -116,6 +116,17 @@ def test_the_module_tells_its_optimizer_and_a_full_table_has_nothing_to_tell(bac
     assert CTRModule(**model.hparams).embedding.along_axes
     model.set_optimizers("torch.optim.Adam", {}, LazyAdagrad, {"scale_by_size": False})
     assert not model.configure_optimizers().optimizers[1].blocks_of(parameter)
+
+
+def test_a_backbone_without_a_network_has_nothing_to_keep_up_with() -> None:
+    sizes = torch.tensor([4, 3, 2, 1, 0])
+    table = MultiSizeEmbedding.from_sizes(sizes, 4, sizes > 1, along_axes=True)
+    model = CTRModule([5], FM, embedding_dim=4, optimizer=LazyAdagrad)
+    model.set_embedding(table)
+    assert not model.configure_optimizers().blocks_of(table.values)
+    model = CTRModule([5], DeepFM, {"hidden_units": [4]}, 4, optimizer=LazyAdagrad)
+    model.set_embedding(table)
+    assert model.configure_optimizers().blocks_of(table.values)
 
 
 def test_a_copy_goes_on_alike_and_the_state_does_not_hold_blocks() -> None:
