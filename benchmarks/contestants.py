@@ -104,6 +104,7 @@ def module_of(
         **optimizers,
         classes=classes,
         field_projections=field_projections,
+        along_axes=fraction is not None,
     )
 
 
