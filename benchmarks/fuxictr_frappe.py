@@ -7,7 +7,8 @@
 Tells what of the distance to the published figure (test AUC .9831, logloss .1637) is the data's. Model, loss,
 optimizer, learning rate on a plateau and early stopping are FuxiCTR's, the settings are those of the published log
 (https://openbenchmark.github.io/BARS, AutoInt_frappe_x1_005), and the rows are those that ours is trained on. It needs
-``pip install -e '.[bench]'``; the registry's package has no models, hence the clone. Half an hour a seed on one thread.
+``pip install -e '.[bench]'``; the registry's package has no models, hence the clone.
+It takes some 45 minutes a seed on one thread.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pme_lightning.embedding.full import FullEmbedding, cut_parameters
 from pme_lightning.embedding.projection import FieldGroups, groups_of
 from pme_lightning.embedding.shard import RowLayout, Shard
 from pme_lightning.embedding.shard_lookup import ShardMultiSizeLookup
-from pme_lightning.optim.row_blocks import RowBlock
+from pme_lightning.optim import RowBlock
 
 # Rows that are brought from where they are at a time.
 _CHUNK_ROWS = 1 << 15

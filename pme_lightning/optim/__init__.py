@@ -4,12 +4,14 @@ from pme_lightning.optim.build import build_optimizer
 from pme_lightning.optim.clipping import clip_gradients
 from pme_lightning.optim.joined import JoinedOptimizer
 from pme_lightning.optim.lazy_adagrad import LazyAdagrad
+from pme_lightning.optim.row_blocks import RowBlock
 from pme_lightning.optim.row_exchange import average_rows
 from pme_lightning.optim.sparse_gradients import takes_sparse_gradients
 
 __all__ = [
     "JoinedOptimizer",
     "LazyAdagrad",
+    "RowBlock",
     "average_rows",
     "build_optimizer",
     "clip_gradients",

@@ -15,8 +15,7 @@ from pme_lightning.backbones import DCN, FM, DeepFM
 from pme_lightning.callbacks import TransferCallback
 from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.module import CTRModule
-from pme_lightning.optim import JoinedOptimizer, LazyAdagrad
-from pme_lightning.optim.row_blocks import RowBlock
+from pme_lightning.optim import JoinedOptimizer, LazyAdagrad, RowBlock
 from pme_lightning.search import SearchResult
 
 OPTIONS: dict[str, Any] = {"lr": 0.3, "weight_decay": 0.1, "initial_accumulator_value": 0.04, "decay_interval": 2}
