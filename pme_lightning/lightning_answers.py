@@ -28,7 +28,7 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
 
 
 def quiet_lightning() -> None:
-    """Keeps Lightning's advice out of the way of the output; its warnings about real trouble stay."""
+    """Keeps the advice of Lightning and torch out of the way of the output; warnings about real trouble stay."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
@@ -40,5 +40,7 @@ def quiet_lightning() -> None:
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*treespec, LeafSpec.*is deprecated.*",
         ".*your dataloader is not resumable.*",  # the data module knows how far it was
+        ".*Sparse invariant checks are implicitly disabled.*",  # gradients are made of rows that are known to be right
+        ".*AccumulateGrad node's stream does not match.*",  # Lightning wraps the model for DDP in a stream of its own
     ):
         warnings.filterwarnings("ignore", message)

@@ -280,7 +280,8 @@ class CTRModule(LightningModule):
         logits = self(ids).to(labels.dtype)  # autocast may give bfloat16
         self._check_logits(logits, labels)
         loss, mean, self.loss_rows = over_ranks(F.binary_cross_entropy_with_logits(logits, labels), len(labels))
-        self.log("train_loss", mean, prog_bar=True)
+        # For a bar Lightning makes a number of it in every step, and waits for the GPU: only where there is one.
+        self.log("train_loss", mean, prog_bar=self.trainer.progress_bar_callback is not None)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

@@ -176,6 +176,7 @@ class PermutationBatchSampler(DistributedSampler):
         world_size: number of processes.
         prefetch: is told of rows some time before their batches are yielded, where there are many (see
             :meth:`ClickDataset.prefetch`).
+        device: draws the permutation and has the row numbers, where rows are held in its memory.
 
     Raises:
         BadInput: the batch size is below 1, or there are fewer rows than processes.
@@ -191,6 +192,7 @@ class PermutationBatchSampler(DistributedSampler):
         rank: int = 0,
         world_size: int = 1,
         prefetch: Prefetch | None = None,
+        device: torch.device | None = None,
     ) -> None:
         if batch_size < 1:
             raise BadInput(f"batch_size must be at least 1, not {batch_size}")
@@ -210,6 +212,7 @@ class PermutationBatchSampler(DistributedSampler):
         self.num_batches = self.cuts.num_batches
         self._done = (-1, 0)
         self._prefetch = prefetch
+        self._device = device
 
     def __len__(self) -> int:
         """The number of batches, the same on every rank."""
@@ -222,7 +225,9 @@ class PermutationBatchSampler(DistributedSampler):
 
     def __iter__(self) -> Iterator[Tensor | slice]:
         """Yields this rank's batches of one epoch."""
-        order = shuffled(self.n, self.seed, self.epoch, self._prefetch) if self.shuffle else None
+        order = None
+        if self.shuffle:
+            order = shuffled(self.n, self.seed, self.epoch, self._prefetch, self._device)
         epoch, done = self._done
         for k in range(done if epoch == self.epoch else 0, self.num_batches):
             first, last = self.cuts.of(k, self.rank)

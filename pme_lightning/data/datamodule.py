@@ -83,6 +83,8 @@ class ClickDataModule(EncodedDataModule):
         eval_batch_size: rows per batch and process elsewhere.
         num_workers: loader processes.
         seed: of the shuffling.
+        on_gpu: whether a GPU that trains holds the rows in its memory, where batches are made many times as fast; where
+            they take a quarter at most of the memory that is free there, if not given. Not when streaming.
         split_seed: of the random division; apart from ``seed``, so that runs with several seeds share their test
             rows.
         cache_dir: ``$PME_CACHE_DIR`` or ``~/.cache/pme-lightning`` if not given.
@@ -131,11 +133,12 @@ class ClickDataModule(EncodedDataModule):
         eval_batch_size: int = 16384,
         num_workers: int = 0,
         seed: int = 42,
+        on_gpu: bool | None = None,
         split_seed: int = 0,
         cache_dir: str | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, num_workers, seed)
+        super().__init__(batch_size, eval_batch_size, num_workers, seed, on_gpu)
         self.path = path
         self.format: Format = format
         self.predict_path = predict_path

@@ -26,25 +26,33 @@ class Order(Protocol):
         """The row numbers at the places ``start ... stop - 1``, int64."""
 
 
-def shuffled(n: int, seed: int, epoch: int, prefetch: Prefetch | None = None) -> Order:
-    """The order of an epoch: it depends on the number of rows, the seed and the epoch alone.
+def shuffled(
+    n: int, seed: int, epoch: int, prefetch: Prefetch | None = None, device: torch.device | None = None
+) -> Order:
+    """The order of an epoch: it depends on the number of rows, the seed, the epoch and the kind of device alone.
 
     Args:
         n: number of rows.
         seed: of the order.
         epoch: each has another order.
         prefetch: is told of rows before they are read, where the order is one of blocks.
+        device: of the row numbers, if rows are held in its memory: any order is as good there as another, and the
+            device draws it; None for rows on the processor's side.
     """
     # Mixing by a large odd constant keeps (seed, epoch) and (seed + 1, epoch - 1) apart.
     mixed = (seed * 0x9E3779B1 + epoch) % (1 << 63)
-    return Permuted(n, mixed) if n <= PERMUTED_ROWS else BlockShuffled(n, mixed, prefetch)
+    if device is not None or n <= PERMUTED_ROWS:
+        return Permuted(n, mixed, device)
+    return BlockShuffled(n, mixed, prefetch)
 
 
 class Permuted:
     """A permutation of all rows: 8 bytes a row."""
 
-    def __init__(self, n: int, seed: int) -> None:
-        self._order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    def __init__(self, n: int, seed: int, device: torch.device | None = None) -> None:
+        device = device or torch.device("cpu")
+        generator = torch.Generator(device).manual_seed(seed)
+        self._order = torch.randperm(n, generator=generator, device=device)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """The row numbers at some places."""

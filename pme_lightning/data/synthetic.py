@@ -40,6 +40,8 @@ class SyntheticDataModule(EncodedDataModule):
         eval_batch_size: rows per batch and process in validation, test and prediction.
         num_workers: loader processes.
         seed: of the shuffling.
+        on_gpu: whether a GPU that trains holds the rows in its memory; where they take a quarter at most of the memory
+            that is free there, if not given.
 
     Attributes:
         best_auc: after ``setup()``, test AUC of the planted probabilities: no model can expect a higher one.
@@ -80,8 +82,9 @@ class SyntheticDataModule(EncodedDataModule):
         eval_batch_size: int = 16384,
         num_workers: int = 0,
         seed: int = 42,
+        on_gpu: bool | None = None,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, num_workers, seed)
+        super().__init__(batch_size, eval_batch_size, num_workers, seed, on_gpu)
         self.plan = Plan(
             tokens,
             num_fields,

@@ -187,7 +187,7 @@ class FullEmbedding(nn.Module):
         if self.shard is None:
             return [part[tokens] for part in held]
         exchange = RowExchange(tokens, self.shard, self.num_tokens)
-        places = exchange.distinct.places().long()
+        places = exchange.distinct.places.long()
         return [exchange.answers(part[exchange.asked])[places] for part in held]
 
     def _watch(self, ids: Tensor, *looked_up: Tensor) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from pme_lightning.embedding.distinct import DistinctTokens
 from pme_lightning.embedding.full import FullEmbedding, cut_parameters
 from pme_lightning.embedding.projection import FieldGroups, groups_of
+from pme_lightning.embedding.row_lookup import rows_at, sparse_gradient
 from pme_lightning.embedding.shard import RowLayout, Shard
 from pme_lightning.embedding.shard_lookup import ShardMultiSizeLookup
+from pme_lightning.embedding.token_rows import places_of_classes, token_rows
 from pme_lightning.optim import RowBlock
 
 # Rows that are brought from where they are at a time.
@@ -85,6 +86,7 @@ class MultiSizeEmbedding(nn.Module):
     index: Tensor | None
     ends: Tensor
     whole_ends: Tensor | None
+    class_places: Tensor
 
     def __init__(
         self,
@@ -122,6 +124,7 @@ class MultiSizeEmbedding(nn.Module):
         ends, held = (torch.tensor([c.count for c in each]).cumsum(0) for each in (self.classes, self.held))
         self.register_buffer("ends", held, persistent=False)
         self.register_buffer("whole_ends", None if shard is None else ends, persistent=False)
+        self.register_buffer("class_places", places_of_classes(self.classes, first_order), persistent=False)
         self.register_buffer("index", None if index is None else index.to(torch.int32))
         self.reset_parameters()
 
@@ -311,17 +314,14 @@ class _Lookup(torch.autograd.Function):
         The tokens are those of ids ``(B, F)``, row by row: where each field has a projection, that tells their fields.
         """
         distinct = DistinctTokens.of(positions)
-        parts = _parts(layout, distinct.tokens)
-        tables = layout.tables(values)
-        rows = values.new_zeros(len(distinct), layout.first_order + layout.embedding_dim)
-        for part in parts:
-            part.of(rows).copy_(tables[part.number].index_select(0, part.rows))
-        ctx.layout, ctx.distinct, ctx.parts = layout, distinct, parts
+        owned = token_rows(layout, distinct.tokens)
+        rows = owned.padded(values)
+        ctx.layout, ctx.distinct, ctx.owned = layout, distinct, owned
         ctx.save_for_backward(rows, projection)
-        places = distinct.places()
+        places = distinct.places
         ctx.groups = groups_of(distinct, projection)
         own = rows[:, int(layout.first_order) :]
-        embeddings = F.embedding(places, ctx.groups.times(own, projection))
+        embeddings = rows_at(places, ctx.groups.times(own, projection))
         # Of single values, next to one another, index_select is several times faster than embedding.
         return embeddings, rows[:, 0].contiguous().index_select(0, places) if layout.first_order else None
 
@@ -340,70 +340,7 @@ class _Lookup(torch.autograd.Function):
         grad_rows[:, first:] = ctx.groups.times(grad_distinct, projection.transpose(-1, -2))
         if grad_linear is not None:
             grad_rows[:, :1] = distinct.sum(grad_linear.unsqueeze(-1))
-        grads = [part.of(grad_rows) for part in ctx.parts]
-        if layout.sparse:
-            grad = torch.sparse_coo_tensor(
-                _places(layout, ctx.parts)[None],
-                torch.cat([own.reshape(-1) for own in grads]) if grads else rows.new_empty(0),
-                layout.values.shape,
-                is_coalesced=True,
-                check_invariants=False,  # they would cost more than the gradient; the places rise
-            )
-            return None, grad, grad_projection, None
-        grad = rows.new_zeros(layout.values.shape)
-        tables = layout.tables(grad)
-        for part, own in zip(ctx.parts, grads, strict=True):
-            # Tokens are distinct: nothing has to be added up.
-            tables[part.number].index_copy_(0, part.rows, own)
+        if not layout.sparse:
+            return None, ctx.owned.spread(grad_rows, layout.values), grad_projection, None
+        grad = sparse_gradient(ctx, ctx.owned.places(), ctx.owned.flat(grad_rows), layout.values.shape)
         return None, grad, grad_projection, None
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The distinct tokens of a batch that are of one size class.
-
-    Attributes:
-        number: Of the class.
-        begin: The first of these tokens among the distinct ones.
-        end: The one after the last.
-        first: The first column of theirs in padded rows.
-        width: How many columns follow.
-        rows: ``(end - begin,)`` int64: their rows in the table of the class.
-    """
-
-    number: int
-    begin: int
-    end: int
-    first: int
-    width: int
-    rows: Tensor
-
-    def of(self, padded: Tensor) -> Tensor:
-        """Returns the part of padded rows ``(U, 1 + D)`` or ``(U, D)`` that these tokens own, a view."""
-        return padded[self.begin : self.end, self.first : self.first + self.width]
-
-
-def _parts(layout: MultiSizeEmbedding, tokens: Tensor) -> list[_Part]:
-    """Returns the classes that own values and occur; sorted, the tokens of a class are next to one another."""
-    ends = torch.searchsorted(tokens, layout.ends.to(tokens.dtype)).tolist()
-    tokens = tokens.long()
-    parts, start, begin = [], 0, 0
-    for number, (c, end) in enumerate(zip(layout.classes, ends, strict=True)):
-        if c.width and end > begin:
-            first = int(layout.first_order and not c.linear)
-            parts.append(_Part(number, begin, end, first, c.width, tokens[begin:end] - start))
-        start, begin = start + c.count, end
-    return parts
-
-
-def _places(layout: MultiSizeEmbedding, parts: list[_Part]) -> Tensor:
-    """Returns where the values of the parts stand among all values, row by row."""
-    columns = torch.arange(layout.embedding_dim + 1, device=layout.values.device)
-    offsets = [0]
-    for c in layout.classes:
-        offsets.append(offsets[-1] + c.count * c.width)
-    places = [
-        (part.rows.unsqueeze(1) * part.width + columns[: part.width].add(offsets[part.number])).view(-1)
-        for part in parts
-    ]
-    return torch.cat(places) if places else columns[:0]

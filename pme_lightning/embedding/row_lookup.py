@@ -37,7 +37,7 @@ class RowLookup(torch.autograd.Function):
         ctx.shapes = weight.shape, None if linear is None else linear.shape
         ctx.dtype = weight.dtype
         ctx.save_for_backward(ids)
-        rows = F.embedding(ids, weight)
+        rows = rows_at(ids, weight)
         if linear is None:
             return rows, None
         # Of single values index_select is several times faster than embedding.
@@ -56,13 +56,38 @@ class RowLookup(torch.autograd.Function):
                 gradients.append(None)
                 continue
             summed = distinct.sum(grad.reshape(len(distinct.order), shape[1])).to(ctx.dtype)
-            gradients.append(as_gradient(rows, summed, shape, ctx.sparse))
+            gradients.append(as_gradient(ctx, rows, summed, shape, ctx.sparse))
         return None, *gradients, None
 
 
-def as_gradient(rows: Tensor, values: Tensor, shape: torch.Size, sparse: bool) -> Tensor:
+def rows_at(ids: Tensor, table: Tensor) -> Tensor:
+    """Returns the rows ``(..., D)`` of ids ``(...)`` in a table ``(V, D)``, as ``F.embedding`` does."""
+    if not table.is_cuda:
+        return F.embedding(ids, table)
+    # F.embedding starts a thread block a row there, most of which has nothing to do where rows are short.
+    return table[ids]
+
+
+def as_gradient(ctx: Any, rows: Tensor, values: Tensor, shape: torch.Size, sparse: bool) -> Tensor:
     """Returns the gradient of a table from those of its rows, each once and in rising order."""
     if sparse:
-        # Checks would cost more than the gradient; DistinctTokens gives rising rows within the table.
-        return torch.sparse_coo_tensor(rows[None], values, shape, is_coalesced=True, check_invariants=False)
+        return sparse_gradient(ctx, rows, values, shape)
     return values.new_zeros(shape).index_copy_(0, rows, values)
+
+
+def sparse_gradient(ctx: Any, rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
+    """Returns a sparse gradient from rows that occur once, in rising order.
+
+    Args:
+        ctx: Autograd's, of the backward pass that returns it.
+        rows: ``(n,)`` int64.
+        values: ``(n, ...)``.
+        shape: Of the parameter.
+    """
+    # Checks would cost more than the gradient.
+    grad = torch.sparse_coo_tensor(rows[None], values, shape, is_coalesced=True, check_invariants=False)
+    if grad.is_cuda:
+        # Autograd keeps a gradient that nobody else holds without the mark that its rows occur once, and looking at
+        # them makes the processor wait for the GPU. Of one that is held it keeps a copy, mark and all.
+        ctx.held = (*getattr(ctx, "held", ()), grad)
+    return grad

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from pme_lightning.embedding.distinct import DistinctTokens
 from pme_lightning.embedding.exchange import RowExchange
 from pme_lightning.embedding.projection import groups_of
-from pme_lightning.embedding.row_lookup import as_gradient
+from pme_lightning.embedding.row_lookup import as_gradient, rows_at
+from pme_lightning.embedding.token_rows import each_value
 
 if TYPE_CHECKING:
     from pme_lightning.embedding.full import FullEmbedding
@@ -39,8 +40,8 @@ class ShardRowLookup(torch.autograd.Function):
         rows = exchange.answers(own)
         ctx.table, ctx.exchange = table, exchange
         ctx.shapes = weight.shape, None if linear is None else linear.shape
-        places = exchange.distinct.places().view(ids.shape)
-        embeddings = F.embedding(places, rows[:, int(linear is not None) :])
+        places = exchange.distinct.places.view(ids.shape)
+        embeddings = rows_at(places, rows[:, int(linear is not None) :])
         return embeddings, None if linear is None else F.embedding(places, rows[:, :1]).squeeze(-1)
 
     @staticmethod
@@ -61,9 +62,9 @@ class ShardRowLookup(torch.autograd.Function):
             table.held_observer(held.tokens, means[:, first:], means[:, 0] if first else None)
         gradients: list[Tensor | None] = [None, None]
         if ctx.needs_input_grad[1]:
-            gradients[0] = as_gradient(held.tokens, means[:, first:].contiguous(), rows_shape, table.sparse)
+            gradients[0] = as_gradient(ctx, held.tokens, means[:, first:].contiguous(), rows_shape, table.sparse)
         if linear_shape is not None and ctx.needs_input_grad[2]:
-            gradients[1] = as_gradient(held.tokens, means[:, :1].contiguous(), linear_shape, table.sparse)
+            gradients[1] = as_gradient(ctx, held.tokens, means[:, :1].contiguous(), linear_shape, table.sparse)
         return None, *gradients, None
 
 
@@ -92,15 +93,15 @@ class ShardMultiSizeLookup(torch.autograd.Function):
         widths, held = _held_values(layout, exchange.asked)
         flat = exchange.answers(values.index_select(0, held), (widths, wanted))
         rows = values.new_zeros(len(wanted), first + dim)
-        number, column = _each(wanted)
+        number, column = each_value(wanted)
         places = number * rows.shape[1] + begin[number] + column
         rows.view(-1).index_copy_(0, places, flat)
         ctx.layout, ctx.exchange, ctx.widths = layout, exchange, (widths, wanted)
         ctx.save_for_backward(rows, projection, places, held)
-        each = exchange.distinct.places()
+        each = exchange.distinct.places
         ctx.groups = groups_of(exchange.distinct, projection)
         own = rows[:, first:]
-        embeddings = F.embedding(each, ctx.groups.times(own, projection))
+        embeddings = rows_at(each, ctx.groups.times(own, projection))
         return embeddings, F.embedding(each, rows[:, :1]).squeeze(-1) if first else None
 
     @staticmethod
@@ -138,12 +139,5 @@ def _held_values(layout: MultiSizeEmbedding, rows: Tensor) -> tuple[Tensor, Tens
     widths, shifts = torch.tensor(facts, device=rows.device)[torch.searchsorted(layout.ends, rows, right=True)].unbind(
         1
     )
-    number, column = _each(widths)
+    number, column = each_value(widths)
     return widths, (shifts + rows * widths)[number] + column
-
-
-def _each(widths: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns for each value of rows of these widths the number of its row, and its place in the row."""
-    number = torch.repeat_interleave(torch.arange(len(widths), device=widths.device), widths)
-    starts = widths.cumsum(0) - widths
-    return number, torch.arange(len(number), device=widths.device) - starts[number]

@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pme_lightning.errors import BadInput
-from pme_lightning.optim.row_blocks import RowBlock, check_blocks, tables_of
+from pme_lightning.optim.row_blocks import RowBlock, StepsByPlace, check_blocks, tables_of
 from pme_lightning.optim.sparse_gradients import coalesced
 
-# Values worked on at a time where all of a parameter is gone through: they stay in the cache from one operation to the
-# next.
+# Values worked on at a time where all of a parameter is gone through: on a processor they stay in the cache from one
+# operation to the next, on a GPU an operation has something to do.
 _CHUNK = 1 << 17
+_CHUNK_ON_GPU = 1 << 25
 
 
 class LazyAdagrad(Optimizer):
@@ -74,11 +75,13 @@ class LazyAdagrad(Optimizer):
             raise BadInput(f"LazyAdagrad: decay_interval is {decay_interval}; it must be a whole number of steps")
         self.scale_by_size = scale_by_size
         self._blocks: dict[Tensor, Sequence[RowBlock]] = {}
+        self._steps: dict[Tensor, StepsByPlace] = {}
         super().__init__(params, defaults)
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take along."""
-        return super().__getstate__() | {"scale_by_size": self.scale_by_size, "_blocks": self._blocks}
+        own = {"scale_by_size": self.scale_by_size, "_blocks": self._blocks, "_steps": {}}
+        return super().__getstate__() | own
 
     def set_blocks(self, parameter: Tensor, blocks: Sequence[RowBlock]) -> None:
         """Says how the rows of a flat parameter lie, and how their steps and decays are scaled.
@@ -94,10 +97,22 @@ class LazyAdagrad(Optimizer):
         """
         check_blocks(parameter, blocks)
         self._blocks[parameter] = blocks
+        self._steps.pop(parameter, None)
 
     def blocks_of(self, parameter: Tensor) -> Sequence[RowBlock]:
         """Returns the blocks that a parameter is scaled by; none, where it is not."""
         return self._blocks.get(parameter, ()) if self.scale_by_size else ()
+
+    def _scale(self, parameter: Tensor, divisors: Tensor, places: Tensor) -> None:
+        """Divides what gradients are divided by, of values at some places ``(n,)``, by the scale of their steps."""
+        blocks = self.blocks_of(parameter)
+        if blocks and parameter.is_cuda:
+            if parameter not in self._steps:
+                self._steps[parameter] = StepsByPlace.of(blocks, parameter.device)
+            divisors.div_(self._steps[parameter].at(places))
+            return
+        for block, own in tables_of(divisors, blocks, places):
+            own.div_(block.steps)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -124,37 +139,36 @@ class LazyAdagrad(Optimizer):
                     state["sum"] = torch.full_like(parameter, group["initial_accumulator_value"])
                 state["step"] += 1
                 blocks = self.blocks_of(parameter)
-                _update(parameter, parameter.grad, state["sum"], group, blocks)
+                self._update(parameter, parameter.grad, state["sum"], group)
                 if group["weight_decay"] and int(state["step"]) % group["decay_interval"] == 0:
                     decay(parameter, state["sum"], group, blocks)
         return loss
 
-
-def _update(parameter: Tensor, grad: Tensor, total: Tensor, group: dict[str, Any], blocks: Sequence[RowBlock]) -> None:
-    lr, eps = group["lr"], group["eps"]
-    if not grad.is_sparse:
-        total.addcmul_(grad, grad)
-        # A value that never had a gradient has nothing to divide by.
-        roots = (total.sqrt() + eps).clamp_(min=torch.finfo(total.dtype).tiny)
-        for block, divisors in tables_of(roots, blocks):
-            divisors.div_(block.steps)
-        parameter.addcdiv_(grad, roots, value=-lr)
-        return
-    grad = coalesced(grad)
-    rows, values = grad._indices()[0], grad._values()
-    if parameter.shape[1:].numel() == 1:
-        # Rows of one value, such as first-order weights, are single values: faster, and views of the same memory.
-        parameter, total, values = parameter.view(-1), total.view(-1), values.view(-1)
-    sums = total.index_select(0, rows).addcmul_(values, values)
-    _write(total, rows, sums)
-    roots = sums.sqrt_().add_(eps).clamp_(min=torch.finfo(sums.dtype).tiny)
-    for block, divisors in tables_of(roots, blocks, rows):
-        divisors.div_(block.steps)
-    _write(parameter, rows, parameter.index_select(0, rows).addcdiv_(values, roots, value=-lr))
+    def _update(self, parameter: Tensor, grad: Tensor, total: Tensor, group: dict[str, Any]) -> None:
+        lr, eps = group["lr"], group["eps"]
+        if not grad.is_sparse:
+            total.addcmul_(grad, grad)
+            # A value that never had a gradient has nothing to divide by.
+            roots = (total.sqrt() + eps).clamp_(min=torch.finfo(total.dtype).tiny)
+            for block, divisors in tables_of(roots, self.blocks_of(parameter)):
+                divisors.div_(block.steps.to(divisors))
+            parameter.addcdiv_(grad, roots, value=-lr)
+            return
+        grad = coalesced(grad)
+        rows, values = grad._indices()[0], grad._values()
+        table = parameter
+        if parameter.shape[1:].numel() == 1:
+            # Rows of one value, such as first-order weights, are single values: faster, and views of the same memory.
+            table, total, values = parameter.view(-1), total.view(-1), values.view(-1)
+        sums = total.index_select(0, rows).addcmul_(values, values)
+        _write(total, rows, sums)
+        roots = sums.sqrt_().add_(eps).clamp_(min=torch.finfo(sums.dtype).tiny)
+        self._scale(parameter, roots, rows)
+        _write(table, rows, table.index_select(0, rows).addcdiv_(values, roots, value=-lr))
 
 
 def _write(table: Tensor, rows: Tensor, values: Tensor) -> None:
-    # On single values scatter runs in parallel, index_copy does not; on rows it is the other way round.
+    # On a processor scatter runs in parallel on single values, index_copy does not; on rows it is the other way round.
     table.scatter_(0, rows, values) if table.ndim == 1 else table.index_copy_(0, rows, values)
 
 
@@ -181,7 +195,7 @@ def _decay(parameter: Tensor, total: Tensor, group: dict[str, Any], scale: Tenso
         if shrink is None or shrink.shape != sums.shape:
             shrink = torch.empty_like(sums)
         torch.sqrt(sums, out=shrink).add_(group["eps"]).clamp_(min=torch.finfo(sums.dtype).tiny).reciprocal_()
-        shrink.mul_(-strength if scale is None else -strength * scale).add_(1).clamp_(min=0)
+        shrink.mul_(-strength if scale is None else -strength * scale.to(sums)).add_(1).clamp_(min=0)
         _multiply_by_power(values, shrink, interval)
 
 
@@ -196,5 +210,5 @@ def _multiply_by_power(values: Tensor, factor: Tensor, exponent: int) -> None:
 
 
 def _chunks(table: Tensor) -> Iterator[Tensor]:
-    rows = max(1, _CHUNK * len(table) // max(1, table.numel()))
+    rows = max(1, (_CHUNK_ON_GPU if table.is_cuda else _CHUNK) * len(table) // max(1, table.numel()))
     return iter(table.split(rows))

@@ -26,7 +26,7 @@ def test_distinct_tokens_are_those_of_unique_and_sums_those_of_index_add(seed: i
     tokens, inverse = torch.unique(ids, return_inverse=True)
     distinct = DistinctTokens.of(ids)
     assert torch.equal(distinct.tokens, tokens)
-    assert torch.equal(distinct.places().long(), inverse)
+    assert torch.equal(distinct.places.long(), inverse)
     expected = torch.zeros(len(tokens), width, dtype=torch.float64).index_add_(0, inverse, values)
     assert torch.allclose(distinct.sum(values), expected)
 

@@ -16,6 +16,7 @@ from pme_lightning.callbacks import TransferCallback
 from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.module import CTRModule
 from pme_lightning.optim import JoinedOptimizer, LazyAdagrad, RowBlock
+from pme_lightning.optim.row_blocks import StepsByPlace, tables_of
 from pme_lightning.search import SearchResult
 
 OPTIONS: dict[str, Any] = {"lr": 0.3, "weight_decay": 0.1, "initial_accumulator_value": 0.04, "decay_interval": 2}
@@ -148,3 +149,19 @@ def test_sizes_along_axes_are_scaled_and_others_are_not(basis: Tensor | None) ->
     TransferCallback(sizes).rebuild(model)
     assert isinstance(model.embedding, MultiSizeEmbedding)
     assert bool(model.embedding.row_blocks()) is (basis is not None)
+
+
+@given(
+    shapes=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4)), min_size=1, max_size=5).filter(
+        lambda shapes: any(count for count, _ in shapes)
+    ),
+    seed=st.integers(0, 10_000),
+)
+def test_steps_by_place_are_those_of_the_blocks(shapes: list[tuple[int, int]], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    blocks = blocks_of(shapes, generator)
+    places = rows_of(generator, blocks).nonzero().squeeze(1)
+    factors = torch.ones(len(places))
+    for block, own in tables_of(factors, blocks, places):
+        own.mul_(block.steps)
+    assert torch.equal(StepsByPlace.of(blocks, places.device).at(places), factors)
