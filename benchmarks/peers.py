@@ -19,7 +19,7 @@ from contestants import EMBEDDING_DIM, Contestant
 from zipf_clicks import ZipfClicks
 
 
-def fuxictr(data: ZipfClicks, backbone: str, hidden_units: list[int], folder: Path) -> Contestant:
+def fuxictr(data: ZipfClicks, backbone: str, hidden_units: list[int], folder: Path, device: str = "cpu") -> Contestant:
     """FuxiCTR: its npz loader with one worker process (its default), its ``train_step``, Adam over everything.
 
     Args:
@@ -27,6 +27,7 @@ def fuxictr(data: ZipfClicks, backbone: str, hidden_units: list[int], folder: Pa
         backbone: ``"DeepFM"`` or ``"DCN"``.
         hidden_units: Of the MLP.
         folder: Where its files go.
+        device: ``"cpu"`` or ``"gpu"``.
     """
     from fuxictr.features import FeatureMap
     from fuxictr.pytorch.dataloaders import RankDataLoader
@@ -46,7 +47,8 @@ def fuxictr(data: ZipfClicks, backbone: str, hidden_units: list[int], folder: Pa
 
     class Model(BaseModel):
         def __init__(self) -> None:
-            super().__init__(features, verbose=0, model_root=str(folder), metrics=["AUC"])
+            gpu = 0 if device == "gpu" else -1
+            super().__init__(features, gpu=gpu, verbose=0, model_root=str(folder), metrics=["AUC"])
             self.embedding_layer = FeatureEmbedding(features, EMBEDDING_DIM)
             width = EMBEDDING_DIM * features.num_fields
             self.deep = backbone == "DeepFM"
@@ -58,6 +60,7 @@ def fuxictr(data: ZipfClicks, backbone: str, hidden_units: list[int], folder: Pa
                 self.head = torch.nn.Linear(width + hidden_units[-1], 1)
             self.compile("adam", "binary_crossentropy", 1e-3)
             self.reset_parameters()
+            self.model_to_device()
 
         def forward(self, inputs: Any) -> dict[str, Any]:
             X = self.get_inputs(inputs)
@@ -109,7 +112,7 @@ class _Arrivals:
         return (self.asked[-1] - self.asked[2]) / (len(self.asked) - 3)
 
 
-def deepctr_torch(data: ZipfClicks, backbone: str, hidden_units: list[int]) -> Contestant:
+def deepctr_torch(data: ZipfClicks, backbone: str, hidden_units: list[int], device: str = "cpu") -> Contestant:
     """DeepCTR-Torch: ``fit`` of its model with Adam; its ids travel as float32."""
     from deepctr_torch.inputs import SparseFeat
     from deepctr_torch.models import DCN, DeepFM
@@ -117,12 +120,15 @@ def deepctr_torch(data: ZipfClicks, backbone: str, hidden_units: list[int]) -> C
     columns = [
         SparseFeat(name, size, EMBEDDING_DIM, dtype="int32") for name, size in zip(data.fields, data.sizes, strict=True)
     ]
+    place = "cuda:0" if device == "gpu" else "cpu"
     if backbone == "DeepFM":
-        model = DeepFM(columns, columns, dnn_hidden_units=hidden_units, l2_reg_linear=0, l2_reg_embedding=0)
+        model = DeepFM(
+            columns, columns, dnn_hidden_units=hidden_units, l2_reg_linear=0, l2_reg_embedding=0, device=place
+        )
     else:
         model = DCN(
             columns, columns, cross_num=3, dnn_hidden_units=hidden_units,
-            l2_reg_linear=0, l2_reg_embedding=0, l2_reg_cross=0,
+            l2_reg_linear=0, l2_reg_embedding=0, l2_reg_cross=0, device=place,
         )  # fmt: skip
     model.compile("adam", "binary_crossentropy")
     ends: list[float] = []

@@ -111,7 +111,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="training steps a measurement (12, or 8 with --quick)")
     parser.add_argument("--batch", type=int, default=4096, help="rows of a batch")
     parser.add_argument("--tokens", help="comma-separated sizes of the table, such as 1e5,1e6")
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where ours trains")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where all of them train")
     parser.add_argument("--precision", default="32-true", help="of ours, as Lightning's trainer.precision")
     parser.add_argument("--no-peers", action="store_true", help="leaves FuxiCTR and DeepCTR-Torch out")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the tidy file (%(default)s)")

@@ -21,8 +21,8 @@ class Settings:
         batch_size: Rows of a batch.
         tokens: Table sizes.
         quick: Leaves the largest cases out.
-        device: ``"cpu"`` or ``"gpu"``, of ours.
-        precision: Of ours.
+        device: ``"cpu"`` or ``"gpu"``, where everybody trains.
+        precision: Of ours, and of the network alone.
         peers: Whether peers are measured where they are installed.
     """
 

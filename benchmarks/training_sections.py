@@ -50,11 +50,10 @@ def train(table: Table, settings: Settings) -> None:
             own = module_of(other, backbone, hidden, FRACTION, field_projections=True)
             racers["ours, multi-size 10%, a projection a field"] = fitted(own, other, **settings.trainer)
         with tempfile.TemporaryDirectory() as folder:
-            if settings.peers and settings.device == "cpu":
-                if importlib.util.find_spec("fuxictr"):
-                    racers["FuxiCTR"] = peers.fuxictr(data, backbone, hidden, Path(folder))
-                if importlib.util.find_spec("deepctr_torch") and tokens < 5_000_000:
-                    racers["DeepCTR-Torch"] = peers.deepctr_torch(data, backbone, hidden)
+            if settings.peers and importlib.util.find_spec("fuxictr"):
+                racers["FuxiCTR"] = peers.fuxictr(data, backbone, hidden, Path(folder), settings.device)
+            if settings.peers and importlib.util.find_spec("deepctr_torch") and tokens < 5_000_000:
+                racers["DeepCTR-Torch"] = peers.deepctr_torch(data, backbone, hidden, settings.device)
             case = f"{backbone} {'x'.join(map(str, hidden))}, {tokens:.0e} tokens"
             table.race("train", case, _in_ms(racers, settings.steps), "ms/step", "ours, full size")
 

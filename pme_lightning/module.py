@@ -53,6 +53,7 @@ class CTRModule(LightningModule):
             process. It is not part of the description that checkpoints carry: they hold the table as a whole.
 
     Attributes:
+        batch_loss: The mean log loss of the last training batch, over all processes.
         loss_rows: What the loss of each row is divided by in the loss that :meth:`training_step` returned last.
 
     Raises:
@@ -68,6 +69,7 @@ class CTRModule(LightningModule):
     """
 
     embedding: FullEmbedding | MultiSizeEmbedding
+    batch_loss: Tensor
     loss_rows: Tensor | float
 
     def __init__(
@@ -280,9 +282,17 @@ class CTRModule(LightningModule):
         logits = self(ids).to(labels.dtype)  # autocast may give bfloat16
         self._check_logits(logits, labels)
         loss, mean, self.loss_rows = over_ranks(F.binary_cross_entropy_with_logits(logits, labels), len(labels))
-        # For a bar Lightning makes a number of it in every step, and waits for the GPU: only where there is one.
-        self.log("train_loss", mean, prog_bar=self.trainer.progress_bar_callback is not None)
+        self.batch_loss = mean.detach()
+        self._log_loss()
         return loss
+
+    def _log_loss(self) -> None:
+        """Logs the loss of a step where somebody sees it: that takes Lightning most of a millisecond."""
+        trainer = self.trainer
+        # For a bar Lightning makes a number of it, and waits for the GPU.
+        bar = trainer.progress_bar_callback is not None
+        if bar or trainer.is_last_batch or trainer._logger_connector.should_update_logs:
+            self.log("train_loss", self.batch_loss, prog_bar=bar)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Adds a batch to ``valid_auc`` and ``valid_logloss``."""

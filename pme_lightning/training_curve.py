@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+
+from pme_lightning.module import CTRModule
 
 # A point is the mean over so much of an epoch; where points are too many, neighbours are merged.
 _POINTS_PER_EPOCH = 20
@@ -53,7 +55,7 @@ class TrainingCurve(Callback):
     ) -> None:
         """Adds the batch's loss to the sum, on its device; enough of them make a point."""
         self._batches += 1
-        self._sum = self._sum + trainer.callback_metrics["train_loss"].detach().double()
+        self._sum = self._sum + cast(CTRModule, pl_module).batch_loss.double()
         self._summed += 1
         if self._summed >= math.ceil(trainer.num_training_batches / _POINTS_PER_EPOCH) * self._merged:
             self._add_point(trainer)

@@ -51,7 +51,7 @@ def test_the_loss_of_a_line_is_the_mean_over_the_epoch(
         losses: ClassVar[list[float]] = []
 
         def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *rest: Any) -> None:
-            self.losses.append(float(trainer.callback_metrics["train_loss"]))
+            self.losses.append(float(pl_module.batch_loss))
 
     callbacks = [Noting(), PhaseLines("full")]
     make_trainer(max_epochs=1, callbacks=callbacks).fit(model(tiny), datamodule=tiny)

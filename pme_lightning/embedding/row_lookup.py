@@ -64,8 +64,13 @@ def rows_at(ids: Tensor, table: Tensor) -> Tensor:
     """Returns the rows ``(..., D)`` of ids ``(...)`` in a table ``(V, D)``, as ``F.embedding`` does."""
     if not table.is_cuda:
         return F.embedding(ids, table)
-    # F.embedding starts a thread block a row there, most of which has nothing to do where rows are short.
-    return table[ids]
+    # F.embedding starts a thread block a row there, and so does an index of rows; one of single elements does not. The
+    # wider these are, the better: numbers of 16 bytes, or of 8, which are no more than a name for the bytes.
+    size = table.shape[-1] * table.element_size()
+    wide = next((dtype for dtype in (torch.complex128, torch.complex64) if size % dtype.itemsize == 0), table.dtype)
+    cells = table.contiguous().view(wide)
+    columns = torch.arange(cells.shape[1], device=table.device)
+    return cells[ids.unsqueeze(-1), columns].view(table.dtype)
 
 
 def as_gradient(ctx: Any, rows: Tensor, values: Tensor, shape: torch.Size, sparse: bool) -> Tensor:
