@@ -35,7 +35,13 @@ def module(data: Any, backbone: type = DeepFM, **kwargs: Any) -> CTRModule:
         "backbone_args": {} if backbone in (FM, AutoInt) else {"hidden_units": [16], "dropout": 0.0},
         "optimizer_args": {"lr": 3e-3, "fused": True},
         "embedding_optimizer": "pme_lightning.optim.LazyAdagrad",
-        "embedding_optimizer_args": {"lr": 0.1, "weight_decay": 1e-3, "decay_interval": 3},
+        # Not from zero: Adagrad's first steps would be the signs of gradients, those of rounding errors too.
+        "embedding_optimizer_args": {
+            "lr": 0.1,
+            "initial_accumulator_value": 1e-2,
+            "weight_decay": 1e-3,
+            "decay_interval": 3,
+        },
     }
     return CTRModule(data.field_tokens, backbone, **options | kwargs)
 
@@ -143,7 +149,9 @@ def test_how_often_a_step_waits(tiny: Any, make_trainer: Build, multi_size: bool
         adagrad = {"lr": 0.1, "weight_decay": 1e-3, "decay_interval": 100}
         trainer = make_trainer(accelerator="gpu", devices=1, max_steps=9, callbacks=callbacks)
         trainer.fit(module(tiny, embedding_optimizer_args=adagrad), datamodule=tiny)
-    places = [f"{each.filename}:{each.lineno}" for each in seen if "synchroniz" in str(each.message)]
+    told = [each for each in seen if "synchroniz" in str(each.message)]
+    # Of itself, torch.cuda says that it is a prototype.
+    places = [f"{each.filename}:{each.lineno}" for each in told if "torch/cuda" not in each.filename]
     assert len(places) == 4 * waits, places
 
 

@@ -277,7 +277,7 @@ class EncodedDataModule(LightningDataModule, ABC):
     def _on_gpu(self, split: str, device: torch.device) -> bool:
         """Whether the device that trains holds a split's rows in its memory; brings them there if they belong there."""
         held = self._rows_on_gpu.get(split)
-        if held is not None and held.ids.device == device:
+        if held is not None and held.ids.device == device and self.on_gpu is not False:
             return True
         self._rows_on_gpu.pop(split, None)
         if not belongs_on_gpu(f"the {split} split of data '{self.name}'", self._dataset(split), device, self.on_gpu):

@@ -186,6 +186,6 @@ def places_of_classes(classes: Sequence[SizeClass], first_order: bool) -> Tensor
 
 def each_value(widths: Tensor) -> tuple[Tensor, Tensor]:
     """Returns for each value of rows of these widths ``(U,)`` the number of its row, and its place in the row."""
-    number = torch.repeat_interleave(torch.arange(len(widths), device=widths.device), widths)
+    number = torch.repeat_interleave(widths)
     starts = widths.cumsum(0) - widths
     return number, torch.arange(len(number), device=widths.device) - starts.index_select(0, number)
