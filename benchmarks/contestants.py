@@ -150,7 +150,9 @@ def _decay_of_a_step(optimizer: torch.optim.Optimizer) -> float:
     return seconds
 
 
-def plain_loop(data: ZipfClicks, backbone: str, hidden_units: list[int], device: str = "cpu") -> Contestant:
+def plain_loop(
+    data: ZipfClicks, backbone: str, hidden_units: list[int], device: str = "cpu", precision: str = "32-true"
+) -> Contestant:
     """The loop that one writes first: an ``nn.Embedding``, dense gradients, fused Adam over everything."""
     place = "cuda" if device == "gpu" else "cpu"
     model = _Plain(data, backbone, hidden_units).to(place)
@@ -165,7 +167,9 @@ def plain_loop(data: ZipfClicks, backbone: str, hidden_units: list[int], device:
 
     def step(batch: tuple[Tensor, Tensor]) -> None:
         optimizer.zero_grad()
-        F.binary_cross_entropy_with_logits(model(batch[0]), batch[1]).backward()
+        with torch.autocast(place, torch.bfloat16, enabled=precision == "bf16-mixed"):
+            logits = model(batch[0])
+        F.binary_cross_entropy_with_logits(logits.float(), batch[1]).backward()
         optimizer.step()
 
     return lambda steps: timed_steps(step, batches(), steps)

@@ -113,6 +113,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--tokens", help="comma-separated sizes of the table, such as 1e5,1e6")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where all of them train")
     parser.add_argument("--precision", default="32-true", help="of ours, as Lightning's trainer.precision")
+    parser.add_argument("--only", default="", help="of training, the cases that begin so, such as 'DeepFM 400'")
     parser.add_argument("--no-peers", action="store_true", help="leaves FuxiCTR and DeepCTR-Torch out")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the tidy file (%(default)s)")
     options = parser.parse_args(words)
@@ -128,6 +129,7 @@ def main(words: list[str] | None = None) -> None:
         device=options.device,
         precision=options.precision,
         peers=not options.no_peers,
+        only=options.only,
     )
     if settings.steps < 4:
         parser.error("--steps: 4 or more, the first two are not counted")

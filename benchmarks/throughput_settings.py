@@ -22,8 +22,9 @@ class Settings:
         tokens: Table sizes.
         quick: Leaves the largest cases out.
         device: ``"cpu"`` or ``"gpu"``, where everybody trains.
-        precision: Of ours, and of the network alone.
+        precision: Of ours, of the network alone and of the plain loop.
         peers: Whether peers are measured where they are installed.
+        only: Training cases whose name begins so; all of them by default.
     """
 
     steps: int
@@ -33,6 +34,7 @@ class Settings:
     device: str
     precision: str
     peers: bool
+    only: str = ""
 
     def data(self, tokens: int) -> ZipfClicks:
         """Draws the rows."""

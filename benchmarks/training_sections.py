@@ -34,6 +34,9 @@ def train(table: Table, settings: Settings) -> None:
     cases = [(backbone, WIDE, tokens) for tokens in settings.tokens for backbone in ("DeepFM", "DCN")]
     cases += [("DeepFM", NARROW, tokens) for tokens in settings.tokens if tokens >= 1_000_000]
     for backbone, hidden, tokens in cases:
+        case = f"{backbone} {'x'.join(map(str, hidden))}, {tokens:.0e} tokens"
+        if not case.startswith(settings.only):
+            continue
         data, other = settings.data(tokens), settings.data(tokens)
         full = module_of(data, backbone, hidden)
         multi = module_of(other, backbone, hidden, FRACTION)
@@ -41,7 +44,7 @@ def train(table: Table, settings: Settings) -> None:
             "network alone": network_alone(data, backbone, hidden, settings.device, settings.precision),
             "ours, full size": fitted(full, data, **settings.trainer),
             "ours, multi-size 10%": fitted(multi, other, **settings.trainer),
-            "plain PyTorch loop": plain_loop(data, backbone, hidden, settings.device),
+            "plain PyTorch loop": plain_loop(data, backbone, hidden, settings.device, settings.precision),
         }
         if backbone == "DeepFM":
             racers |= _variants(data, other, hidden, settings)
@@ -54,7 +57,6 @@ def train(table: Table, settings: Settings) -> None:
                 racers["FuxiCTR"] = peers.fuxictr(data, backbone, hidden, Path(folder), settings.device)
             if settings.peers and importlib.util.find_spec("deepctr_torch") and tokens < 5_000_000:
                 racers["DeepCTR-Torch"] = peers.deepctr_torch(data, backbone, hidden, settings.device)
-            case = f"{backbone} {'x'.join(map(str, hidden))}, {tokens:.0e} tokens"
             table.race("train", case, _in_ms(racers, settings.steps), "ms/step", "ours, full size")
 
 

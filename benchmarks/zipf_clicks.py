@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -41,14 +44,7 @@ class ZipfClicks(EncodedDataModule):
 
     def encoded(self) -> EncodedData:
         """Draws the rows."""
-        generator = np.random.default_rng(self.seed)
-        splits = {}
-        for split, rows in self.counts.items():
-            ids, start = np.empty((rows, len(self.sizes)), dtype=np.int32), 0
-            for field, size in enumerate(self.sizes):
-                ids[:, field] = start + _draw(generator, size, rows)
-                start += size
-            splits[split] = (ids, (generator.random(rows) < 0.25).astype(np.int8))
+        splits = _rows(tuple(self.sizes), tuple(self.counts.items()), self.seed)
         frequencies = np.bincount(splits["train"][0].reshape(-1), minlength=sum(self.sizes))
         names = [f"field_{number}" for number in range(1, len(self.sizes) + 1)]
         return EncodedData("zipf", names, list(self.sizes), torch.from_numpy(frequencies), splits)
@@ -56,6 +52,19 @@ class ZipfClicks(EncodedDataModule):
     def popularity(self) -> torch.Tensor:
         """Returns the share of rows that each token is expected in, ``(V,)`` float64; 0 for out-of-vocabulary."""
         return torch.from_numpy(np.concatenate([np.append(0.0, _weights(size)) for size in self.sizes]))
+
+
+@lru_cache(maxsize=1)  # two modules of a case have the same ones
+def _rows(sizes: tuple[int, ...], counts: tuple[tuple[str, int], ...], seed: int) -> dict[str, Any]:
+    generator = np.random.default_rng(seed)
+    splits = {}
+    for split, rows in counts:
+        ids, start = np.empty((rows, len(sizes)), dtype=np.int32), 0
+        for field, size in enumerate(sizes):
+            ids[:, field] = start + _draw(generator, size, rows)
+            start += size
+        splits[split] = (ids, (generator.random(rows) < 0.25).astype(np.int8))
+    return splits
 
 
 def _weights(size: int) -> np.ndarray:
