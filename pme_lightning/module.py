@@ -273,7 +273,9 @@ class CTRModule(LightningModule):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Returns the logits ``(B,)`` of rows of token ids ``(B, F)``."""
-        embeddings, linear = self.embedding.lookup(ids)
+        # Projections are small, and pairwise terms are differences of large sums: rows stay as they are stored.
+        with torch.autocast(ids.device.type, enabled=False):
+            embeddings, linear = self.embedding.lookup(ids)
         return self.backbone(embeddings) if linear is None else self.backbone(embeddings, linear)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

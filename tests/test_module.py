@@ -149,3 +149,18 @@ def test_ids_in_another_numbering_are_refused(tiny: LightningDataModule, make_tr
         make_trainer().test(module, datamodule=tiny, verbose=False)
     tiny.renumber(torch.arange(tiny.num_tokens))
     make_trainer().test(module, datamodule=tiny, verbose=False)
+
+
+@pytest.mark.parametrize("multi_size", [False, True])
+def test_rows_stay_in_32_bits_where_the_network_has_16(multi_size: bool) -> None:
+    seen: list[Tensor] = []
+    module = CTRModule(FIELD_TOKENS, Sum, embedding_dim=4, embedding_init_std=0.5)
+    module.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    if multi_size:
+        module.embedding = MultiSizeEmbedding.from_sizes(torch.arange(15).flip(0) % 5, 4, init_std=0.5)
+        torch.nn.init.normal_(module.embedding.projection)
+    ids = batches()[0][0]
+    module(ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert module(ids).dtype == torch.bfloat16
+    assert torch.equal(seen[0], seen[1])
