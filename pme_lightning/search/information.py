@@ -21,6 +21,8 @@ from pme_lightning.search.row_information import BANDS, RowInformation, band_sum
 # Steps to the fixed point of a field's spectrum; it moves by less than a thousandth after half of them.
 _FIXED_POINT_STEPS = 20
 _LEAST_VARIANCE = 1e-9
+# Below this share of noise a field shares what there is to fit with others: the middle of 1 and 1/4, as factors go.
+_SHARED = 0.5
 # Twice the log loss of a row whose model knows nothing (p = 1/2): scores are in units of half a nat.
 _MOST_OF_A_ROW = 2 * math.log(2)
 # Tokens worked on at a time: intermediate results are in double precision, and there are some ten of them.
@@ -41,7 +43,10 @@ class ExpectedInformation(KnowsFields, Criterion):
        variance ``1 / Σh``, sums over the rows of the scoring window (each counted once, however many epochs it has).
     3. **Spectrum.** The tokens' true values have a variance ``σ²``, found from the targets by moments: ``t² - 1/Σh``
        has mean ``σ²``. The few rows of a rare token say little about it; its field's spectrum says more. Its expected
-       square is ``E[w²] = (r t)² + σ² (1 - r)`` with ``r = σ² / (σ² + 1/Σh)``.
+       square is ``E[w²] = (r t)² + σ² (1 - r)`` with ``r = σ² / (σ² + 1/Σh)``. Fields that repeat one another (a book,
+       its author) share what is to be fitted, and of two that do each target has a quarter of the noise: ``t²`` has
+       mean ``σ² + λ/Σh``, and since targets of more rows have less of it, ``λ`` can be found beside ``σ²``. Where it
+       is below a half, nearer to a quarter than to 1, ``λ/Σh`` takes the place of ``1/Σh``.
     4. **Gain.** ``a = h E[w²]`` is twice what a value saves a row, by a square that knows no end, and no row can save
        more than ``ln 2``: the first ``k`` values of a token together save it ``A_k = c (1 - exp(-Σ a / c))``, with
        ``c = 2 ln 2``. With ``s = n (A_k - A_{k-1})``, the signal to noise of what full training can learn, the score
@@ -313,36 +318,51 @@ class ExpectedInformation(KnowsFields, Criterion):
             place = torch.searchsorted(counts, frequencies[part])
             sums.index_add_(0, place, targets(part)[0].square())
             number += torch.bincount(place, minlength=len(counts))
-        spectrum = _spectrum(self.tokens.sum(sums), self.tokens.sum(number), seen)
+        spectrum, share = _spectrum(self.tokens.sum(sums), self.tokens.sum(number), seen)
         for part in _parts(own):
             target, noise, known = targets(part)
-            trust = spectrum / (spectrum + noise)
+            trust = spectrum / (spectrum + share * noise)
             found = torch.where(known, (trust * target).square() + spectrum * (1 - trust), 0)
             expected[part.start - own.start : part.stop - own.start] = found
 
 
-def _spectrum(sums: Tensor, number: Tensor, seen: Tensor) -> Tensor:
-    """Returns ``σ²`` ``(K,)``: the variance of the true values behind targets of known noise.
+def _spectrum(sums: Tensor, number: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns ``σ²`` ``(K,)``, the variance of the true values behind targets, and ``λ`` ``(K,)``, their noise.
 
-    The estimate weights each token by how precisely its square is known, ``(σ² + noise)^-2``, and so depends on
-    itself. Tokens of equal frequency have equal noise: the steps to its fixed point work on one row for each.
+    Estimates weight each token by how precisely its square is known, ``(σ² + λ noise)^-2``, and so depend on
+    themselves. Tokens of equal frequency have equal noise: the steps to the fixed point work on one row for each.
 
     Args:
         sums: ``(U, K)``: the squares of the targets, added up over the tokens of each frequency.
         number: ``(U,)``: how many tokens have each.
-        seen: ``(U, K)``: what the window tells about them.
+        seen: ``(U, K)``: what the window tells about them; noise is the inverse of it.
     """
     known = seen > 0
-    noise = 1 / torch.where(known, seen, 1.0)
-    excess = torch.where(known, sums - number.unsqueeze(1) * noise, 0)
-    weight = torch.where(known, number.unsqueeze(1).double(), 0)
-    spectrum = sums.new_full((sums.shape[1],), 1e-3)
-    for _ in range(_FIXED_POINT_STEPS):
-        precision = (spectrum + noise).pow(-2)
-        total = (precision * weight).sum(0)
-        spectrum = torch.where(total > 0, (precision * excess).sum(0) / total.clamp(min=1e-300), 0)
-        spectrum = spectrum.clamp(min=_LEAST_VARIANCE)
-    return spectrum
+    noise = torch.where(known, 1 / torch.where(known, seen, 1.0), 0)
+    tokens = torch.where(known, number.unsqueeze(1).double(), 0)
+    squares = torch.where(known, sums / number.clamp(min=1).unsqueeze(1), 0)
+    spectrum, share = _fixed_point(squares, tokens, noise, None)
+    whole, all_of_it = _fixed_point(squares, tokens, noise, torch.ones_like(share))
+    shared = share < _SHARED
+    return torch.where(shared, spectrum, whole), torch.where(shared, share, all_of_it)
+
+
+def _fixed_point(squares: Tensor, tokens: Tensor, noise: Tensor, share: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Fits ``squares = σ² + λ noise``, all ``(U, K)``, by weighted least squares; without a share ``λ``, that too."""
+    spectrum = squares.new_full((squares.shape[1],), 1e-3)
+    given, share = share, torch.ones_like(spectrum) if share is None else share
+    for _ in range(_FIXED_POINT_STEPS if given is not None else 2 * _FIXED_POINT_STEPS):
+        weight = torch.where(tokens > 0, tokens * (spectrum + share * noise).pow(-2), 0)
+        total = weight.sum(0).clamp(min=1e-300)
+        mean_noise, mean_square = (weight * noise).sum(0) / total, (weight * squares).sum(0) / total
+        if given is None:
+            # The slope of a straight line; of tokens that are all as frequent there is none to be found.
+            apart = noise - mean_noise
+            spread = (weight * apart.square()).sum(0) / total
+            slope = (weight * apart * squares).sum(0) / total / spread.clamp(min=1e-300)
+            share = torch.where(spread > 1e-12 * mean_noise.square(), slope.clamp(0, 1), 1)
+        spectrum = (mean_square - share * mean_noise).clamp(min=_LEAST_VARIANCE)
+    return spectrum, share
 
 
 def _parts(own: slice) -> Iterator[slice]:

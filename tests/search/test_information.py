@@ -34,6 +34,27 @@ def criterion(axes: str = "original", fields: list[int] | None = None) -> Expect
     return made
 
 
+def plain_spectrum(targets: list[float], noise: list[float]) -> tuple[float, float]:
+    """Variance of what is behind targets, and what share of the noise they have: all of it, or less than half."""
+    variance, share = 1e-3, 1.0
+    for _ in range(40):
+        weights = [(variance + share * n) ** -2 for n in noise]
+        # Weighted linear regression of squares on noise.
+        middle = sum(w * n for w, n in zip(weights, noise, strict=True)) / sum(weights)
+        height = sum(w * t**2 for w, t in zip(weights, targets, strict=True)) / sum(weights)
+        slope = sum(w * (n - middle) * t**2 for w, t, n in zip(weights, targets, noise, strict=True))
+        share = min(max(slope / sum(w * (n - middle) ** 2 for w, n in zip(weights, noise, strict=True)), 0), 1)
+        variance = max(height - share * middle, 1e-9)
+    if share < 0.5:
+        return variance, share
+    variance = 1e-3
+    for _ in range(20):
+        weights = [(variance + n) ** -2 for n in noise]
+        weighted = sum(w * (t**2 - n) for w, t, n in zip(weights, targets, noise, strict=True))
+        variance = max(weighted / sum(weights), 1e-9)
+    return variance, 1.0
+
+
 def plain(ids: Tensor, gradients: Tensor, weight: Tensor, frequencies: Tensor) -> Tensor:
     """The docstring's four steps, one token and one axis at a time."""
     scores = torch.zeros(TOKENS, DIM, dtype=torch.float64)
@@ -57,13 +78,9 @@ def plain(ids: Tensor, gradients: Tensor, weight: Tensor, frequencies: Tensor) -
                 seen = float(frequencies[v]) * h * more[v] * share
                 total = sum(float(gradients[b, field, k]) for b in range(len(ids)) if ids[b, field] == v)
                 noise[v], target[v] = 1 / seen, float(weight[v, k]) - total / seen
-            variance = 1e-3
-            for _ in range(20):
-                precision = {v: (variance + noise[v]) ** -2 for v in own}
-                weighted = sum(precision[v] * (target[v] ** 2 - noise[v]) for v in own)
-                variance = max(weighted / sum(precision.values()), 1e-9)
+            variance, share_of_noise = plain_spectrum(list(target.values()), list(noise.values()))
             for v in own:
-                trust = variance / (variance + noise[v])
+                trust = variance / (variance + share_of_noise * noise[v])
                 saved[v, k] = h * more[v] * ((trust * target[v]) ** 2 + variance * (1 - trust))
         for v in own:
             before = 0.0
@@ -86,6 +103,23 @@ def test_it_is_the_formula() -> None:
     assert scores.basis is None
     assert scores.linear is None
     torch.testing.assert_close(scores.table.double(), plain(ids, gradients, weight, frequencies), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.05], ids=["noise", "little noise"])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_formula_where_targets_have_less_noise_than_their_rows_say(scale: float, seed: int) -> None:
+    # Gradients that add up to little, as they do where a model has fitted the rows, beside large single ones.
+    ids, gradients, _ = rows(40, seed)
+    gradients = torch.cat([gradients, scale * gradients - gradients])
+    ids = torch.cat([ids, ids])
+    weight = 0.1 * torch.randn(TOKENS, DIM, generator=torch.Generator().manual_seed(seed))
+    frequencies = torch.tensor([20, 35, 25, 70, 10])
+    found = criterion()
+    found.start(weight, None, frequencies)
+    found.update_rows(ids, frequencies[ids], gradients)
+    scores = found.scores(weight, None, frequencies).table
+    expected = plain(ids, gradients, weight, frequencies)
+    torch.testing.assert_close(scores.double(), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_axes_of_each_field_are_those_of_its_tokens_alone() -> None:
@@ -162,6 +196,27 @@ def test_a_planted_spectrum_is_found_from_little_data() -> None:
     ranks = scores[unseen, 0][frequencies[unseen].argsort()]
     assert (ranks.diff() >= -1e-6).all()
     assert ranks[-1] > 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.4])
+def test_values_are_found_where_fields_share_the_noise(share: float) -> None:
+    # Targets with less noise than their rows tell of: to take all of it off would leave too little.
+    tokens, spread = 4000, 0.1
+    generator = torch.Generator().manual_seed(0)
+    frequencies = torch.randint(1, 100, (tokens,), generator=generator)
+    truth = torch.randn(tokens, 1, generator=generator) * spread
+    weight = truth + torch.randn(tokens, 1, generator=generator) * (share / frequencies.unsqueeze(1)).sqrt()
+    owner = torch.repeat_interleave(torch.arange(tokens), frequencies)
+    # A row tells 1 about a value, and all rows of a token together that it is where it should be.
+    sign = torch.randint(0, 2, (len(owner), 1, 1), generator=generator) * 2.0 - 1
+    sums = torch.zeros(tokens, 1, 1).index_add_(0, owner, sign)
+    gradients = sign - (sums / frequencies.view(-1, 1, 1))[owner]
+    found = criterion(fields=[tokens])
+    found.start(weight, None, frequencies)
+    found.update_rows(owner.unsqueeze(1), frequencies[owner.unsqueeze(1)], gradients)
+    found.scores(weight, None, frequencies)
+    assert found._expected is not None
+    assert found._expected[0].mean() == pytest.approx(spread**2, rel=0.25)
 
 
 def test_sums_over_rows_do_not_depend_on_batches() -> None:
