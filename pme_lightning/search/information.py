@@ -46,7 +46,8 @@ class ExpectedInformation(KnowsFields, Criterion):
        square is ``E[w²] = (r t)² + σ² (1 - r)`` with ``r = σ² / (σ² + 1/Σh)``. Fields that repeat one another (a book,
        its author) share what is to be fitted, and of two that do each target has a quarter of the noise: ``t²`` has
        mean ``σ² + λ/Σh``, and since targets of more rows have less of it, ``λ`` can be found beside ``σ²``. Where it
-       is below a half, nearer to a quarter than to 1, ``λ/Σh`` takes the place of ``1/Σh``.
+       is below a half in the mean of a field's axes, nearer to a quarter than to 1, ``λ/Σh`` takes the place of
+       ``1/Σh`` in that field.
     4. **Gain.** ``a = h E[w²]`` is twice what a value saves a row, by a square that knows no end, and no row can save
        more than ``ln 2``: the first ``k`` values of a token together save it ``A_k = c (1 - exp(-Σ a / c))``, with
        ``c = 2 ln 2``. With ``s = n (A_k - A_{k-1})``, the signal to noise of what full training can learn, the score
@@ -182,9 +183,9 @@ class ExpectedInformation(KnowsFields, Criterion):
         for field, own in enumerate(self._own(len(weight))):
             told = partial(self.information.of_tokens, field)
             axes = None if basis is None else (basis if basis.ndim == 2 else basis[field]).double()
-            self._expect(squares[own], own, partial(embeddings, axes), told, frequencies)
+            shared = self._expect(squares[own], own, partial(embeddings, axes), told, frequencies)
             if firsts is not None:
-                self._expect(firsts[own].unsqueeze(1), own, linears, partial(told, linear=True), frequencies)
+                self._expect(firsts[own].unsqueeze(1), own, linears, partial(told, linear=True), frequencies, shared)
         self._expected = squares, firsts
         scores = self.scores_given(self.information, frequencies)
         if basis is not None:
@@ -284,7 +285,8 @@ class ExpectedInformation(KnowsFields, Criterion):
         looked_at: Callable[[slice], tuple[Tensor, Tensor]],
         told: Callable[[Tensor], Tensor],
         frequencies: Tensor,
-    ) -> None:
+        shared: bool | None = None,
+    ) -> bool:
         """Writes ``E[w²]`` of the values of a field's tokens, 0 where no row tells anything; some tokens at a time.
 
         Args:
@@ -294,6 +296,10 @@ class ExpectedInformation(KnowsFields, Criterion):
                 the rows of the window.
             told: returns ``h``, what one row tells about them, ``(m, K)``, given their frequencies ``(m,)``.
             frequencies: ``(V,)``: rows of each token in the training split.
+            shared: whether the field shares its noise with others; None: to be found out.
+
+        Returns:
+            Whether it does.
         """
         epochs = self._sums["rows"].clamp(min=1) / self.tokens.sum(frequencies[own].sum()).clamp(min=1)
         # A window of several epochs sees a token's rows several times, and learns no more from them.
@@ -318,15 +324,16 @@ class ExpectedInformation(KnowsFields, Criterion):
             place = torch.searchsorted(counts, frequencies[part])
             sums.index_add_(0, place, targets(part)[0].square())
             number += torch.bincount(place, minlength=len(counts))
-        spectrum, share = _spectrum(self.tokens.sum(sums), self.tokens.sum(number), seen)
+        spectrum, share, shared = _spectrum(self.tokens.sum(sums), self.tokens.sum(number), seen, shared)
         for part in _parts(own):
             target, noise, known = targets(part)
             trust = spectrum / (spectrum + share * noise)
             found = torch.where(known, (trust * target).square() + spectrum * (1 - trust), 0)
             expected[part.start - own.start : part.stop - own.start] = found
+        return shared
 
 
-def _spectrum(sums: Tensor, number: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+def _spectrum(sums: Tensor, number: Tensor, seen: Tensor, shared: bool | None = None) -> tuple[Tensor, Tensor, bool]:
     """Returns ``σ²`` ``(K,)``, the variance of the true values behind targets, and ``λ`` ``(K,)``, their noise.
 
     Estimates weight each token by how precisely its square is known, ``(σ² + λ noise)^-2``, and so depend on
@@ -336,15 +343,20 @@ def _spectrum(sums: Tensor, number: Tensor, seen: Tensor) -> tuple[Tensor, Tenso
         sums: ``(U, K)``: the squares of the targets, added up over the tokens of each frequency.
         number: ``(U,)``: how many tokens have each.
         seen: ``(U, K)``: what the window tells about them; noise is the inverse of it.
+        shared: whether ``λ`` is to be estimated; 1 if not. None: if it is small.
+
+    Returns:
+        Both, and whether ``λ`` was estimated.
     """
     known = seen > 0
     noise = torch.where(known, 1 / torch.where(known, seen, 1.0), 0)
     tokens = torch.where(known, number.unsqueeze(1).double(), 0)
     squares = torch.where(known, sums / number.clamp(min=1).unsqueeze(1), 0)
-    spectrum, share = _fixed_point(squares, tokens, noise, None)
-    whole, all_of_it = _fixed_point(squares, tokens, noise, torch.ones_like(share))
-    shared = share < _SHARED
-    return torch.where(shared, spectrum, whole), torch.where(shared, share, all_of_it)
+    if shared is not False:
+        spectrum, share = _fixed_point(squares, tokens, noise, None)
+        if shared or float(share.mean()) < _SHARED:
+            return spectrum, share, True
+    return *_fixed_point(squares, tokens, noise, squares.new_ones(squares.shape[1])), False
 
 
 def _fixed_point(squares: Tensor, tokens: Tensor, noise: Tensor, share: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -34,8 +34,8 @@ def criterion(axes: str = "original", fields: list[int] | None = None) -> Expect
     return made
 
 
-def plain_spectrum(targets: list[float], noise: list[float]) -> tuple[float, float]:
-    """Variance of what is behind targets, and what share of the noise they have: all of it, or less than half."""
+def plain_spectra(targets: list[float], noise: list[float]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Variance of what is behind targets and what share of the noise they have; and the variance if it is all of it."""
     variance, share = 1e-3, 1.0
     for _ in range(40):
         weights = [(variance + share * n) ** -2 for n in noise]
@@ -45,14 +45,12 @@ def plain_spectrum(targets: list[float], noise: list[float]) -> tuple[float, flo
         slope = sum(w * (n - middle) * t**2 for w, t, n in zip(weights, targets, noise, strict=True))
         share = min(max(slope / sum(w * (n - middle) ** 2 for w, n in zip(weights, noise, strict=True)), 0), 1)
         variance = max(height - share * middle, 1e-9)
-    if share < 0.5:
-        return variance, share
-    variance = 1e-3
+    alone = 1e-3
     for _ in range(20):
-        weights = [(variance + n) ** -2 for n in noise]
+        weights = [(alone + n) ** -2 for n in noise]
         weighted = sum(w * (t**2 - n) for w, t, n in zip(weights, targets, noise, strict=True))
-        variance = max(weighted / sum(weights), 1e-9)
-    return variance, 1.0
+        alone = max(weighted / sum(weights), 1e-9)
+    return (variance, share), (alone, 1.0)
 
 
 def plain(ids: Tensor, gradients: Tensor, weight: Tensor, frequencies: Tensor) -> Tensor:
@@ -71,6 +69,8 @@ def plain(ids: Tensor, gradients: Tensor, weight: Tensor, frequencies: Tensor) -
             alike = [b for b in popularity if popularity[b] == math.floor(math.log2(frequencies[v]))]
             more[v] = (sum(energy[b] for b in alike) + 64 * mean) / ((len(alike) + 64) * mean)
         saved = torch.zeros(TOKENS, DIM, dtype=torch.float64)
+        targets: dict[int, dict[int, float]] = {}
+        noises: dict[int, dict[int, float]] = {}
         for k in range(DIM):
             h = float((gradients[:, field, k].double() ** 2).mean())
             noise, target = {}, {}
@@ -78,7 +78,13 @@ def plain(ids: Tensor, gradients: Tensor, weight: Tensor, frequencies: Tensor) -
                 seen = float(frequencies[v]) * h * more[v] * share
                 total = sum(float(gradients[b, field, k]) for b in range(len(ids)) if ids[b, field] == v)
                 noise[v], target[v] = 1 / seen, float(weight[v, k]) - total / seen
-            variance, share_of_noise = plain_spectrum(list(target.values()), list(noise.values()))
+            targets[k], noises[k] = target, noise
+        both = [plain_spectra(list(targets[k].values()), list(noises[k].values())) for k in range(DIM)]
+        shared = sum(share for (_, share), _ in both) / DIM < 0.5
+        for k in range(DIM):
+            h = float((gradients[:, field, k].double() ** 2).mean())
+            variance, share_of_noise = both[k][0] if shared else both[k][1]
+            target, noise = targets[k], noises[k]
             for v in own:
                 trust = variance / (variance + share_of_noise * noise[v])
                 saved[v, k] = h * more[v] * ((trust * target[v]) ** 2 + variance * (1 - trust))
