@@ -246,11 +246,9 @@ class EncodedDataModule(LightningDataModule, ABC):
     def _loader(self, split: str) -> DataLoader:
         training = split == "train"
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        dataset: ClickDataset | RowsOnGPU = self._dataset(split)
-        prefetch = dataset.prefetch
-        if split in ("train", "valid") and self._on_gpu(split, device):
-            dataset = self._rows_on_gpu[split]
-        held = isinstance(dataset, RowsOnGPU)
+        rows = self._dataset(split)
+        held = split in ("train", "valid") and self._on_gpu(split, device)
+        dataset: ClickDataset | RowsOnGPU = self._rows_on_gpu[split] if held else rows
         rank, world_size = place_among_processes()
         sampler = PermutationBatchSampler(
             len(dataset),
@@ -259,7 +257,7 @@ class EncodedDataModule(LightningDataModule, ABC):
             seed=self.seed,
             rank=rank,
             world_size=world_size,
-            prefetch=prefetch,
+            prefetch=rows.prefetch,
             device=device if held else None,
         )
         if training and self._trained is not None:
