@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,4 +27,5 @@ def test_no_process_is_connected_when_its_interpreter_ends(
     script.write_text(SCRIPT)
     words = ["backbone=deepfm", "search=uniform", "baseline=false", *small, "trainer.max_epochs=1", "trainer=ddp"]
     said = finish(*torchrun, "--nproc-per-node", "2", str(script), *words, "trainer.accelerator=cpu")
-    assert [line for line in said.splitlines() if "connected" in line] == ["connected at the end: False"] * 2
+    # Not by lines: two processes may write theirs into one.
+    assert re.findall("connected at the end: (True|False)", said) == ["False", "False"]
