@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pme_lightning.backbones import DCN, FM, AutoInt, DeepFM
 from pme_lightning.callbacks import PruningCallback, TransferCallback
+from pme_lightning.data import encoded
 from pme_lightning.data.batches import ClickDataset
 from pme_lightning.data.on_gpu import RowsOnGPU
 from pme_lightning.embedding.distinct import DistinctTokens
@@ -69,8 +70,6 @@ def trained(
 @pytest.fixture
 def in_order(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Rows in the order of the file: a GPU that holds them would draw an order of its own."""
-    from pme_lightning.data import encoded
-
     sampler = encoded.PermutationBatchSampler
     monkeypatch.setattr(
         encoded, "PermutationBatchSampler", lambda *args, **kwargs: sampler(*args, **kwargs | {"shuffle": False})

@@ -147,11 +147,7 @@ class FlatRows:
         """Finds the rows of distinct tokens ``(U,)``, rising."""
         kinds = torch.searchsorted(layout.ends, tokens.long(), right=True)
         widths, firsts, shifts = layout.class_places.index_select(0, kinds).unbind(1)
-        ends = widths.cumsum(0)
-        each = torch.arange(int(ends[-1]) if len(ends) else 0, device=tokens.device)
-        # As repeat_interleave has it, which waits for a GPU twice more.
-        number = torch.searchsorted(ends, each, right=True)
-        column = each - (ends - widths).index_select(0, number)
+        number, column = each_value(widths)
         columns = layout.first_order + layout.embedding_dim
         slots = number * columns + (firsts.index_select(0, number) + column)
         return cls((len(tokens), columns), slots, (shifts + tokens * widths).index_select(0, number) + column)
@@ -190,6 +186,8 @@ def places_of_classes(classes: Sequence[SizeClass], first_order: bool) -> Tensor
 
 def each_value(widths: Tensor) -> tuple[Tensor, Tensor]:
     """Returns for each value of rows of these widths ``(U,)`` the number of its row, and its place in the row."""
-    number = torch.repeat_interleave(widths)
-    starts = widths.cumsum(0) - widths
-    return number, torch.arange(len(number), device=widths.device) - starts.index_select(0, number)
+    ends = widths.cumsum(0)
+    each = torch.arange(int(ends[-1]) if len(ends) else 0, device=widths.device)
+    # As repeat_interleave has it, which waits for a GPU twice more.
+    number = torch.searchsorted(ends, each, right=True)
+    return number, each - (ends - widths).index_select(0, number)
