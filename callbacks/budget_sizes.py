@@ -81,8 +81,9 @@ class BudgetSizes:
         if self.pruned is None:
             return self.allocate(self.scores, self._left(budget, self._along))
         left = {axes: self._left(budget, axes) for axes in self._tries}
-        axes = self._best({axes: values for axes, values in left.items() if values}, self.pruned)
-        return self._settled(self._scores_along(axes, self.pruned), left[axes], self.pruned)
+        with self.pruned.at_hand():
+            axes = self._best({axes: values for axes, values in left.items() if values}, self.pruned)
+            return self._settled(self._scores_along(axes, self.pruned), left[axes], self.pruned)
 
     def _left(self, budget: Budget, axes: str) -> int:
         """Returns how many per-token values a budget leaves beside what axes take; 0 for none, of other axes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -170,6 +171,21 @@ class PrunedModel:
         finally:
             for part in training:
                 part.training = True
+
+    @contextmanager
+    def at_hand(self) -> Iterator[None]:
+        """Brings the module to the device of the search meanwhile: after a fit Lightning takes it to main memory.
+
+        There is what the criterion has summed up, and there processes speak to one another.
+        """
+        home = next(self.module.parameters()).device
+        if home != self.frequencies.device:
+            self.module.to(self.frequencies.device)
+        try:
+            yield
+        finally:
+            if home != self.frequencies.device:
+                self.module.to(home)
 
     def check_as_it_was(self) -> None:
         """Checks that the module is as the search left it.

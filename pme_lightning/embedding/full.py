@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 from torch.nn import functional as F
 
+from pme_lightning.embedding.distinct import DistinctTokens
 from pme_lightning.embedding.exchange import RowExchange
 from pme_lightning.embedding.row_lookup import RowLookup
 from pme_lightning.embedding.shard import RowLayout, Shard
@@ -147,7 +148,10 @@ class FullEmbedding(nn.Module):
     def lookup(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the embeddings ``(B, F, D)`` and the first-order weights ``(B, F)`` (``None`` if there are none)."""
         if self.shard is None:
-            rows, linear = RowLookup.apply(ids, self.weight, self.linear, self.sparse)
+            # Before the rows are read, not on the way back: a GPU has to say how many distinct tokens there are, and
+            # once it has, the processor can hand it a whole step while it works.
+            distinct = DistinctTokens.of(ids.reshape(-1)) if torch.is_grad_enabled() else None
+            rows, linear = RowLookup.apply(ids, self.weight, self.linear, self.sparse, distinct)
         else:
             rows, linear = ShardRowLookup.apply(ids, self.weight, self.linear, self)
         embeddings = rows

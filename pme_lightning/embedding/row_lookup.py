@@ -22,7 +22,7 @@ class RowLookup(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, ids: Tensor, weight: Tensor, linear: Tensor | None, sparse: bool
+        ctx: Any, ids: Tensor, weight: Tensor, linear: Tensor | None, sparse: bool, distinct: DistinctTokens | None
     ) -> tuple[Tensor, Tensor | None]:
         """Returns rows ``(B, F, D)`` and first-order weights ``(B, F)`` of ids ``(B, F)``.
 
@@ -32,11 +32,12 @@ class RowLookup(torch.autograd.Function):
             weight: ``(V, D)``.
             linear: ``(V, 1)`` or None.
             sparse: Whether gradients are sparse COO tensors of the rows in the batch, or dense ones.
+            distinct: The distinct tokens of the ids; None where no gradient is asked for.
         """
         ctx.sparse = sparse
         ctx.shapes = weight.shape, None if linear is None else linear.shape
         ctx.dtype = weight.dtype
-        ctx.save_for_backward(ids)
+        ctx.distinct = distinct
         rows = rows_at(ids, weight)
         if linear is None:
             return rows, None
@@ -47,8 +48,7 @@ class RowLookup(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_rows: Tensor, grad_linear: Tensor | None) -> tuple[Any, ...]:
         """Returns the gradients of the weight and of the first-order weights."""
-        (ids,) = ctx.saved_tensors
-        distinct = DistinctTokens.of(ids.reshape(-1))
+        distinct: DistinctTokens = ctx.distinct
         rows = distinct.tokens.long()
         gradients: list[Tensor | None] = []
         for shape, needed, grad in zip(ctx.shapes, ctx.needs_input_grad[1:3], (grad_rows, grad_linear), strict=True):
@@ -57,7 +57,7 @@ class RowLookup(torch.autograd.Function):
                 continue
             summed = distinct.sum(grad.reshape(len(distinct.order), shape[1])).to(ctx.dtype)
             gradients.append(as_gradient(ctx, rows, summed, shape, ctx.sparse))
-        return None, *gradients, None
+        return None, *gradients, None, None
 
 
 def rows_at(ids: Tensor, table: Tensor) -> Tensor:
