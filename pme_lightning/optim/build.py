@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -40,15 +41,22 @@ def build_optimizer(
     """
     parameters = list(parameters)
     if embedding_optimizer is None:
-        return _told(instantiate(optimizer, parameters, **(optimizer_args or {})), blocks)
+        return _told(_made(optimizer, parameters, optimizer_args), blocks)
     network = [parameter for parameter in parameters if all(parameter is not own for own in table)]
-    optimizers = [instantiate(optimizer, network, **(optimizer_args or {}))] if network else []
+    optimizers = [_made(optimizer, network, optimizer_args)] if network else []
     try:
-        own = instantiate(embedding_optimizer, list(table), **(embedding_optimizer_args or {}))
-        optimizers.append(_told(own, blocks))
+        optimizers.append(_told(_made(embedding_optimizer, list(table), embedding_optimizer_args), blocks))
         return JoinedOptimizer(optimizers) if network else optimizers[0]
     except ValueError as error:
         raise BadInput(f"embedding_optimizer: {error}") from error
+
+
+def _made(optimizer: str | type, parameters: list[Tensor], arguments: dict[str, Any] | None) -> Optimizer:
+    made = instantiate(optimizer, parameters, **(arguments or {}))
+    if isinstance(made, torch.optim.Adagrad) and any(parameter.is_cuda for parameter in parameters):
+        # Fused, older releases of torch (2.11) have it for processors alone, and say so in the first step.
+        made = instantiate(optimizer, parameters, **(arguments or {}) | {"fused": None})
+    return made
 
 
 def _told(optimizer: Optimizer, blocks: Mapping[Tensor, Sequence[RowBlock]] | None) -> Optimizer:
