@@ -30,12 +30,14 @@ SMALL = ["data.rows=12000", "data.tokens=2000", "data.num_fields=5", "data.batch
 SMALL += ["backbone.hidden_units=[16]", "backbone.dropout=0.2", "trainer.max_epochs=4", "early_stopping.patience=4"]
 SMALL += ["checkpoint_every_n_steps=7"]
 GRADUAL = "search.schedule=pme_lightning.search.Gradual"
+AVERAGED = "{class_path: lightning.pytorch.callbacks.EMAWeightAveraging, init_args: {decay: 0.95, use_buffers: false}}"
 SEARCHES = {
     "pme": ["search=pme"],
     "fisher, gradual": ["search=fisher", GRADUAL, "search.schedule.epochs=2"],
     "pep": ["search=pep"],
     "pareto": ["pareto", "budgets=[0.5,0.2]", "baseline=false", "trainer.max_epochs=3"],
     "accumulated": ["search=pme", "trainer.accumulate_grad_batches=3"],
+    "averaged": ["search=pme", f"trainer.callbacks=[{AVERAGED}]"],
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from methods import with_seed
 from torch import Tensor
@@ -136,6 +136,8 @@ class Measurement:
             }
             if not kept.best_model_path:
                 return row | {"note": f"{stopping['monitor']} was never a number: training diverged"}
+            # As train.py does: averaged weights are those of the checkpoint, and stay there.
+            trainer.callbacks = _without_averages(trainer.callbacks)  # type: ignore[attr-defined]
             best = torch.load(kept.best_model_path, map_location="cpu", weights_only=True)
             row["best_epoch"] = best["epoch"] + 1
             module.load_state_dict(best["state_dict"])
@@ -159,7 +161,9 @@ class Measurement:
 
     def _fit(self, module: CTRModule, callbacks: list[Callback], options: dict[str, Any]) -> Trainer:
         arguments = build(self.config.trainer) | _QUIET | options
-        arguments["callbacks"] = [*(arguments.get("callbacks") or []), *callbacks]
+        # A transfer rebuilds the model before anybody makes a copy of it; a search averages nothing.
+        given = arguments.get("callbacks") or []
+        arguments["callbacks"] = [*callbacks, *(given if "default_root_dir" in options else _without_averages(given))]
         trainer = Trainer(**arguments)
         trainer.fit(module, datamodule=self.data)
         if not trainer.state.finished:
@@ -179,6 +183,10 @@ class Measurement:
     @staticmethod
     def _metrics(measured: Sequence[Any]) -> dict[str, float]:
         return dict(measured[0])
+
+
+def _without_averages(callbacks: Sequence[Callback]) -> list[Callback]:
+    return [each for each in callbacks if not isinstance(each, WeightAveraging)]
 
 
 def quiet() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
@@ -310,7 +311,8 @@ class Runner:
         throughput, curve = Throughput(), TrainingCurve()
         stopping = EarlyStopping(**self.config.early_stopping.as_dict())
         point = self._resume_point(self.folder.checkpoints(phase) / "last.ckpt")
-        trainer = self._trainer(phase, [point, *callbacks, stopping, checkpoint, throughput, curve])
+        own = [point, *callbacks, stopping, checkpoint, throughput, curve]
+        trainer = self._trainer(phase, own, first=1 + len(callbacks))
         epochs = f"{trainer.max_epochs} epoch{'' if trainer.max_epochs == 1 else 's'}"
         report.say(f"{'fine-tune' if callbacks else 'full-size model'}: at most {epochs}")
         self._fit_on(trainer, module, point)
@@ -349,8 +351,12 @@ class Runner:
 
     def test(self, fitted: Fitted) -> dict[str, float]:
         """Measures the best checkpoint on the test split, once."""
-        with interruptible(fitted.trainer):
-            found = fitted.trainer.test(
+        trainer = fitted.trainer
+        # It would put the weights of the last step in the place of the averaged ones that the checkpoint has.
+        trainer.callbacks = [each for each in trainer.callbacks if not isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
+        with interruptible(trainer), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
+            found = trainer.test(
                 fitted.module, datamodule=self.data, ckpt_path=str(fitted.best), verbose=False, weights_only=True
             )
         return dict(found[0])
@@ -465,14 +471,31 @@ class Runner:
             )
         return str(path)
 
-    def _trainer(self, phase: str, callbacks: Sequence[Callback], **arguments: Any) -> Trainer:
-        """Builds the phase's own Trainer: a second fit on a spent one would do nothing."""
+    def _trainer(self, phase: str, callbacks: Sequence[Callback], first: int = 1, **arguments: Any) -> Trainer:
+        """Builds the phase's own Trainer: a second fit on a spent one would do nothing.
+
+        Args:
+            phase: Name of the phase.
+            callbacks: Those of ours.
+            first: How many of them go before the user's. A resume point looks at a batch before anything is done with
+                it, and a transfer rebuilds the model before anybody makes a copy of it.
+            arguments: Of the Trainer, in place of what the configuration says.
+        """
         options = check_processes(self.command, build(self.config.trainer)) | arguments
         resolved = yaml.safe_load(self._config_text())
         logged = next((each.logged_steps() for each in callbacks if isinstance(each, ResumePoint)), None)
         self._logger = phase_logger(self.config.logger, self.folder, phase, resolved, logged)
-        # A resume point comes first: it looks at a batch before anything is done with it.
-        options["callbacks"] = [*callbacks[:1], *(options.get("callbacks") or []), *callbacks[1:]]
+        given = _listed(options.get("callbacks"))
+        for each in given:
+            if isinstance(each, WeightAveraging) and each._use_buffers:
+                raise BadInput(
+                    f"trainer.callbacks: {type(each).__name__} averages whole numbers too, such as where a table "
+                    "begins: give it use_buffers: false, and it copies them"
+                )
+        if phase == "search":
+            # It scores the weights as they were trained, and ends with those.
+            given = [each for each in given if not isinstance(each, WeightAveraging)]
+        options["callbacks"] = [*callbacks[:first], *given, *callbacks[first:]]
         if self._logger is not None:
             options["callbacks"] += live_figures(callbacks)
         # Lightning would add a checkpoint callback of its own.

@@ -43,6 +43,10 @@ CASES = [
     ("fit ckpt_path=x.ckpt", "fit starts from nothing"),
     ("pme sizes=x.safetensors", "pme takes no sizes"),
     ("trainer.accelerator=gpu", "trainer: No supported gpu backend"),
+    (
+        'trainer.callbacks=[{"class_path":"lightning.pytorch.callbacks.EMAWeightAveraging"}]',
+        "give it use_buffers: false",
+    ),
     # classes
     ("backbone=nowhere.Net", "no module 'nowhere'"),
     ("backbone=pme_lightning.backbones.DeepFn", "did you mean 'DeepFM'"),

@@ -47,6 +47,27 @@ def test_pme_runs_every_backbone_within_its_budget(run: Run, backbone: str) -> N
         assert model["test"]["logloss"] > summary["data"]["best_logloss"]
 
 
+def test_averaged_weights_are_validated_kept_and_tested(run: Run) -> None:
+    """Lightning's own callback: the fine-tune averages the rebuilt model, the search nothing."""
+    average = (
+        "[{class_path: lightning.pytorch.callbacks.EMAWeightAveraging, init_args: {decay: 0.9, use_buffers: false}}]"
+    )
+    words = [*fast("deepfm"), "search.budget=0.3"]
+    averaged = run(*words, f"trainer.callbacks={average}")
+    plain = run(*words)
+    assert SearchResult.load(averaged["folder"] / "sizes.safetensors").sizes.equal(
+        SearchResult.load(plain["folder"] / "sizes.safetensors").sizes
+    )
+    for phase, told in (("finetune", averaged), ("full", averaged["baseline"])):
+        path = averaged["folder"] / "checkpoints" / phase / "best.ckpt"
+        best = torch.load(path, map_location="cpu", weights_only=True)
+        weights = [name for name, each in best["state_dict"].items() if each.is_floating_point()]
+        assert any(not best["state_dict"][name].equal(best["current_model_state"][name]) for name in weights)
+        again = run("test", f"ckpt_path={path}")
+        assert again["test"] == pytest.approx(told["test"], abs=1e-6)
+    assert averaged["test"] != plain["test"]
+
+
 def test_the_summary_and_the_folder_are_as_documented(pme_run: Path) -> None:
     summary = read(pme_run)
     assert list(summary) == [
