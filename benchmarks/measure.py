@@ -117,8 +117,10 @@ class Measurement:
         seed_everything(seed, workers=True, verbose=False)
         stopping = self.config.early_stopping.as_dict()
         with tempfile.TemporaryDirectory(prefix="accuracy_per_byte_") as folder:
+            # Averages are in whole checkpoints alone.
+            averages = bool(build(self.config.trainer).get("callbacks"))
             kept = ModelCheckpoint(
-                folder, "best", monitor=stopping["monitor"], mode=stopping["mode"], save_weights_only=True
+                folder, "best", monitor=stopping["monitor"], mode=stopping["mode"], save_weights_only=not averages
             )
             callbacks += [EarlyStopping(**stopping), kept]
             started = time.perf_counter()

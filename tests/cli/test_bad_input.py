@@ -47,6 +47,11 @@ CASES = [
         'trainer.callbacks=[{"class_path":"lightning.pytorch.callbacks.EMAWeightAveraging"}]',
         "give it use_buffers: false",
     ),
+    (
+        'trainer.callbacks=[{"class_path":"lightning.pytorch.callbacks.EMAWeightAveraging",'
+        '"init_args":{"use_buffers":false}}] checkpoint.save_weights_only=true',
+        "leave checkpoint.save_weights_only false",
+    ),
     # classes
     ("backbone=nowhere.Net", "no module 'nowhere'"),
     ("backbone=pme_lightning.backbones.DeepFn", "did you mean 'DeepFM'"),
