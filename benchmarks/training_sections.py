@@ -72,6 +72,7 @@ def _variants(
     }
     if settings.device == "cpu" and settings.precision == "32-true" and has_bfloat16():
         options = settings.trainer | {"precision": "bf16-mixed"}
+        racers["network alone, bf16"] = network_alone(data, "DeepFM", hidden, precision="bf16-mixed")
         racers["ours, full size, bf16"] = fitted(module_of(data, "DeepFM", hidden), data, **options)
         racers["ours, multi-size 10%, bf16"] = fitted(
             module_of(by_size, "DeepFM", hidden, FRACTION), by_size, **options

@@ -266,7 +266,7 @@ class Runner:
         curve = TrainingCurve()
         # The search ends the fit when it is done. It looks at training rows alone: the validation split stays for
         # choosing among models.
-        lasting = {"max_epochs": -1, "max_steps": -1, "min_epochs": None, "min_steps": None}
+        lasting: dict[str, Any] = {"max_epochs": -1, "max_steps": -1, "min_epochs": None, "min_steps": None}
         trainer = self._trainer("search", [point, callback, curve], limit_val_batches=0, **lasting)
         self._fit_on(trainer, module, point)
         result: SearchResult | None = callback.result
