@@ -486,9 +486,6 @@ class Runner:
         logged = next((each.logged_steps() for each in callbacks if isinstance(each, ResumePoint)), None)
         self._logger = phase_logger(self.config.logger, self.folder, phase, resolved, logged)
         given = _listed(options.get("callbacks"))
-        for each in given:
-            if isinstance(each, WeightAveraging):
-                self._check_averages(each)
         if phase == "search":
             # It scores the weights as they were trained, and ends with those.
             given = [each for each in given if not isinstance(each, WeightAveraging)]
@@ -508,18 +505,6 @@ class Runner:
         # Lightning would add a bar of its own.
         options["enable_progress_bar"] = bars
         return build_trainer(options)
-
-    def _check_averages(self, callback: WeightAveraging) -> None:
-        name = f"trainer.callbacks: {type(callback).__name__}"
-        if callback._use_buffers:
-            raise BadInput(
-                f"{name} averages whole numbers too, such as where a table begins: give it use_buffers: false, and it "
-                "copies them"
-            )
-        if self.config.checkpoint.save_weights_only:
-            raise BadInput(
-                f"{name} puts averages into whole checkpoints alone: leave checkpoint.save_weights_only false"
-            )
 
     def _config_text(self) -> str:
         """Returns what ``config.yaml`` holds; of objects that were given, their class and that they were."""

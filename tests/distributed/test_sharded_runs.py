@@ -21,6 +21,8 @@ from pme_lightning.sharded_strategy import check_precision
 
 Alone = Callable[..., dict[str, Any]]
 Start = Callable[..., "subprocess.Popen[str]"]
+AVERAGED = 'trainer.callbacks=[{"class_path":"lightning.pytorch.callbacks.EMAWeightAveraging",'
+AVERAGED += '"init_args":{"use_buffers":false}}]'
 SHARDED = ["trainer=sharded", "trainer.devices=2", "trainer.accelerator=cpu"]
 
 
@@ -115,6 +117,7 @@ def test_a_search_that_was_killed_goes_on(
         (["search=sseds"], "search.criterion FieldSaliency needs the whole table"),
         (["search=mde"], "search.criterion FieldPopularity needs the whole table"),
         (["search.schedule=pme_lightning.search.Gradual"], "search.schedule Gradual needs the whole table"),
+        ([AVERAGED], "EMAWeightAveraging keeps a copy of the whole model"),
     ],
 )
 def test_what_needs_the_whole_table_is_refused_at_once(
