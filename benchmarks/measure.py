@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from methods import with_seed
 from torch import Tensor
 
 from pme_lightning.arguments import build, init_args, optimizer_arguments
+from pme_lightning.averages import without_averages
 from pme_lightning.class_path import instantiate
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
@@ -85,7 +86,7 @@ class Measurement:
         options = {"max_epochs": -1, "max_steps": steps, "limit_val_batches": 0, "enable_checkpointing": False}
         started = time.perf_counter()
         try:
-            trainer = self._fit(module, [callback], options)
+            trainer = self._fit(module, [callback, *without_averages(self._given_callbacks())], options)
         except BadInput as error:
             found.sizes = {budget: str(error) for budget in budgets}
             return found
@@ -117,12 +118,14 @@ class Measurement:
         seed_everything(seed, workers=True, verbose=False)
         stopping = self.config.early_stopping.as_dict()
         with tempfile.TemporaryDirectory(prefix="accuracy_per_byte_") as folder:
+            given = self._given_callbacks()
             # Averages are in whole checkpoints alone.
-            averages = bool(build(self.config.trainer).get("callbacks"))
+            whole = len(without_averages(given)) < len(given)
             kept = ModelCheckpoint(
-                folder, "best", monitor=stopping["monitor"], mode=stopping["mode"], save_weights_only=not averages
+                folder, "best", monitor=stopping["monitor"], mode=stopping["mode"], save_weights_only=not whole
             )
-            callbacks += [EarlyStopping(**stopping), kept]
+            # A transfer rebuilds the model before anybody makes a copy of it.
+            callbacks += [*given, EarlyStopping(**stopping), kept]
             started = time.perf_counter()
             trainer = self._fit(module, callbacks, {"default_root_dir": folder})
             seconds = time.perf_counter() - started
@@ -138,8 +141,7 @@ class Measurement:
             }
             if not kept.best_model_path:
                 return row | {"note": f"{stopping['monitor']} was never a number: training diverged"}
-            # As train.py does: averaged weights are those of the checkpoint, and stay there.
-            trainer.callbacks = _without_averages(trainer.callbacks)  # type: ignore[attr-defined]
+            trainer.callbacks = without_averages(trainer.callbacks)  # type: ignore[attr-defined]
             best = torch.load(kept.best_model_path, map_location="cpu", weights_only=True)
             row["best_epoch"] = best["epoch"] + 1
             module.load_state_dict(best["state_dict"])
@@ -161,12 +163,12 @@ class Measurement:
             **config.model.as_dict(),
         )
 
+    def _given_callbacks(self) -> list[Callback]:
+        """Returns those of the training recipe, fresh ones for each fit."""
+        return build(self.config.trainer).get("callbacks") or []
+
     def _fit(self, module: CTRModule, callbacks: list[Callback], options: dict[str, Any]) -> Trainer:
-        arguments = build(self.config.trainer) | _QUIET | options
-        # A transfer rebuilds the model before anybody makes a copy of it; a search averages nothing.
-        given = arguments.get("callbacks") or []
-        arguments["callbacks"] = [*callbacks, *(given if "default_root_dir" in options else _without_averages(given))]
-        trainer = Trainer(**arguments)
+        trainer = Trainer(**build(self.config.trainer) | _QUIET | options | {"callbacks": callbacks})
         trainer.fit(module, datamodule=self.data)
         if not trainer.state.finished:
             # A fit that was cut short must not pass for a whole one.
@@ -185,10 +187,6 @@ class Measurement:
     @staticmethod
     def _metrics(measured: Sequence[Any]) -> dict[str, float]:
         return dict(measured[0])
-
-
-def _without_averages(callbacks: Sequence[Callback]) -> list[Callback]:
-    return [each for each in callbacks if not isinstance(each, WeightAveraging)]
 
 
 def quiet() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pme_lightning.arguments import build, init_args, optimizer_arguments
+from pme_lightning.averages import check_averages
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
 from pme_lightning.loggers import check_logger
@@ -53,7 +54,7 @@ def check_parts(command: str, config: Namespace) -> Trainer:
     trainer = build_trainer(options | {"logger": False, "enable_progress_bar": False})
     if shard_of(trainer) is not None:
         _check_sharded(command, search, trainer)
-    _check_averages(config, trainer)
+    check_averages(config, trainer)
     return trainer
 
 
@@ -66,25 +67,6 @@ def _check_sharded(command: str, search: Any, trainer: Trainer) -> None:
             )
         search.check_splits()
     check_precision(trainer.precision)
-
-
-def _check_averages(config: Namespace, trainer: Trainer) -> None:
-    """Refuses averages of weights that would not be those of the model."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if not isinstance(callback, WeightAveraging):
-            continue
-        name = f"trainer.callbacks: {type(callback).__name__}"
-        if callback._use_buffers:
-            raise BadInput(
-                f"{name} averages whole numbers too, such as where a table begins: give it use_buffers: false, and it "
-                "copies them"
-            )
-        if config.checkpoint.save_weights_only:
-            raise BadInput(
-                f"{name} puts averages into whole checkpoints alone: leave checkpoint.save_weights_only false"
-            )
-        if shard_of(trainer) is not None:
-            raise BadInput(f"{name} keeps a copy of the whole model, and trainer=sharded splits it: use trainer=ddp")
 
 
 def check_labels(data: EncodedDataModule) -> None:

@@ -15,12 +15,13 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
 from pme_lightning import pareto, report
 from pme_lightning.arguments import build, init_args, optimizer_arguments, print_config
+from pme_lightning.averages import without_averages
 from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import MultiSizeEmbedding, Shard
@@ -352,8 +353,7 @@ class Runner:
     def test(self, fitted: Fitted) -> dict[str, float]:
         """Measures the best checkpoint on the test split, once."""
         trainer = fitted.trainer
-        # It would put the weights of the last step in the place of the averaged ones that the checkpoint has.
-        trainer.callbacks = [each for each in trainer.callbacks if not isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
+        trainer.callbacks = without_averages(trainer.callbacks)  # type: ignore[attr-defined]
         with interruptible(trainer), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
             found = trainer.test(
@@ -487,8 +487,7 @@ class Runner:
         self._logger = phase_logger(self.config.logger, self.folder, phase, resolved, logged)
         given = _listed(options.get("callbacks"))
         if phase == "search":
-            # It scores the weights as they were trained, and ends with those.
-            given = [each for each in given if not isinstance(each, WeightAveraging)]
+            given = without_averages(given)
         options["callbacks"] = [*callbacks[:first], *given, *callbacks[first:]]
         if self._logger is not None:
             options["callbacks"] += live_figures(callbacks)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pme_lightning.embedding.distinct import DistinctTokens
+from pme_lightning.embedding.token_rows import each_value
 
 
 def projected(rows: Tensor, matrix: Tensor) -> Tensor:
@@ -102,14 +103,10 @@ class PaddedGroups:
     @classmethod
     def of(cls, groups: FieldGroups) -> PaddedGroups:
         """Gives each field room for as many tokens as the largest has."""
-        counts = torch.tensor(groups.counts)
-        most = int(counts.max())
-        # Row after row, but that each field begins in a row of its own.
-        shifts = torch.arange(len(counts)) * most - (counts.cumsum(0) - counts)
-        each, device = len(groups.order), groups.order.device
-        shifts = shifts.to(device).repeat_interleave(counts.to(device), output_size=each)
-        slots = torch.empty_like(groups.order)
-        return cls((len(counts), most), slots.index_copy_(0, groups.order, shifts + torch.arange(each, device=device)))
+        most = max(groups.counts)
+        field, place = each_value(torch.tensor(groups.counts, device=groups.order.device))
+        slots = torch.empty_like(groups.order).index_copy_(0, groups.order, field * most + place)
+        return cls((len(groups.counts), most), slots)
 
     def times(self, rows: Tensor, matrices: Tensor) -> Tensor:
         """Returns the rows ``(U, D)``, each times the matrix ``(F, D, D)`` of its field."""

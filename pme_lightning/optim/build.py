@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pme_lightning.class_path import instantiate
+from pme_lightning.class_path import import_class, instantiate
 from pme_lightning.errors import BadInput
 from pme_lightning.optim.joined import JoinedOptimizer
 from pme_lightning.optim.row_blocks import RowBlock
@@ -52,11 +52,12 @@ def build_optimizer(
 
 
 def _made(optimizer: str | type, parameters: list[Tensor], arguments: dict[str, Any] | None) -> Optimizer:
-    made = instantiate(optimizer, parameters, **(arguments or {}))
-    if isinstance(made, torch.optim.Adagrad) and any(parameter.is_cuda for parameter in parameters):
-        # Fused, older releases of torch (2.11) have it for processors alone, and say so in the first step.
-        made = instantiate(optimizer, parameters, **(arguments or {}) | {"fused": None})
-    return made
+    arguments = dict(arguments or {})
+    cls = import_class(optimizer) if isinstance(optimizer, str) else optimizer
+    if arguments.get("fused") and issubclass(cls, torch.optim.Adagrad) and any(each.is_cuda for each in parameters):
+        # Older releases of torch (2.11) have it fused for processors alone, and say so in the first step.
+        arguments["fused"] = None
+    return instantiate(cls, parameters, **arguments)
 
 
 def _told(optimizer: Optimizer, blocks: Mapping[Tensor, Sequence[RowBlock]] | None) -> Optimizer:

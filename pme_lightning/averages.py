@@ -1,0 +1,40 @@
+"""Lightning's averages of weights: what they need of a run, and where they stay out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+
+from pme_lightning.errors import BadInput
+from pme_lightning.processes import shard_of
+
+
+def without_averages(callbacks: Iterable[Callback]) -> list[Callback]:
+    """Returns the callbacks that average no weights.
+
+    A search goes without the others: it scores the weights as they are trained, and ends with those. So does a test by
+    the Trainer that trained: they would put the weights of the last step in the place of a checkpoint's averages.
+    """
+    return [each for each in callbacks if not isinstance(each, WeightAveraging)]
+
+
+def check_averages(config: Namespace, trainer: Trainer) -> None:
+    """Refuses averages that would not be those of the model."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if not isinstance(callback, WeightAveraging):
+            continue
+        name = f"trainer.callbacks: {type(callback).__name__}"
+        if callback._use_buffers:
+            raise BadInput(
+                f"{name} averages whole numbers too, such as where a table begins: give it use_buffers: false, and it "
+                "copies them"
+            )
+        if config.checkpoint.save_weights_only:
+            raise BadInput(
+                f"{name} puts averages into whole checkpoints alone: leave checkpoint.save_weights_only false"
+            )
+        if shard_of(trainer) is not None:
+            raise BadInput(f"{name} keeps a copy of the whole model, and trainer=sharded splits it: use trainer=ddp")
