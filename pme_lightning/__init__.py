@@ -14,6 +14,7 @@ from pme_lightning.version import __version__
 if TYPE_CHECKING:
     from pme_lightning.data import ClickDataModule, SyntheticDataModule
     from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding
+    from pme_lightning.export import ExportedModel, export_model
     from pme_lightning.module import CTRModule
     from pme_lightning.python_run import Outcome, search_and_finetune
     from pme_lightning.search import SearchResult
@@ -22,23 +23,27 @@ __all__ = [
     "BadInput",
     "CTRModule",
     "ClickDataModule",
+    "ExportedModel",
     "FullEmbedding",
     "MultiSizeEmbedding",
     "Outcome",
     "SearchResult",
     "SyntheticDataModule",
     "__version__",
+    "export_model",
     "search_and_finetune",
 ]
 
 _HOMES = {
     "CTRModule": "pme_lightning.module",
     "ClickDataModule": "pme_lightning.data",
+    "ExportedModel": "pme_lightning.export",
     "FullEmbedding": "pme_lightning.embedding",
     "MultiSizeEmbedding": "pme_lightning.embedding",
     "Outcome": "pme_lightning.python_run",
     "SearchResult": "pme_lightning.search",
     "SyntheticDataModule": "pme_lightning.data",
+    "export_model": "pme_lightning.export",
     "search_and_finetune": "pme_lightning.python_run",
 }
 

@@ -7,7 +7,7 @@ import warnings
 from argparse import ArgumentError
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import Namespace
@@ -99,6 +99,12 @@ class Arguments(LightningCLI):
             default=10.0,
             help="Minutes between checkpoints within an epoch; null for none by time.",
         )
+        parser.add_argument(
+            "--bits",
+            type=Literal[32, 16, 8, 4] | None,
+            default=None,
+            help="Bits of each embedding value of an export; null for 8.",
+        )
         parser.add_argument("--sizes", type=str | None, default=None, help="File of sizes, for finetune.")
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to measure or start from.")
 
@@ -151,6 +157,7 @@ def parse_config(composition: Composition) -> tuple[LightningArgumentParser, Nam
     _make_paths_absolute(cli.config)
     _check_values(cli.config)
     _settle_budgets(composition, cli.config)
+    _settle_bits(composition.command, cli.config)
     return cli.parser, cli.config
 
 
@@ -265,6 +272,14 @@ def _settle_budgets(composition: Composition, config: Namespace) -> None:
     search = config.search.class_path
     if not hasattr(import_class(search), "result_for") or "budget" not in init_args(config.search):
         raise BadInput(f"pareto needs a search with a budget and result_for(budget), which {search} lacks")
+
+
+def _settle_bits(command: str, config: Namespace) -> None:
+    """Fills the bits of ``export`` in, and refuses them for any other command."""
+    if command == "export":
+        config.bits = config.bits or 8
+    elif config.bits is not None:
+        raise BadInput(f"bits belongs to the export command: {command} has 32; leave it out, or write bits=null")
 
 
 def _check_classes(node: Any) -> None:

@@ -110,7 +110,7 @@ def _config_of_run(line: CommandLine) -> dict[str, object] | None:
 
         return read_yaml(check_resumable(keys["resume"]) / "config.yaml")
     named = {"finetune": keys.get("sizes"), "validate": keys.get("ckpt_path")}
-    named |= {"test": named["validate"], "predict": named["validate"]}
+    named |= dict.fromkeys(("test", "predict", "export"), named["validate"])
     file = named.get(line.command or "")
     if not file:
         return None

@@ -26,6 +26,7 @@ COMMANDS = {
     "validate": "measure a checkpoint on the validation split: ckpt_path=PATH",
     "test": "measure a checkpoint on the test split: ckpt_path=PATH",
     "predict": "write a checkpoint's probabilities to a file: ckpt_path=PATH",
+    "export": "write a checkpoint as a program to serve, its values in 8 bits: ckpt_path=PATH [bits=8]",
     "report": "draw the page of a finished run anew, or compare runs: RUN_DIR [RUN_DIR ...] [out=FILE]",
 }
 # What answers a question and runs nothing; words without "=" after it are what is asked about.

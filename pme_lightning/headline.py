@@ -7,6 +7,9 @@ from typing import Any
 
 def columns(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Returns the models of a run, by what they are called: the full-size one first, where there are two."""
+    if summary.get("exported"):
+        checkpoint = summary | {"embedding": {**summary["embedding"], "bits": 32}}
+        return [("checkpoint", checkpoint), ("exported", summary["exported"])]
     baseline = summary["baseline"]
     named = [("full-size", baseline)] if baseline else []
     return [*named, ("multi-size" if is_multi_size(summary) else "full-size", summary)]
@@ -39,6 +42,7 @@ def _rows() -> list[tuple[str, Any]]:
         ("validation AUC", metric("valid", "auc")),
         ("validation logloss", metric("valid", "logloss")),
         ("embedding parameters", embedding("parameters", ",")),
+        ("bits of a value", lambda model: str(model["embedding"].get("bits", ""))),
         ("embedding bytes", embedding("bytes", ",")),
         ("fraction of full size", embedding("fraction", ".1%")),
         ("search seconds", lambda model: f"{model['search']['seconds']:.1f}" if model.get("search") else ""),
@@ -50,7 +54,12 @@ def _rows() -> list[tuple[str, Any]]:
 
 
 def verdict(summary: dict[str, Any]) -> str | None:
-    """Returns what was saved and lost against the full-size model; ``None`` where that was not measured."""
+    """Returns what was saved and lost against the full-size model; ``None`` where that was not measured.
+
+    Of an export: against the full-size table, and the checkpoint that it was made of.
+    """
+    if summary.get("exported"):
+        return _verdict_of_export(summary)
     baseline = summary["baseline"]
     if not baseline or not is_multi_size(summary):
         return None
@@ -60,3 +69,12 @@ def verdict(summary: dict[str, Any]) -> str | None:
     auc = summary["test"]["auc"] - baseline["test"]["auc"]
     logloss = summary["test"]["logloss"] - baseline["test"]["logloss"]
     return f"saved {saved:.1%} of the embedding's bytes; AUC {auc:+.4f}, logloss {logloss:+.4f} against full size"
+
+
+def _verdict_of_export(summary: dict[str, Any]) -> str:
+    exported = summary["exported"]
+    said = f"the exported table has {exported['embedding']['fraction']:.1%} of the full-size table's bytes"
+    if None in [model["valid"][name] for model in (summary, exported) for name in ("auc", "logloss")]:
+        return said
+    auc, logloss = (exported["valid"][name] - summary["valid"][name] for name in ("auc", "logloss"))
+    return f"{said}; AUC {auc:+.4f}, logloss {logloss:+.4f} against the checkpoint"

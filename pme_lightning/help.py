@@ -18,7 +18,7 @@ _KEYS = {
     "seed": "of everything random (42)",
     "run_dir": "where the run is written (a new folder under runs/)",
     "sizes": "file of sizes, for finetune",
-    "ckpt_path": "checkpoint, for validate, test and predict",
+    "ckpt_path": "checkpoint, for validate, test, predict and export",
 }
 
 

@@ -28,6 +28,8 @@ from pme_lightning.errors import BadInput
 from pme_lightning.ranks import local_rank
 from pme_lightning.sharded_strategy import ShardedStrategy
 
+# Commands of one process, and why.
+ONE_PROCESS = {"predict": "which keeps the rows in order", "export": "which holds the whole table"}
 # Encoding a large data set takes hours, while the other processes wait for it.
 _PATIENCE = timedelta(days=7)
 # What gloo and NCCL say when the other end of a connection is gone.
@@ -70,8 +72,8 @@ def check_processes(command: str, options: dict[str, Any]) -> dict[str, Any]:
         asked = options.get(key)
         if isinstance(asked, int) and asked > 1 and asked != found:
             raise BadInput(f"trainer.{key}: {asked} were asked for, torchrun started {found}; leave it out")
-    if command == "predict" and int(os.environ["WORLD_SIZE"]) > 1:
-        raise BadInput("predict runs in one process, which keeps the rows in order: start it without torchrun")
+    if command in ONE_PROCESS and int(os.environ["WORLD_SIZE"]) > 1:
+        raise BadInput(f"{command} runs in one process, {ONE_PROCESS[command]}: start it without torchrun")
     # The data module deals its batches out to the ranks itself.
     return {**options, **started, "use_distributed_sampler": False}
 

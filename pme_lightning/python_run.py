@@ -17,6 +17,7 @@ from pme_lightning.composition import CommandLine, GroupFiles, compose
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.data.frames import frame_file, is_frame
 from pme_lightning.errors import BadInput, did_you_mean
+from pme_lightning.export import ExportedModel, export_model
 from pme_lightning.module import CTRModule
 from pme_lightning.runner import Runner
 from pme_lightning.search import SearchResult
@@ -43,6 +44,10 @@ class Outcome:
     folder: Path
     checkpoint: Path
     sizes_file: Path
+
+    def export(self, folder: str | Path, bits: int = 8) -> ExportedModel:
+        """Writes the model in the form in which it is served; see :func:`~pme_lightning.export.export_model`."""
+        return export_model(self.module, self.data, folder, self.sizes, bits)
 
     def __repr__(self) -> str:
         test, embedding = self.summary["test"], self.summary["embedding"]

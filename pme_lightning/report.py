@@ -79,6 +79,29 @@ def block(
     }
 
 
+def exported_block(
+    embedding: Mapping[str, Any], facts: Mapping[str, Any], metrics: Mapping[str, float]
+) -> dict[str, Any]:
+    """Returns the ``exported`` block of ``summary.json``.
+
+    Args:
+        embedding: The ``embedding`` block of the model that was exported.
+        facts: What is known of the exported one.
+        metrics: Its ``auc`` and ``logloss`` over the validation split.
+    """
+    size = facts["embedding_bytes"]
+    smaller = {
+        "bits": facts["bits"],
+        "bytes": size,
+        "fraction": size / (embedding["full_parameters"] * BYTES_PER_PARAMETER),
+    }
+    return {
+        "embedding": {**embedding, **smaller},
+        "finetune": None,
+        "valid": {name: _number(value) for name, value in metrics.items()},
+    }
+
+
 def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 

@@ -26,7 +26,7 @@ from pme_lightning.sharded_strategy import check_precision
 
 def check_paths(command: str, config: Namespace) -> None:
     """Refuses a command without the files it needs, or with files that it would not look at."""
-    if command in ("validate", "test", "predict") and not config.ckpt_path:
+    if command in ("validate", "test", "predict", "export") and not config.ckpt_path:
         raise BadInput(f"{command} needs a checkpoint: ckpt_path=PATH")
     if command == "finetune" and not config.sizes:
         raise BadInput("finetune needs sizes: sizes=PATH of a search's sizes.safetensors")

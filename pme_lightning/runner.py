@@ -26,6 +26,9 @@ from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import MultiSizeEmbedding, Shard
 from pme_lightning.errors import BadInput
+from pme_lightning.export import ExportedModel
+from pme_lightning.export.measured import measured
+from pme_lightning.export.saved import write_exported
 from pme_lightning.findings import Findings
 from pme_lightning.lightning_answers import interruptible, quiet_lightning
 from pme_lightning.live_figures import live_figures
@@ -33,6 +36,7 @@ from pme_lightning.loggers import abandon_loggers, finish_loggers, log_sizes, ph
 from pme_lightning.module import CTRModule
 from pme_lightning.pages.run_page import write_run_page
 from pme_lightning.processes import (
+    ONE_PROCESS,
     ProcessLost,
     agree,
     check_processes,
@@ -55,7 +59,10 @@ from pme_lightning.throughput import Throughput
 from pme_lightning.training_curve import TrainingCurve
 from pme_lightning.whole_files import WholeCheckpoints
 
-_USES_CHECKPOINT = ("validate", "test", "predict")
+# Commands that use a checkpoint, and the part of the data that each needs.
+_USES_CHECKPOINT = {"validate": "validate", "test": "test", "predict": "predict", "export": "validate"}
+# Options of a Trainer of one process.
+_ONE = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 
 
 @dataclass
@@ -97,6 +104,7 @@ class Runner:
         self.config = config
         self.given = dict(given or {})
         self.sizes: SearchResult | None = None
+        self._numbered_by: SearchResult | None = None
         self._logger: Logger | None = None
         self._checked: Trainer | None = None
 
@@ -114,7 +122,7 @@ class Runner:
             check_no_other_folder(self.config)
         if self.config.sizes:
             self.sizes = SearchResult.load(self.config.sizes)
-        return 1 if self.command == "predict" else missing_processes(self._checked)
+        return 1 if self.command in ONE_PROCESS else missing_processes(self._checked)
 
     def run(self) -> dict[str, Any]:
         """Runs the command; prints and returns what ``summary.json`` holds.
@@ -129,7 +137,7 @@ class Runner:
         if self._checked is None:
             self.check()
         assert self._checked is not None
-        if self.command != "predict":
+        if self.command not in ONE_PROCESS:
             join(self._checked)
         with telling_of_lost_processes():
             summary = self._run()
@@ -236,13 +244,24 @@ class Runner:
 
     def _predict(self) -> dict[str, Any]:
         module = self._load()
-        # One process keeps the rows in order.
-        trainer = self._trainer("predict", [], devices=1, num_nodes=1, strategy="auto")
+        trainer = self._trainer("predict", [], **_ONE)
         with interruptible(trainer):
             batches = trainer.predict(module, datamodule=self.data)
         assert batches is not None
         report.write_predictions(torch.cat(batches), self.folder.path / "predictions.parquet")  # type: ignore[arg-type]
         return self.summary(None, report.block(module, None, None))
+
+    def _export(self) -> dict[str, Any]:
+        module = self._load()
+        write_exported(module, self.data, self.folder.path, self._numbered_by, self.config.bits)
+        exported = ExportedModel.load(self.folder.path)
+        # Both by the rows that choices are made by: how many bits to take is one.
+        trainer = self._trainer("validate", [], **_ONE)
+        with interruptible(trainer):
+            found = trainer.validate(module, datamodule=self.data, verbose=False)[0]
+        now = measured(exported.program, self.data.val_dataloader())
+        block = report.block(module, None, found, split="valid")
+        return self.summary(None, block | {"exported": report.exported_block(block["embedding"], exported.facts, now)})
 
     # The phases.
 
@@ -428,6 +447,7 @@ class Runner:
         if isinstance(module.embedding, MultiSizeEmbedding) and module.embedding.index is None:
             sizes = find_sizes(path, module.hparams["sizes_fingerprint"], self.config.sizes)
             self.data.renumber(sizes.order())
+            self._numbered_by = sizes
         return module
 
     def _data(self) -> EncodedDataModule:
@@ -438,7 +458,8 @@ class Runner:
             data.use_vocabulary(folder / "vocabulary")
         data.prepare_data()
         # Commands that use a checkpoint need their own rows only: those it was trained on may be gone.
-        for stage in (self.command,) if self.command in _USES_CHECKPOINT else ("fit", "test"):
+        needed = _USES_CHECKPOINT.get(self.command)
+        for stage in ("fit", "test") if needed is None else (needed,):
             data.setup(stage)
         report.print_data(data)
         if self.command not in ("test", "predict"):
@@ -447,9 +468,9 @@ class Runner:
 
     @property
     def shard(self) -> Shard | None:
-        """The rows of tables that this process holds; ``predict`` runs in one, which holds them all."""
+        """The rows of tables that this process holds; where there is one alone, it holds them all."""
         assert self._checked is not None
-        return None if self.command == "predict" else shard_of(self._checked)
+        return None if self.command in ONE_PROCESS else shard_of(self._checked)
 
     def transfer(self, result: SearchResult) -> Callback:
         """Builds what gives a module these sizes."""

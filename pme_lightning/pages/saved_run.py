@@ -33,6 +33,7 @@ _SUMMARY = {
     "search": Optional({"seconds": float, "epochs": float, "criterion": str, "budget": str, "kept": int}),
     **_MODEL,
     "baseline": Optional(_TRAINED),
+    "exported": Optional(_MODEL),
     "pareto": Optional([_TRAINED | {"budget": str, "sizes": str}]),
 }
 _FIELD: dict[str, Any] = {

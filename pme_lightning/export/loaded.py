@@ -1,0 +1,128 @@
+"""An exported model, read from its folder to predict with; Lightning is not needed for that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from pme_lightning.data.vocabulary import Vocabulary
+from pme_lightning.errors import BadInput
+
+# What an exported model's folder holds.
+MODEL, IDS, VOCABULARY = "model.pt2", "ids.npy", "vocabulary"
+# What is known of the model, within its file.
+FACTS = "pme_lightning.json"
+VERSION = 1
+
+_BATCH_ROWS = 16384
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """An exported model, to predict with.
+
+    Attributes:
+        folder: Where it is.
+        facts: What is known of it: ``fields``, ``tokens``, ``bits`` of each value, ``embedding_bytes``.
+        program: The model by itself: probabilities ``(B,)`` of its own ids, int64 ``(B, F)``.
+        ids: int32 ``(V,)``: the model's id of each of the vocabulary's.
+
+    Examples:
+        >>> from pme_lightning import CTRModule, SyntheticDataModule, export_model
+        >>> data = SyntheticDataModule(rows=1_000, tokens=200, num_fields=3)
+        >>> data.setup()
+        >>> exported = export_model(CTRModule(data.field_tokens), data, "served", bits=8)
+        >>> exported.predict_ids(data.data.splits["test"][0]).shape
+        (100,)
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    program: Callable[[Tensor], Tensor]
+    ids: np.ndarray
+
+    @classmethod
+    def load(cls, folder: str | Path) -> ExportedModel:
+        """Reads what :func:`export_model` or the ``export`` command wrote.
+
+        Raises:
+            BadInput: There is no such folder, or a file is missing or damaged.
+        """
+        folder = Path(folder).expanduser()
+        for name in (MODEL, IDS):
+            if not (folder / name).is_file():
+                raise BadInput(f"no exported model in '{folder}': there is no {name}; name the run_dir of an export")
+        texts = {FACTS: ""}
+        try:
+            # torch does not look whether what it reads is what was written.
+            with ZipFile(folder / MODEL) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise BadZipFile(f"{damaged} is not what was written")
+            program = torch.export.load(folder / MODEL, extra_files=texts).module()
+            facts = json.loads(texts[FACTS])
+            ids = np.load(folder / IDS, mmap_mode="r")
+        except (BadZipFile, OSError, EOFError, RuntimeError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise BadInput(f"the exported model in '{folder}' cannot be read: {reason}") from error
+        if facts.get("version") != VERSION:
+            raise BadInput(
+                f"the exported model in '{folder}' has version {facts.get('version')}, this program reads {VERSION}"
+            )
+        if ids.shape != (facts["tokens"],):
+            raise BadInput(f"'{folder / IDS}' has shape {ids.shape}; the model has {facts['tokens']} tokens")
+        return cls(folder, facts, program, ids)
+
+    def predict(self, frame: Any) -> np.ndarray:
+        """Returns the probability of a click for each row of a data frame, float32 ``(n,)``.
+
+        Args:
+            frame: Of polars or of pandas, with the columns that the model was trained on; others are not looked at.
+                What the training rows did not have is out-of-vocabulary.
+
+        Raises:
+            BadInput: A column is missing, or its values are of another kind than the training data's.
+        """
+        rows = frame if isinstance(frame, pl.DataFrame) else pl.from_pandas(frame)
+        parts = [self.vocabulary.encode_fields(part) for part in rows.iter_slices(_BATCH_ROWS)]
+        return self.predict_ids(np.concatenate([np.empty((0, len(self.facts["fields"])), np.int32), *parts]))
+
+    def predict_ids(self, ids: np.ndarray) -> np.ndarray:
+        """Returns the probability of a click for each row of the vocabulary's ids ``(n, F)``, float32 ``(n,)``.
+
+        Raises:
+            BadInput: There are other columns, or ids that the vocabulary does not have.
+        """
+        ids = np.asarray(ids)
+        fields, tokens = len(self.facts["fields"]), self.facts["tokens"]
+        if ids.ndim != 2 or ids.shape[1] != fields:
+            raise BadInput(f"ids have shape {ids.shape}; the model needs a column for each of its {fields} fields")
+        if ids.size and not 0 <= ids.min() <= ids.max() < tokens:
+            raise BadInput(f"ids reach from {ids.min()} to {ids.max()}; the model's reach from 0 to {tokens - 1}")
+        found = [np.empty(0, np.float32)]
+        with torch.inference_mode():
+            for start in range(0, len(ids), _BATCH_ROWS):
+                own = torch.from_numpy(self.ids[ids[start : start + _BATCH_ROWS]]).long()
+                found.append(self.program(own).numpy())
+        return np.concatenate(found)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What gives values their ids.
+
+        Raises:
+            BadInput: There is none: the data were ids from the beginning.
+        """
+        if not (self.folder / VOCABULARY / "vocabulary.json").is_file():
+            raise BadInput(f"'{self.folder}' has no vocabulary: its data were ids, not values; use predict_ids")
+        return Vocabulary.load(self.folder / VOCABULARY)
