@@ -74,10 +74,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> None:
     defaults = DEFAULTS | (QUICK if options.quick else {})
-    chosen = {name: _split(getattr(options, name) or value) for name, value in defaults.items()}
+    chosen = {name: split(getattr(options, name) or value) for name, value in defaults.items()}
     grid = Grid(
         datasets=chosen["data"],
-        backbones=_split(options.backbones),
+        backbones=split(options.backbones),
         methods=choose_methods(chosen["methods"]),
         budgets=[_budget(text) for text in chosen["budgets"]],
         seeds=[_seed(text) for text in chosen["seeds"]],
@@ -102,7 +102,7 @@ def _run(options: argparse.Namespace) -> None:
         missing = search.missing(done)
         if missing:
             for row in measured(search, missing, data):
-                own.append(search.cell(row["budget"]) | row | machine | {"date": _now()})
+                own.append(search.cell(row["budget"]) | row | machine | {"date": now()})
                 print(_line(search, row), flush=True)
             print(f"  {progress(plan, read_results(path))}", flush=True)
 
@@ -159,7 +159,8 @@ def _line(search: Search, row: dict[str, Any]) -> str:
     )
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
+    """Returns the parts of a list with commas, each once."""
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
@@ -183,7 +184,8 @@ def _shard(text: str) -> tuple[int, int]:
     return int(shard), int(shards)
 
 
-def _now() -> str:
+def now() -> str:
+    """Returns the time, in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 

@@ -102,7 +102,7 @@ def _section(title: str, outcome: Outcome, metric: str) -> str:
         if not values:
             # The budget is at fault where no seed has a metric and the note says so.
             return _NO_FIT if any("nothing fits" in note for note in outcome.notes(method, budget)) else "-"
-        return _figure(*mean_and_error(values.values())) + _count(len(values), seeds)
+        return figure(*mean_and_error(values.values())) + _count(len(values), seeds)
 
     def against(base: Callable[[float], dict[int, float]]) -> Callable[[str, float], str]:
         def difference(method: str, budget: float) -> str:
@@ -114,7 +114,7 @@ def _section(title: str, outcome: Outcome, metric: str) -> str:
             value, error = mean_and_error(differences)
             marked = error is not None and len(differences) >= _ENOUGH_SEEDS and abs(value) > 2 * error
             mark = " \\*" if marked else ""
-            return _figure(value, error, sign=True) + mark + _count(len(differences), seeds)
+            return figure(value, error, sign=True) + mark + _count(len(differences), seeds)
 
         return difference
 
@@ -125,8 +125,10 @@ def _section(title: str, outcome: Outcome, metric: str) -> str:
     parts = [f"### {title}"]
     if full:
         row = outcome.full[0]
-        figure = _figure(*mean_and_error(full.values()))
-        parts.append(f"Full size: {name} {figure}, {len(full)} seeds, {row['parameters']:,} embedding parameters.")
+        mean_of_full = figure(*mean_and_error(full.values()))
+        parts.append(
+            f"Full size: {name} {mean_of_full}, {len(full)} seeds, {row['parameters']:,} embedding parameters."
+        )
     parts += [f"Mean ± standard error of {name} over {seeds} seeds:", _table(outcome, mean)]
     if any(best.values()):
         parts += [
@@ -144,7 +146,7 @@ def _section(title: str, outcome: Outcome, metric: str) -> str:
 def _table(outcome: Outcome, cell: Callable[[str, float], str]) -> str:
     head = ["method", *(_percent(budget) for budget in outcome.budgets)]
     body = [[method, *(cell(method, budget) for budget in outcome.budgets)] for method in outcome.methods]
-    return _markdown(head, body)
+    return markdown(head, body)
 
 
 def _search_cost(outcome: Outcome) -> str:
@@ -160,7 +162,7 @@ def _search_cost(outcome: Outcome) -> str:
         steps = fmean({row["seed"]: row["search_steps"] for row in rows}.values())
         share = f"{fmean(shares):.1%}" if shares else "-"
         body.append([method, f"{steps:,.0f}", f"{fmean(seconds.values()):.1f}", share])
-    return _markdown(["method", "steps", "seconds", "of a full-size run"], body) if body else ""
+    return markdown(["method", "steps", "seconds", "of a full-size run"], body) if body else ""
 
 
 def _made_on(rows: pl.DataFrame) -> str:
@@ -178,12 +180,14 @@ def _made_on(rows: pl.DataFrame) -> str:
     )
 
 
-def _markdown(head: list[str], body: list[list[str]]) -> str:
+def markdown(head: list[str], body: list[list[str]]) -> str:
+    """Returns a table as Markdown; columns but the first are figures."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _figure(value: float, error: float | None, sign: bool = False) -> str:
+def figure(value: float, error: float | None, sign: bool = False) -> str:
+    """Returns a mean with its standard error, if there is one."""
     return f"{value:{'+' if sign else ''}.4f}" + ("" if error is None else f" ± {error:.4f}")
 
 

@@ -107,6 +107,21 @@ class Measurement:
             sizes: What a search found; None for the full-size model.
             trained: The state of the searched full-size model to start from.
         """
+        module, row = self.best(seed, sizes, trained)
+        if module is None:
+            return row
+        trainer = Trainer(**build(self.config.trainer) | _QUIET | {"callbacks": [], "enable_checkpointing": False})
+        row["valid_auc"] = self._metrics(trainer.validate(module, datamodule=self.data, verbose=False))["valid_auc"]
+        tested = self._metrics(trainer.test(module, datamodule=self.data, verbose=False))
+        return row | {"test_auc": tested["test_auc"], "test_logloss": tested["test_logloss"]}
+
+    def best(
+        self, seed: int, sizes: SearchResult | None = None, trained: dict[str, Tensor] | None = None
+    ) -> tuple[CTRModule | None, dict[str, Any]]:
+        """Trains until validation says enough; returns the model with its best weights, and what the training took.
+
+        The model is None where validation never was a number. Arguments are those of :meth:`train`.
+        """
         module = self._start(seed)
         callbacks: list[Callback] = []
         if sizes is not None:
@@ -140,14 +155,11 @@ class Measurement:
                 "finetune_seconds": round(seconds, 3),
             }
             if not kept.best_model_path:
-                return row | {"note": f"{stopping['monitor']} was never a number: training diverged"}
-            trainer.callbacks = without_averages(trainer.callbacks)  # type: ignore[attr-defined]
+                return None, row | {"note": f"{stopping['monitor']} was never a number: training diverged"}
             best = torch.load(kept.best_model_path, map_location="cpu", weights_only=True)
             row["best_epoch"] = best["epoch"] + 1
             module.load_state_dict(best["state_dict"])
-            row["valid_auc"] = self._metrics(trainer.validate(module, datamodule=self.data, verbose=False))["valid_auc"]
-            tested = self._metrics(trainer.test(module, datamodule=self.data, verbose=False))
-            return row | {"test_auc": tested["test_auc"], "test_logloss": tested["test_logloss"]}
+            return module, row
 
     def _start(self, seed: int) -> CTRModule:
         """Builds a fresh full-size module, and puts the data back to where a run starts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,28 +50,30 @@ class ResultFile:
 
     Args:
         path: The file; it is created if need be. What a kill left of a last row is cut off.
+        schema: Its columns.
 
     Raises:
         BadInput: The file has other columns.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, schema: Mapping[str, type[pl.DataType]] = SCHEMA) -> None:
         self.path = path
+        self.schema = schema
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = _whole_lines(path)
         if path.exists() and path.stat().st_size > len(whole):
             os.truncate(path, len(whole))
         if not whole:
-            self._write(list(SCHEMA))
+            self._write(list(schema))
         else:
-            _check_header(path, whole)
+            _check_header(path, whole, schema)
 
     def append(self, row: dict[str, Any]) -> None:
         """Writes a row; columns that it lacks stay empty."""
-        unknown = row.keys() - SCHEMA.keys()
+        unknown = row.keys() - self.schema.keys()
         if unknown:
             raise ValueError(f"the result file has no column {sorted(unknown)}")
-        self._write([_text(row.get(column)) for column in SCHEMA])
+        self._write([_text(row.get(column)) for column in self.schema])
 
     def _write(self, values: list[str]) -> None:
         line = io.StringIO()
@@ -92,25 +95,32 @@ def result_files(path: Path) -> list[Path]:
     return [file for file in (path, *shards) if file.is_file()]
 
 
-def read_results(path: Path) -> pl.DataFrame:
+def read_results(
+    path: Path, schema: Mapping[str, type[pl.DataType]] = SCHEMA, key: Sequence[str] = KEY
+) -> pl.DataFrame:
     """Reads all rows, those of shards too; a cell that was measured twice counts as it was measured last.
+
+    Args:
+        path: The file.
+        schema: Its columns, ``date`` among them.
+        key: Those that tell a cell from all others.
 
     Raises:
         BadInput: A file has other columns, or a value that cannot be read.
     """
-    frames = [pl.DataFrame(schema=SCHEMA)]
+    frames = [pl.DataFrame(schema=schema)]
     for file in result_files(path):
         whole = _whole_lines(file)
         if not whole:
             continue
-        _check_header(file, whole)
+        _check_header(file, whole, schema)
         try:
-            frame = pl.read_csv(whole, schema=SCHEMA)
+            frame = pl.read_csv(whole, schema=schema)
         except pl.exceptions.PolarsError as error:
             raise BadInput(f"'{file}' cannot be read as results: {str(error).splitlines()[0]}") from error
         # No text is an empty text: null would be equal to nothing, not even to itself.
         frames.append(frame.with_columns(pl.col(pl.String).fill_null("")))
-    return pl.concat(frames).sort("date", maintain_order=True).unique(KEY, keep="last", maintain_order=True)
+    return pl.concat(frames).sort("date", maintain_order=True).unique(list(key), keep="last", maintain_order=True)
 
 
 def merge_results(path: Path) -> int:
@@ -141,10 +151,10 @@ def _whole_lines(path: Path) -> bytes:
     return content[: content.rfind(b"\n") + 1]
 
 
-def _check_header(path: Path, content: bytes) -> None:
+def _check_header(path: Path, content: bytes, schema: Mapping[str, type[pl.DataType]]) -> None:
     header = content.partition(b"\n")[0].decode(errors="replace").strip().split(",")
-    if header != list(SCHEMA):
-        odd = sorted(set(header) ^ set(SCHEMA)) or "their order"
+    if header != list(schema):
+        odd = sorted(set(header) ^ set(schema)) or "their order"
         raise BadInput(f"'{path}' has other columns than this version writes ({odd}): name another file with --out")
 
 
