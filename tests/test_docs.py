@@ -82,6 +82,26 @@ def test_the_page_on_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert names["model"].embedding.num_parameters <= 0.2 * names["model"].full_parameters
 
 
+@pytest.mark.usefixtures("_clicks")
+def test_the_page_on_serving(tmp_path: Path) -> None:
+    frame = pl.read_parquet("clicks.parquet")
+    settings = {"data.label": "click", "search.schedule.min_steps": 1, "backbone.hidden_units": [8]}
+    outcome = search_and_finetune(frame, budget=0.5, baseline=False, trainer={"max_epochs": 1}, settings=settings)
+    exported = outcome.export("served", bits=8)
+    alone, with_package = blocks("docs/serving.md")
+    names = run(alone, tmp_path, {})
+    assert names["probabilities"].tolist() == pytest.approx(exported.predict_ids(names["rows"]).tolist(), abs=1e-6)
+    names = run(with_package, tmp_path, {"frame": frame})
+    assert names["clicks"].tolist() == exported.predict(frame).tolist()
+    # Where the page says that a value's id is.
+    offset = 0
+    for number in range(2):
+        values = pl.read_parquet(f"served/vocabulary/field_{number:03d}.parquet")["value"].to_list()
+        found = exported.vocabulary.encode_fields(pl.DataFrame({"user": [7], "item": [7]}))[0, number]
+        assert exported.ids[offset + values.index(7) + 1] == exported.ids[found]
+        offset += len(values) + 1
+
+
 def test_the_page_on_how_it_works(tmp_path: Path) -> None:
     settings = {"data.rows": 2000, "data.tokens": 200, "data.num_fields": 3}
     quick: dict = {"search": "popularity", "baseline": False, "trainer": {"max_epochs": 1}, "run_dir": "runs/RUN"}

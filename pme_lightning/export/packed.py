@@ -1,4 +1,4 @@
-"""Numbers in few bits each: stored as they are, as halves, or as whole multiples of a scale."""
+"""Numbers in few bits each: as they are, as halves, as whole multiples of a scale, or as sixteen parts of one."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-# Bits of a value: float32, float16, and whole numbers of eight and four bits.
+# Bits of a value: float32, float16, whole numbers from -128 to 127, and one of sixteen levels.
 BITS = (32, 16, 8, 4)
-# Scales to choose among, as parts of the one that reaches the largest value: of few bits the ends cost the middle.
-_PARTS_OF_LARGEST = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15)
+# Of four bits even steps would lose what most values differ by: these levels, the quantiles of a normal distribution
+# with a true zero among them, are nearer to where values are. Dettmers et al., QLoRA, 2023, arXiv:2305.14314 (NF4).
+_BELOW = (-1.0, -0.6961928, -0.5250731, -0.3949175, -0.2844414, -0.1847734, -0.09105)
+_ABOVE = (0.0795803, 0.1609302, 0.2461123, 0.3379152, 0.4407098, 0.562617, 0.7229568, 1.0)
+LEVELS = torch.tensor([*_BELOW, 0.0, *_ABOVE])
+_BETWEEN = (LEVELS[1:] + LEVELS[:-1]) / 2
+# Scales to choose among, as parts of the one that reaches the largest value: the ends may cost the middle.
+_PARTS_OF_LARGEST = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15)
 # Values as small as this are taken for zeros: their scale could be one.
 _NOTHING = 1e-30
-# Where values are packed two to a byte: what brings the whole numbers of four bits, -8 ... 7, to 0 ... 15.
-_HALF_BYTE = 8
 
 # Gives values (n,), the group (n,) int64 that each belongs to, and how much its error counts (n,), part by part, anew
 # for every call.
@@ -22,7 +26,7 @@ Parts = Callable[[], Iterable[tuple[Tensor, Tensor, Tensor]]]
 
 
 def scales_of(parts: Parts, groups: int, bits: int) -> Tensor:
-    """Returns for each group the scale ``(G,)`` whose whole multiples are nearest to its values, by squared error.
+    """Returns for each group the scale ``(G,)`` with which its values are off by the least, in weighted squares.
 
     Args:
         parts: The values.
@@ -33,15 +37,14 @@ def scales_of(parts: Parts, groups: int, bits: int) -> Tensor:
     for values, group, _ in parts():
         largest.scatter_reduce_(0, group, values.abs(), "amax")
     # A group of zeros, or of nothing, may have any.
-    reaching = torch.where(largest > _NOTHING, largest, 1.0) / _highest(bits)
+    reaching = torch.where(largest > _NOTHING, largest, 1.0) / (127 if bits == 8 else 1)
     candidates = reaching * torch.tensor(_PARTS_OF_LARGEST).unsqueeze(1)
     errors = torch.zeros(candidates.shape, dtype=torch.float64)
     for values, group, weight in parts():
         for scales, error in zip(candidates, errors, strict=True):
             own = scales[group]
-            off = (_whole(values, own, bits) * own - values).double()
+            off = (_meant(_codes(values / own, bits), bits) * own - values).double()
             error.index_add_(0, group, off.square() * weight)
-    # The first of several that err alike: a value that is alone is met by the scale that reaches it.
     return candidates.gather(0, errors.argmin(0, keepdim=True))[0]
 
 
@@ -56,25 +59,28 @@ def stored(parts: Parts, scales: Tensor | None, bits: int) -> Tensor:
     if scales is None:
         dtype = {32: torch.float32, 16: torch.float16}[bits]
         return torch.cat([torch.empty(0, dtype=dtype), *(values.to(dtype) for values, _, _ in parts())])
-    codes = [_whole(values, scales[group], bits).to(torch.int8) for values, group, _ in parts()]
-    flat = torch.cat([torch.empty(0, dtype=torch.int8), *codes])
+    codes = [_codes(values / scales[group], bits) for values, group, _ in parts()]
+    flat = torch.cat([_codes(torch.empty(0), bits), *codes])
     if bits == 8:
         return flat
-    halves = torch.nn.functional.pad(flat + _HALF_BYTE, (0, len(flat) % 2)).to(torch.uint8).view(-1, 2)
-    return halves[:, 0] | halves[:, 1] << 4
+    pairs = torch.nn.functional.pad(flat, (0, len(flat) % 2)).view(-1, 2)
+    return pairs[:, 0] | pairs[:, 1] << 4
 
 
 def read(stored: Tensor, places: Tensor, bits: int) -> Tensor:
-    """Returns the values at places ``(n,)`` int64 as float32; of 8 and 4 bits as multiples, without their scales."""
+    """Returns the values at places ``(n,)`` int64 as float32; of 8 and 4 bits, as parts of their scales."""
     if bits != 4:
         return stored.index_select(0, places).float()
     pairs = stored.index_select(0, places >> 1)
-    return ((pairs >> (places & 1) * 4 & 15).to(torch.int8) - _HALF_BYTE).float()
+    return _meant(pairs >> (places & 1) * 4 & 15, bits)
 
 
-def _highest(bits: int) -> int:
-    return (1 << bits - 1) - 1
+def _codes(parts_of_scales: Tensor, bits: int) -> Tensor:
+    """Returns what stands for the nearest number that there is: int8, or uint8 of the number of a level."""
+    if bits == 8:
+        return parts_of_scales.round().clamp(-128, 127).to(torch.int8)
+    return torch.bucketize(parts_of_scales, _BETWEEN).to(torch.uint8)
 
 
-def _whole(values: Tensor, scales: Tensor, bits: int) -> Tensor:
-    return (values / scales).round().clamp(-_highest(bits) - 1, _highest(bits))
+def _meant(codes: Tensor, bits: int) -> Tensor:
+    return codes.float() if bits == 8 else LEVELS.to(codes.device).index_select(0, codes.long())

@@ -24,8 +24,8 @@ _CHUNK_ROWS = 1 << 15
 class ServedEmbedding(nn.Module):
     """The values of a table, read by operations whose shapes depend on those of the ids alone.
 
-    So it can be exported. Values of 8 and 4 bits are whole multiples of a scale that the tokens of a field have in
-    common, one for each column; sums and products are of 32 bits.
+    So it can be exported. Values of 8 bits are whole multiples of a scale that the tokens of a field have in common,
+    one for each column; those of 4 bits are one of sixteen parts of it. Sums and products are of 32 bits.
 
     Args:
         classes: The size classes in the order of their tokens, as in

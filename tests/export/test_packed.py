@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pme_lightning.export.packed import Parts, read, scales_of, stored
+from pme_lightning.export.packed import LEVELS, Parts, read, scales_of, stored
 
 
 def one_part(values: list[float], groups: list[int] | None = None, weights: list[float] | None = None) -> Parts:
@@ -27,12 +27,23 @@ def test_eight_bits_by_hand() -> None:
 
 
 def test_four_bits_are_two_to_a_byte_also_where_one_is_left() -> None:
-    parts = one_part([7.0, -7.0, 0.0, 3.0, -2.0])
+    levels = LEVELS.tolist()
+    parts = one_part([2.0, -2.0, 0.0, 2 * levels[9], 2 * levels[3]])
     scales = scales_of(parts, 1, 4)
-    assert scales.tolist() == [1.0]
+    assert scales.tolist() == [2.0]
     kept = stored(parts, scales, 4)
-    assert kept.tolist() == [15 | 1 << 4, 8 | 11 << 4, 6]
-    assert read(kept, torch.arange(5), 4).tolist() == [7.0, -7.0, 0.0, 3.0, -2.0]
+    assert kept.tolist() == [15 | 0 << 4, 7 | 9 << 4, 3]
+    assert read(kept, torch.arange(5), 4).tolist() == [1.0, -1.0, 0.0, levels[9], levels[3]]
+
+
+def test_the_levels_are_the_published_ones() -> None:
+    """As they are made: quantiles of the normal distribution on either side of zero, brought to -1 ... 1."""
+    ends = 0.9677083
+    normal = torch.distributions.Normal(0.0, 1.0)
+    positive = normal.icdf(torch.linspace(ends, 0.5, 9)[:-1])
+    negative = -normal.icdf(torch.linspace(ends, 0.5, 8)[:-1])
+    made = torch.cat([negative, torch.zeros(1), positive.flip(0)])
+    assert torch.allclose(LEVELS, made / made.max(), atol=1e-5)
 
 
 def test_a_group_has_a_scale_of_its_own() -> None:
@@ -42,11 +53,11 @@ def test_a_group_has_a_scale_of_its_own() -> None:
 
 
 def test_the_ends_give_way_where_the_middle_counts() -> None:
-    values, groups = [7.0] + [0.5] * 20, [0] * 21
-    # One large value among many small ones, which a scale of 1 would round away.
-    assert scales_of(one_part(values, groups), 1, 4).item() < 1.0
-    heavy = scales_of(one_part(values, groups, [1e6] + [1.0] * 20), 1, 4)
-    assert heavy.item() == 1.0
+    values, groups = [10.0] + [0.3] * 2000, [0] * 2001
+    # One large value among many small ones, which a scale of 10 would round away.
+    assert scales_of(one_part(values, groups), 1, 4).item() < 10.0
+    heavy = scales_of(one_part(values, groups, [1e6] + [1.0] * 2000), 1, 4)
+    assert heavy.item() == 10.0
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -70,9 +81,9 @@ def test_nothing_at_all_is_stored_as_nothing(bits: int) -> None:
 
 
 def plain(values: Tensor, scale: float, bits: int) -> Tensor:
-    """Each value as the multiple of a scale nearest to it, one after the other."""
-    lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    return torch.tensor([max(lowest, min(highest, round(value / scale))) * scale for value in values.tolist()])
+    """Each value as the nearest number that there is, found by looking at all of them."""
+    numbers = (torch.arange(-128, 128) if bits == 8 else LEVELS) * scale
+    return torch.stack([numbers[(numbers - value).abs().argmin()] for value in values])
 
 
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 60), groups=st.integers(1, 4), bits=st.sampled_from([8, 4]))
@@ -93,7 +104,7 @@ def test_no_group_errs_more_than_with_the_scale_that_reaches_its_largest(
     for g in range(groups):
         own = group == g
         if own.any():
-            reaching = float(values[own].abs().max()) / (2 ** (bits - 1) - 1)
+            reaching = float(values[own].abs().max()) / (127 if bits == 8 else 1)
             errors = (found[own] - values[own]).square() * weight[own]
             most = (plain(values[own], reaching, bits) - values[own]).square() * weight[own]
             assert errors.sum() <= most.sum() * (1 + 1e-4) + 1e-12
