@@ -62,7 +62,7 @@ from pme_lightning.whole_files import WholeCheckpoints
 # Commands that use a checkpoint, and the part of the data that each needs.
 _USES_CHECKPOINT = {"validate": "validate", "test": "test", "predict": "predict", "export": "validate"}
 # Options of a Trainer of one process.
-_ONE = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+_ONE: dict[str, Any] = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 
 
 @dataclass

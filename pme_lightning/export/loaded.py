@@ -91,9 +91,12 @@ class ExportedModel:
                 What the training rows did not have is out-of-vocabulary.
 
         Raises:
-            BadInput: A column is missing, or its values are of another kind than the training data's.
+            BadInput: It is no frame, a column is missing, or values are of another kind than the training data's.
         """
-        rows = frame if isinstance(frame, pl.DataFrame) else pl.from_pandas(frame)
+        try:
+            rows = frame if isinstance(frame, pl.DataFrame) else pl.from_pandas(frame)
+        except TypeError as error:
+            raise BadInput(f"predict takes a data frame of polars or pandas, not a {type(frame).__name__}") from error
         parts = [self.vocabulary.encode_fields(part) for part in rows.iter_slices(_BATCH_ROWS)]
         return self.predict_ids(np.concatenate([np.empty((0, len(self.facts["fields"])), np.int32), *parts]))
 

@@ -90,8 +90,10 @@ def test_rows_of_values_are_predicted_as_the_model_would(
 def test_what_was_never_seen_is_out_of_vocabulary(exported: ExportedModel) -> None:
     strange = exported.predict(pl.DataFrame({"user": ["nobody", "no one"], "item": [-1, 12345]}))
     assert strange[0] == strange[1]
-    with pytest.raises(BadInput, match="item"):
+    with pytest.raises(BadInput, match="column 'item' is missing"):
         exported.predict(pl.DataFrame({"user": ["u1"]}))
+    with pytest.raises(BadInput, match="data frame of polars or pandas, not a dict"):
+        exported.predict({"user": ["u1"], "item": [1]})
 
 
 def test_ids_that_the_vocabulary_does_not_have_are_refused(exported: ExportedModel) -> None:
