@@ -189,19 +189,20 @@ def _table(title: str, rows: pl.DataFrame) -> str:
     body = []
     for each in bits:
         found = {method: [cells.get((method, each, a), {}) for a in asked] for method in methods}
-        rules = [found[method] for method in methods if is_rule(method)]
+        rules = [found[method] for method in methods if is_rule(method)] or [[{}] * len(asked)]
         best = [max(beside, key=lambda values: fmean(values.values() or [0])) for beside in zip(*rules, strict=True)]
         for method, own in found.items():
             body.append([f"{method}, {each} bits", *(_figure(values.values()) for values in own)])
             if not is_rule(method):
-                to_rule = (paired(*pair) for pair in zip(own, best, strict=False))
+                to_rule = (paired(*pair) for pair in zip(own, best, strict=True))
                 body.append(["to the best rule", *(_figure(values, True) for values in to_rule)])
                 to_full = (paired(values, whole[bits[0]]) for values in own)
                 body.append([f"to full size of {bits[0]} bits", *(_figure(values, True) for values in to_full)])
     seeds, commits = len(set(rows["seed"])), ", ".join(sorted(set(rows["commit"])))
     head = [f"{title}: test AUC", *(f"{a:.4g} of the bytes" for a in asked)]
     made = f"{seeds} seeds, {rows['processor'][0]}, {rows['threads'][0]} threads, torch {rows['torch'][0]}, {commits}."
-    return "\n\n".join(["Full size, " + "; ".join(lines) + ".", markdown(head, body), made])
+    full = ["Full size, " + "; ".join(lines) + "."] if lines else []
+    return "\n\n".join([*full, markdown(head, body), made])
 
 
 def _figure(values: Any, sign: bool = False) -> str:
