@@ -48,6 +48,7 @@ SCHEMA: dict[str, type[pl.DataType]] = {
     "valid_auc": pl.Float64,
     "test_auc": pl.Float64,
     "test_logloss": pl.Float64,
+    "trained_auc": pl.Float64,  # of the same model with all its bits, on the test split
     "commit": pl.String,
     "torch": pl.String,
     "threads": pl.Int64,
@@ -153,9 +154,10 @@ def _as_exported(
 ) -> dict[str, Any]:
     if module is None:
         return {"note": row["note"]}
-    served = ServedModel.of(module.cpu(), sizes, bits, measurement.data.frequencies)
-    size, full = served.embedding.num_bytes, 4 * module.full_parameters
     data = measurement.data
+    whole = ServedModel.of(module.cpu(), sizes, 32)
+    served = whole if bits == 32 else ServedModel.of(module, sizes, bits, data.frequencies)
+    size, full = served.embedding.num_bytes, 4 * module.full_parameters
     tested = measured(served, data.test_dataloader())
     return {
         "fraction": size / full,
@@ -163,6 +165,7 @@ def _as_exported(
         "valid_auc": measured(served, data.val_dataloader())["auc"],
         "test_auc": tested["auc"],
         "test_logloss": tested["logloss"],
+        "trained_auc": measured(whole, data.test_dataloader())["auc"],
     }
 
 
@@ -180,8 +183,11 @@ def tables(rows: pl.DataFrame) -> str:
 def _table(title: str, rows: pl.DataFrame) -> str:
     asked = sorted(set(rows.filter(pl.col("method") != "full")["asked"]), reverse=True)
     cells: dict[tuple[str, int, float], dict[int, float]] = {}
+    lost: dict[tuple[str, int, float], list[float]] = {}
     for row in rows.drop_nulls("test_auc").to_dicts():
-        cells.setdefault((row["method"], row["bits"], row["asked"]), {})[row["seed"]] = row["test_auc"]
+        cell = row["method"], row["bits"], row["asked"]
+        cells.setdefault(cell, {})[row["seed"]] = row["test_auc"]
+        lost.setdefault(cell, []).append(row["test_auc"] - row["trained_auc"])
     methods = dict.fromkeys(rows.filter(pl.col("method") != "full")["method"])
     bits = sorted(set(rows["bits"]), reverse=True)
     whole = {each: cells.get(("full", each, 1.0), {}) for each in bits}
@@ -198,6 +204,9 @@ def _table(title: str, rows: pl.DataFrame) -> str:
                 body.append(["to the best rule", *(_figure(values, True) for values in to_rule)])
                 to_full = (paired(values, whole[bits[0]]) for values in own)
                 body.append([f"to full size of {bits[0]} bits", *(_figure(values, True) for values in to_full)])
+                if each < bits[0]:
+                    by_bits = (lost.get((method, each, a), []) for a in asked)
+                    body.append(["to the same model before", *(_figure(values, True) for values in by_bits)])
     seeds, commits = len(set(rows["seed"])), ", ".join(sorted(set(rows["commit"])))
     head = [f"{title}: test AUC", *(f"{a:.4g} of the bytes" for a in asked)]
     made = f"{seeds} seeds, {rows['processor'][0]}, {rows['threads'][0]} threads, torch {rows['torch'][0]}, {commits}."

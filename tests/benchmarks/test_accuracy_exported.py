@@ -32,6 +32,7 @@ def test_cells_fit_their_bytes_and_are_run_once(
     assert rows["full", 1.0, 8]["bytes"] == full // 4 + 4 * 6 * 5
     for (method, asked, bits), row in rows.items():
         assert 0.4 < row["test_auc"] < 1
+        assert row["test_auc"] == pytest.approx(row["trained_auc"], abs=0 if bits == 32 else 0.01)
         if method != "full":
             assert 0.9 * asked < row["fraction"] <= asked
             assert row["fraction"] == row["bytes"] / full
@@ -40,6 +41,7 @@ def test_cells_fit_their_bytes_and_are_run_once(
     table = capsys.readouterr().out
     assert "| pme, 8 bits |" in table
     assert "| to the best rule |" in table
+    assert "| to the same model before |" in table
     assert "| to full size of 32 bits |" in table
 
     def never(*_: object) -> None:
