@@ -12,6 +12,7 @@ with all numbers of bits. What is in the file is not run again. Words ``key=valu
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -120,11 +121,13 @@ def _measured(
         for asked, bits in cells:
             yield {"asked": asked, "bits": bits, "budget": 1.0} | _as_exported(measurement, module, None, bits, row)
         return
-    budgets = {cell: _budget(measurement, *cell) for cell in cells}
-    found = measurement.search(config, sorted(set(budgets.values()), reverse=True), seed)
-    for (asked, bits), budget in budgets.items():
-        row = {"asked": asked, "bits": bits, "budget": budget}
-        sizes = found.sizes[budget]
+    # Axes of each field, which a search may find, take more projections: that is known only when it has.
+    budgets = {cell: (_budget(measurement, *cell), _budget(measurement, *cell, each_field=True)) for cell in cells}
+    found = measurement.search(config, sorted({b for pair in budgets.values() for b in pair}, reverse=True), seed)
+    for (asked, bits), (shared, each_field) in budgets.items():
+        sizes = found.sizes[shared]
+        budget = each_field if isinstance(sizes, SearchResult) and sizes.axes == "field" else shared
+        row, sizes = {"asked": asked, "bits": bits, "budget": budget}, found.sizes[budget]
         if isinstance(sizes, str):
             yield row | {"note": sizes}
         else:
@@ -132,21 +135,24 @@ def _measured(
             yield row | _as_exported(measurement, module, sizes, bits, trained)
 
 
-def _budget(measurement: Measurement, asked: float, bits: int) -> float:
+def _budget(measurement: Measurement, asked: float, bits: int, each_field: bool = False) -> float:
     """Returns the largest budget of values, as a fraction, whose exported table fits into the bytes.
 
-    Beside values it has a projection that all fields share, of 32 bits, and the scales of each field's columns.
+    Beside values it has a projection of 32 bits that all fields share, or one of each, and the scales of each field's
+    columns.
     """
     dim, fields = measurement.config.model.embedding_dim, len(measurement.data.field_tokens)
     module = CTRModule(measurement.data.field_tokens, measurement.config.backbone.class_path, embedding_dim=dim)
-    columns = dim + module.first_order
+    columns, projection = dim + module.first_order, dim**2 * (fields if each_field else 1)
     whole = asked * 4 * module.full_parameters
-    values = (whole - 4 * dim**2 - (4 * fields * columns if bits < 16 else 0)) * 8 / bits
+    values = (whole - 4 * projection - (4 * fields * columns if bits < 16 else 0)) * 8 / bits
     # The budget counts the projection, too.
-    budget = (values + dim**2) / module.full_parameters
+    budget = (values + projection) / module.full_parameters
+    if each_field and budget <= 0:
+        return _budget(measurement, asked, bits)  # which no search will find room for
     if not 0 < budget < 1:
         raise BadInput(f"--bytes: {asked:g} of the table in {bits} bits a value are {budget:.1%} of the values")
-    return round(budget, 6)
+    return math.floor(budget * 1e6) / 1e6
 
 
 def _as_exported(
