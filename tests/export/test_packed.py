@@ -107,6 +107,8 @@ def test_no_group_errs_more_than_with_the_scale_that_reaches_its_largest(
             reaching = float(values[own].abs().max()) / (127 if bits == 8 else 1)
             errors = (found[own] - values[own]).square() * weight[own]
             most = (plain(values[own], reaching, bits) - values[own]).square() * weight[own]
-            assert errors.sum() <= most.sum() * (1 + 1e-4) + 1e-12
+            # Scales are compared by bins of values, 2,048 to the largest: each value may be half a bin off, twice.
+            slack = float(values[own].abs().max()) / 2048 * float(weight[own].sum().sqrt())
+            assert errors.sum().sqrt() <= most.sum().sqrt() + slack * (1 + 1e-3)
             nearest = (plain(values[own], float(scales[g]), bits) - values[own]).abs()
             assert ((found[own] - values[own]).abs() <= nearest + 1e-4 * scales[g]).all()
