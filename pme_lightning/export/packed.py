@@ -72,11 +72,11 @@ def stored(parts: Parts, scales: Tensor | None, bits: int) -> Tensor:
 
 
 def read(stored: Tensor, places: Tensor, bits: int) -> Tensor:
-    """Returns the values at places ``(n,)`` int64 as float32; of 8 and 4 bits, as parts of their scales."""
+    """Returns the values at places ``(n,)`` int32 or int64 as float32; of 8 and 4 bits, as parts of their scales."""
     if bits != 4:
         return stored.index_select(0, places).float()
     pairs = stored.index_select(0, places >> 1)
-    return _meant(pairs >> (places & 1) * 4 & 15, bits)
+    return _meant(pairs >> ((places & 1) << 2).to(torch.uint8) & 15, bits)
 
 
 def _codes(parts_of_scales: Tensor, bits: int) -> Tensor:
@@ -87,4 +87,4 @@ def _codes(parts_of_scales: Tensor, bits: int) -> Tensor:
 
 
 def _meant(codes: Tensor, bits: int) -> Tensor:
-    return codes.float() if bits == 8 else LEVELS.to(codes.device).index_select(0, codes.long())
+    return codes.float() if bits == 8 else LEVELS.to(codes.device).index_select(0, codes.int())

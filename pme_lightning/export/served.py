@@ -71,7 +71,9 @@ class ServedEmbedding(nn.Module):
         self.register_buffer("projection", projection)
         self.register_buffer("index", index)
         self.register_buffer("ends", torch.tensor([c.count for c in classes]).cumsum(0))
-        self.register_buffer("class_places", places_of_classes(classes, first_order))
+        # Half as wide wherever that reaches: these numbers are what there is most of to read and write.
+        dtype = torch.int32 if len(values) * (2 if bits == 4 else 1) <= torch.iinfo(torch.int32).max else torch.int64
+        self.register_buffer("class_places", places_of_classes(classes, first_order).to(dtype))
 
     @property
     def num_bytes(self) -> int:
@@ -90,11 +92,12 @@ class ServedEmbedding(nn.Module):
         tokens = ids.reshape(-1)
         if self.index is not None:
             tokens = self.index.index_select(0, tokens).long()
-        kinds = torch.bucketize(tokens, self.ends, right=True)
+        kinds, dtype = torch.bucketize(tokens, self.ends, right=True), self.class_places.dtype
         widths, firsts, shifts = self.class_places.index_select(0, kinds).unsqueeze(1).unbind(2)
-        columns = torch.arange(self.columns, device=ids.device) - firsts  # (n, C)
+        columns = torch.arange(self.columns, device=ids.device, dtype=dtype) - firsts  # (n, C)
         owned = (columns >= 0) & (columns < widths)
-        places = torch.where(owned, shifts + tokens.unsqueeze(1) * widths + columns, 0)
+        begins = shifts + tokens.to(dtype).unsqueeze(1) * widths
+        places = torch.where(owned, begins + columns, 0)
         rows = read(self.values, places.view(-1), self.bits).view(*shape, self.columns)
         rows = torch.where(owned.view_as(rows), rows, 0.0)
         if self.scales is not None:

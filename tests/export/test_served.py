@@ -130,6 +130,20 @@ def test_values_are_off_by_half_a_step_at_most_unless_they_are_cut(
         assert (embeddings[exact == 0] == 0).all()
 
 
+@pytest.mark.parametrize("bits", [32, 16, 8, 4])
+def test_places_of_more_than_two_thousand_million_values_are_as_good(bits: int) -> None:
+    """Where 32 bits do not reach, the same is worked out in 64."""
+    module = module_of()
+    sizes = sizes_of(module)
+    transferred(module, sizes, renumbered=True)
+    served = ServedModel.of(module, sizes, bits)
+    ids = numbered(rows(), sizes, renumbered=True)
+    assert served.embedding.class_places.dtype == torch.int32
+    narrow = served(ids)
+    served.embedding.class_places = served.embedding.class_places.long()
+    assert served(ids).equal(narrow)
+
+
 def test_few_bits_take_few_bytes() -> None:
     module = module_of()
     values, columns = V * (D + 1), D + 1
