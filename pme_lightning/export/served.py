@@ -144,19 +144,21 @@ class ServedModel(nn.Module):
         """Makes the served form of a trained model; the model stays as it is.
 
         Args:
-            module: The model, its whole table on the processor.
+            module: The model, in main memory.
             sizes: Those it was built with, where it numbers tokens by size.
             bits: Of each embedding value and first-order weight: 32, 16, 8 or 4. The backbone keeps its 32.
             frequencies: ``(V,)``: training rows of each token, in the vocabulary's numbering: an error counts as often
                 as it is seen. None: once for each token.
 
         Raises:
-            BadInput: Other bits, sizes that are missing or others, or a table that is split or not finite.
+            BadInput: Other bits, sizes that are missing or others, or a model that is on a GPU, split or not finite.
         """
         if bits not in BITS:
             raise BadInput(f"bits is {bits}; choose from: {', '.join(map(str, BITS))}")
         if module.shard is not None:
             raise BadInput("a model whose table is split over processes cannot be exported: load its checkpoint whole")
+        if module.device.type != "cpu":
+            raise BadInput(f"the model is on {module.device}: export it from main memory, after module.cpu()")
         table = module.embedding
         if isinstance(table, MultiSizeEmbedding):
             order = table.index.long().argsort() if table.index is not None else order_of(module, sizes)

@@ -76,6 +76,10 @@ def _repeat(run: SavedRun) -> Markup:
             f"# measure the model of {path.parent.name} again",
             f"python train.py test ckpt_path={shlex.quote(named)}",
         ]
+    if checkpoints:
+        first = f"{folder}/{checkpoints[0].relative_to(run.path).as_posix()}"
+        lines += ["", f"# write the model of {checkpoints[0].parent.name} as a program to serve"]
+        lines.append(f"python train.py export ckpt_path={shlex.quote(first)}")
     sizes = [
         path.relative_to(run.path).as_posix()
         for path in [*run.path.glob("sizes.safetensors"), *sorted(run.path.glob("sizes/*.safetensors"))]

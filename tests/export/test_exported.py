@@ -124,8 +124,12 @@ def test_predicting_takes_no_lightning(exported: ExportedModel) -> None:
 
 
 @pytest.mark.parametrize("bits", [32, 4])
-def test_any_bits_come_back_from_the_file(outcome: Outcome, tmp_path: Path, bits: int) -> None:
-    exported = export_model(outcome.module, outcome.data, tmp_path, outcome.sizes, bits)
+def test_any_bits_come_back_from_the_file(exported: ExportedModel, outcome: Outcome, tmp_path: Path, bits: int) -> None:
+    # In the place of another one.
+    folder = copy_of(exported, tmp_path)
+    exported = export_model(outcome.module, outcome.data, folder, outcome.sizes, bits)
+    assert exported.facts["bits"] == bits
+    assert {path.name for path in folder.iterdir()} == {"model.pt2", "ids.npy", "vocabulary"}
     ids = np.random.default_rng(0).integers(0, [301, 401], (50, 2), dtype=np.int32)
     ids[:, 1] = ids[:, 1] % 100 + 301
     expected = probabilities(outcome, ids).numpy()

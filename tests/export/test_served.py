@@ -191,6 +191,8 @@ def test_what_cannot_be_served_is_refused_in_one_line() -> None:
         module.embedding.values[0] = torch.nan
     with pytest.raises(BadInput, match="not finite: its training diverged"):
         ServedModel.of(module, sizes)
+    with pytest.raises(BadInput, match="the model is on meta: export it from main memory"):
+        ServedModel.of(module_of().to("meta"))
     split = CTRModule([40, 40], "pme_lightning.backbones.FM", embedding_dim=2, shard=Shard(0, 2))
     with pytest.raises(BadInput, match="split over processes"):
         ServedModel.of(split)

@@ -136,6 +136,7 @@ def test_every_command_leaves_a_report(pme: Path, tmp_path: Path) -> None:
         "test": [checkpoint],
         "validate": [checkpoint],
         "predict": [checkpoint],
+        "export": [checkpoint],
     }
     for command, arguments in runs.items():
         main([command, *arguments, f"run_dir={tmp_path / command}"])
