@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +18,7 @@ import pytest
 from page_text import Page
 
 from pme_lightning.cli import main
+from pme_lightning.composition import parse_words
 from pme_lightning.search import SearchResult
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +119,24 @@ def test_the_report_of_a_curve(pareto: Path) -> None:
     for point, column in zip(summary["pareto"], ("0.6", "0.2"), strict=True):
         kept = SearchResult.load(pareto / point["sizes"]).parameters / 2700
         assert float(all_of_them[column].rstrip("%")) == pytest.approx(100 * kept, rel=0.05)
+
+
+def test_what_is_told_to_go_on_with_can_be_typed(pme: Path, pareto: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, first in ((pme, "finetune"), (pareto, "finetune-0.2")):
+        # As from the project's folder, where runs are in runs/.
+        monkeypatch.chdir(folder.parent.parent)
+        told = re.search("<code>(# the same run again.*?)</code>", (folder / "report.html").read_text(), re.DOTALL)
+        assert told is not None
+        lines = html.unescape(told[1]).splitlines()
+        commands = [shlex.split(line)[2:] for line in lines if line.startswith("python train.py")]
+        assert {words[0] for words in commands[1:]} == {"test", "export", "finetune"}
+        assert [words for words in commands if words[0] == "export"] == [
+            ["export", f"ckpt_path={folder}/checkpoints/{first}/best.ckpt"]
+        ]
+        for words in commands:
+            line = parse_words(words)
+            for file in [*line.files, *(value for key, value in line.overrides if key in ("ckpt_path", "sizes"))]:
+                assert Path(file).is_file()
 
 
 @pytest.mark.parametrize("width", [1280, 390])
