@@ -2,7 +2,7 @@
 """Measures accuracy over the bytes of the exported table: methods x bytes x bits of a value x seeds.
 
     python benchmarks/accuracy_exported.py --data-folder DATA --data goodbooks
-    python benchmarks/accuracy_exported.py --tables
+    python benchmarks/accuracy_exported.py --tables --plots docs/images
 
 With fewer bits a value the same bytes hold more values: each cell is trained with the largest budget whose exported
 table fits into the bytes, and measured as it is exported, validation and test split. The full-size model is measured
@@ -25,6 +25,7 @@ from accuracy_tables import figure, is_rule, markdown, mean_and_error, paired
 from machine_facts import ROOT, machine_facts
 from measure import Measurement, quiet
 from methods import choose_methods, search_config
+from plot_exported import plot
 from recipes import recipe
 from tidy_results import ResultFile, read_results
 
@@ -75,12 +76,16 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--seeds", default="1,2,3,4,5", help="(default: 1,2,3,4,5)")
     add("--out", type=Path, default=RESULTS, help="the CSV file (default: benchmarks/results/accuracy_exported.csv)")
     add("--tables", action="store_true", help="print the tables of the file, and run nothing")
+    add("--plots", type=Path, metavar="FOLDER", help="with --tables: write a plot for each data set and backbone")
     add("words", nargs="*", metavar="key=value", help="for the training recipe of every method")
     options = parser.parse_args(words)
     try:
         if not options.tables:
             _run(options)
-        print(tables(read_results(options.out, SCHEMA, KEY)))
+        rows = read_results(options.out, SCHEMA, KEY)
+        print(tables(rows))
+        if options.plots:
+            print("\n".join(map(str, plot(rows, options.plots))), file=sys.stderr)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -44,6 +44,13 @@ def test_cells_fit_their_bytes_and_are_run_once(
     assert "| to the same model before |" in table
     assert "| to full size of 32 bits |" in table
 
+    figures = tmp_path / "figures"
+    assert accuracy_exported.main(["--tables", f"--out={path}", f"--plots={figures}"]) == 0
+    (figure,) = figures.iterdir()
+    drawn = figure.read_text()
+    for label in ("full size, 8 bits", "pme, 32 bits", "best rule, 8 bits", "synthetic_300, fm"):
+        assert f">{label}</text>" in drawn
+
     def never(*_: object) -> None:
         raise AssertionError("a cell that is done was run again")
 
