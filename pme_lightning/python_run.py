@@ -183,4 +183,4 @@ def _add_class(line: CommandLine, group: str, value: Any) -> None:
 
 def _word(value: Any) -> str:
     """Returns a value as one would type it after ``key=``."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return str(value) if isinstance(value, (str, Path)) else json.dumps(value, default=str)

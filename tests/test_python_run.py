@@ -53,7 +53,8 @@ def measured(outcome: Outcome, make_trainer: Any) -> dict[str, float]:
 
 def test_it_is_the_run_of_the_command_line(tmp_path: Path) -> None:
     settings = {"data.rows": 3000, "data.tokens": 300, "data.num_fields": 3, "optimizer.lr": 0.01}
-    outcome = search_and_finetune("synthetic", "fm", 0.3, run_dir="python", settings=settings, **QUICK)
+    outcome = search_and_finetune("synthetic", "fm", 0.3, run_dir=tmp_path / "python", settings=settings, **QUICK)
+    assert outcome.folder == tmp_path / "python"
     words = ["backbone=fm", "search=popularity", "search.budget=0.3", "trainer.max_epochs=1", "baseline=false"]
     main([*words, "run_dir=words", *(f"{key}={value}" for key, value in settings.items())])
     configs = [(tmp_path / folder / "config.yaml").read_text() for folder in ("python", "words")]
