@@ -33,6 +33,7 @@ from pme_lightning.composition import GroupFiles
 from pme_lightning.errors import BadInput
 from pme_lightning.export import ServedModel
 from pme_lightning.export.measured import measured
+from pme_lightning.export.served import FINE
 from pme_lightning.module import CTRModule
 from pme_lightning.search import SearchResult
 
@@ -150,7 +151,10 @@ def _budget(measurement: Measurement, asked: float, bits: int, each_field: bool 
     module = CTRModule(measurement.data.field_tokens, measurement.config.backbone.class_path, embedding_dim=dim)
     columns, projection = dim + module.first_order, dim**2 * (fields if each_field else 1)
     whole = asked * 4 * module.full_parameters
-    values = (whole - 4 * projection - (4 * fields * columns if bits < 16 else 0)) * 8 / bits
+    # With 4 bits some values have 8, and there are scales for both.
+    a_value = 4 + 4 * FINE if bits == 4 else bits
+    scales = 4 * fields * columns * {8: 1, 4: 2}.get(bits, 0)
+    values = (whole - 4 * projection - scales) * 8 / a_value
     # The budget counts the projection, too.
     budget = (values + projection) / module.full_parameters
     if each_field and budget <= 0:
@@ -169,6 +173,9 @@ def _as_exported(
     whole = ServedModel.of(module.cpu(), sizes, 32)
     served = whole if bits == 32 else ServedModel.of(module, sizes, bits, data.frequencies)
     size, full = served.embedding.num_bytes, 4 * module.full_parameters
+    data.renumber(whole.order())
+    trained_auc = measured(whole, data.test_dataloader())["auc"]
+    data.renumber(served.order())
     tested = measured(served, data.test_dataloader())
     return {
         "fraction": size / full,
@@ -176,7 +183,7 @@ def _as_exported(
         "valid_auc": measured(served, data.val_dataloader())["auc"],
         "test_auc": tested["auc"],
         "test_logloss": tested["logloss"],
-        "trained_auc": measured(whole, data.test_dataloader())["auc"],
+        "trained_auc": trained_auc,
     }
 
 

@@ -93,6 +93,7 @@ def exported_block(
     smaller = {
         "bits": facts["bits"],
         "bytes": size,
+        "index_bytes": 0,
         "fraction": size / (embedding["full_parameters"] * BYTES_PER_PARAMETER),
     }
     return {

@@ -259,6 +259,7 @@ class Runner:
         trainer = self._trainer("validate", [], **_ONE)
         with interruptible(trainer):
             found = trainer.validate(module, datamodule=self.data, verbose=False)[0]
+        self.data.renumber(torch.tensor(exported.ids).argsort())
         now = measured(exported.program, self.data.val_dataloader())
         block = report.block(module, None, found, split="valid")
         return self.summary(None, block | {"exported": report.exported_block(block["embedding"], exported.facts, now)})

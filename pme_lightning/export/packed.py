@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -22,8 +22,8 @@ _BINS = 2048
 # Values as small as this are taken for zeros: their scale could be one.
 _NOTHING = 1e-30
 
-# Gives values (n,), the group (n,) int64 that each belongs to, and how much its error counts (n,), part by part, anew
-# for every call.
+# Gives values (m, w), the group (m, w) int64 that each belongs to, and how much errors of a row count (m, 1), part by
+# part, anew for every call.
 Parts = Callable[[], Iterable[tuple[Tensor, Tensor, Tensor]]]
 
 
@@ -37,13 +37,13 @@ def scales_of(parts: Parts, groups: int, bits: int) -> Tensor:
     """
     largest = torch.zeros(groups)
     for values, group, _ in parts():
-        largest.scatter_reduce_(0, group, values.abs(), "amax")
+        largest.scatter_reduce_(0, group.reshape(-1), values.abs().reshape(-1), "amax")
     # A group of zeros, or of nothing, may have any.
     largest = torch.where(largest > _NOTHING, largest, 1.0)
     held = torch.zeros(groups, 2 * _BINS + 1, dtype=torch.float64)
     for values, group, weight in parts():
-        bins = (values / largest[group] * _BINS).round().long() + _BINS
-        held.view(-1).index_add_(0, group * held.shape[1] + bins, weight)
+        bins = group * held.shape[1] + (values / largest[group] * _BINS).round().long() + _BINS
+        held.view(-1).index_add_(0, bins.reshape(-1), weight.double().expand_as(values).reshape(-1))
     values, reach = torch.arange(-_BINS, _BINS + 1) / _BINS, 127 if bits == 8 else 1
     errors = [
         held @ (_meant(_codes(values / scale, bits), bits) * scale - values).double().square()
@@ -53,7 +53,7 @@ def scales_of(parts: Parts, groups: int, bits: int) -> Tensor:
 
 
 def stored(parts: Parts, scales: Tensor | None, bits: int) -> Tensor:
-    """Returns all values one after the other as they are stored, for :func:`read` to read: of 4 bits, two to a byte.
+    """Returns all values, row by row, as they are stored for :func:`read` to read: of 4 bits, two to a byte.
 
     Args:
         parts: The values.
@@ -62,13 +62,27 @@ def stored(parts: Parts, scales: Tensor | None, bits: int) -> Tensor:
     """
     if scales is None:
         dtype = {32: torch.float32, 16: torch.float16}[bits]
-        return torch.cat([torch.empty(0, dtype=dtype), *(values.to(dtype) for values, _, _ in parts())])
-    codes = [_codes(values / scales[group], bits) for values, group, _ in parts()]
+        return torch.cat([torch.empty(0, dtype=dtype), *(values.reshape(-1).to(dtype) for values, _, _ in parts())])
+    codes = [_codes(values / scales[group], bits).reshape(-1) for values, group, _ in parts()]
     flat = torch.cat([_codes(torch.empty(0), bits), *codes])
     if bits == 8:
         return flat
     pairs = torch.nn.functional.pad(flat, (0, len(flat) % 2)).view(-1, 2)
     return pairs[:, 0] | pairs[:, 1] << 4
+
+
+def errors(parts: Parts, scales: Tensor, bits: int) -> Iterator[Tensor]:
+    """Yields for the rows ``(m,)`` of each part what rounding them costs, in weighted squares; float64.
+
+    Args:
+        parts: The values.
+        scales: ``(G,)``, of each group.
+        bits: 8 or 4.
+    """
+    for values, group, weight in parts():
+        own = scales[group]
+        off = (_meant(_codes(values / own, bits), bits) * own - values).double()
+        yield (off.square() * weight).sum(1)
 
 
 def read(stored: Tensor, places: Tensor, bits: int) -> Tensor:
@@ -83,8 +97,10 @@ def _codes(parts_of_scales: Tensor, bits: int) -> Tensor:
     """Returns what stands for the nearest number that there is: int8, or uint8 of the number of a level."""
     if bits == 8:
         return parts_of_scales.round().clamp(-128, 127).to(torch.int8)
-    return torch.bucketize(parts_of_scales, _BETWEEN).to(torch.uint8)
+    return torch.bucketize(parts_of_scales.contiguous(), _BETWEEN).to(torch.uint8)
 
 
 def _meant(codes: Tensor, bits: int) -> Tensor:
-    return codes.float() if bits == 8 else LEVELS.to(codes.device).index_select(0, codes.int())
+    if bits == 8:
+        return codes.float()
+    return LEVELS.to(codes.device).index_select(0, codes.reshape(-1).int()).view(codes.shape)

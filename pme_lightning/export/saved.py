@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import torch
 
-from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.export.loaded import FACTS, IDS, MODEL, VERSION, VOCABULARY, ExportedModel
-from pme_lightning.export.served import ServedModel, order_of
+from pme_lightning.export.served import ServedModel
 from pme_lightning.module import CTRModule
 from pme_lightning.search import SearchResult
 
@@ -40,7 +39,8 @@ def export_model(
         data: The data module that it was trained with.
         folder: Where to.
         sizes: Those that the model was built with, where it numbers tokens by size.
-        bits: Of each embedding value and first-order weight: 32, 16, 8 or 4. The backbone keeps its 32.
+        bits: Of each embedding value and first-order weight: 32, 16, 8 or 4. With 4, a tenth of the values have 8,
+            those of the tokens whose rounding would cost the most. The backbone keeps its 32.
 
     Raises:
         BadInput: Other bits, data or sizes that are not those of the model, or torch.export cannot take the backbone.
@@ -70,24 +70,19 @@ def write_exported(
             f"{len(data.field_tokens)} and {data.num_tokens}: give the data module that it was trained with"
         )
     served = ServedModel.of(module, sizes, bits, data.frequencies)
-    ids = torch.arange(module.num_tokens, dtype=torch.int32)
-    if isinstance(module.embedding, MultiSizeEmbedding) and module.embedding.index is None:
-        order, ids = order_of(module, sizes), torch.empty_like(ids)
-        ids[order] = torch.arange(len(order), dtype=torch.int32)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_program(served, data.fields, folder / MODEL)
+    _write_program(served, data.fields, bits, folder / MODEL)
     with _whole(folder / IDS) as file:
-        np.save(file, ids.numpy())
+        np.save(file, served.numbering.numpy())
 
 
-def _write_program(served: ServedModel, fields: list[str], path: Path) -> None:
-    embedding = served.embedding
+def _write_program(served: ServedModel, fields: list[str], bits: int, path: Path) -> None:
     facts = {
         "version": VERSION,
         "fields": fields,
-        "tokens": int(embedding.ends[-1]),
-        "bits": embedding.bits,
-        "embedding_bytes": embedding.num_bytes,
+        "tokens": len(served.numbering),
+        "bits": bits,
+        "embedding_bytes": served.embedding.num_bytes,
     }
     ids = torch.zeros(2, len(fields), dtype=torch.int64)
     try:

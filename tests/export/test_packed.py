@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pme_lightning.export.packed import LEVELS, Parts, read, scales_of, stored
+from pme_lightning.export.packed import LEVELS, Parts, errors, read, scales_of, stored
 
 
 def one_part(values: list[float], groups: list[int] | None = None, weights: list[float] | None = None) -> Parts:
-    given = torch.tensor(values), torch.tensor(groups or [0] * len(values))
-    return lambda: [(*given, torch.tensor(weights or [1.0] * len(values), dtype=torch.float64))]
+    """Rows of one value each."""
+    given = (values, groups or [0] * len(values), weights or [1.0] * len(values))
+    return lambda: [tuple(torch.tensor(each).unsqueeze(1) for each in given)]
 
 
 def test_eight_bits_by_hand() -> None:
@@ -60,6 +61,15 @@ def test_the_ends_give_way_where_the_middle_counts() -> None:
     assert heavy.item() == 10.0
 
 
+def test_what_rounding_costs_a_row_by_hand() -> None:
+    rows = torch.tensor([[1.0, 0.1], [0.0, -1.0]]), torch.zeros(2, 2, dtype=torch.long), torch.tensor([[3.0], [1.0]])
+    (lost,) = errors(lambda: [rows], torch.tensor([1.0]), 4)
+    # 0.1 becomes 0.0795803, three times; the others are levels.
+    assert lost.tolist() == pytest.approx([3 * (0.1 - 0.0795803) ** 2, 0.0], rel=1e-4)
+    (lost,) = errors(lambda: [rows], torch.tensor([0.5]), 8)
+    assert lost.tolist() == pytest.approx([3 * 0.01, 0.0])
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 def test_zeros_and_next_to_nothing_read_as_zeros(bits: int) -> None:
     parts = one_part([0.0, 1e-40, -1e-44])
@@ -97,7 +107,8 @@ def test_no_group_errs_more_than_with_the_scale_that_reaches_its_largest(
     cut = count // 2
 
     def parts() -> list[tuple[Tensor, Tensor, Tensor]]:
-        return [(values[:cut], group[:cut], weight[:cut]), (values[cut:], group[cut:], weight[cut:])]
+        rows = values.unsqueeze(1), group.unsqueeze(1), weight.unsqueeze(1)
+        return [tuple(each[:cut] for each in rows), tuple(each[cut:] for each in rows)]
 
     scales = scales_of(parts, groups, bits)
     found = read(stored(parts, scales, bits), torch.arange(count), bits) * scales[group]

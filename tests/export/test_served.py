@@ -12,6 +12,8 @@ from pme_lightning import BadInput, CTRModule, SearchResult
 from pme_lightning.callbacks import TransferCallback
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, Shard
 from pme_lightning.export import ServedModel
+from pme_lightning.export.packed import LEVELS
+from pme_lightning.export.served import PackedTable
 
 FIELD_TOKENS, D = [5, 1, 30], 4
 V = sum(FIELD_TOKENS)
@@ -64,6 +66,16 @@ def numbered(ids: Tensor, sizes: SearchResult, renumbered: bool) -> Tensor:
     return sizes.order().argsort()[ids] if renumbered else ids
 
 
+def asked(served: ServedModel, ids: Tensor) -> Tensor:
+    """What a served model says of rows of the vocabulary's ids."""
+    return served(served.numbering[ids].long())
+
+
+def says(module: CTRModule, ids: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.sigmoid(module(ids))
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("axes", ["original", "principal", "field"])
 @pytest.mark.parametrize("renumbered", [True, False])
@@ -73,10 +85,11 @@ def test_with_all_its_bits_it_says_what_the_model_says(backbone: str, axes: str,
     sizes = sizes_of(full, axes)
     module = transferred(full, sizes, renumbered)
     served = ServedModel.of(module, sizes if renumbered else None, bits=32)
-    ids = numbered(rows(), sizes, renumbered)
+    ids = rows()
     with torch.no_grad():
-        assert torch.allclose(served(ids), torch.sigmoid(module(ids)), atol=1e-6)
-    assert served.embedding.num_bytes == 4 * module.embedding.num_parameters + module.embedding.index_bytes
+        assert torch.allclose(asked(served, ids), says(module, numbered(ids, sizes, renumbered)), atol=1e-6)
+    # In a numbering of its own it needs no index.
+    assert served.embedding.num_bytes == 4 * module.embedding.num_parameters
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -84,8 +97,8 @@ def test_a_full_size_model_is_served_too(backbone: str) -> None:
     torch.manual_seed(0)
     module, ids = module_of(backbone), rows()
     with torch.no_grad():
-        assert torch.allclose(ServedModel.of(module, bits=32)(ids), torch.sigmoid(module(ids)), atol=1e-6)
-        assert torch.allclose(ServedModel.of(module, bits=16)(ids), torch.sigmoid(module(ids)), atol=1e-2)
+        assert torch.allclose(asked(ServedModel.of(module, bits=32), ids), says(module, ids), atol=1e-6)
+        assert torch.allclose(asked(ServedModel.of(module, bits=16), ids), says(module, ids), atol=1e-2)
 
 
 def test_what_a_search_put_before_the_values_is_read_through() -> None:
@@ -96,7 +109,7 @@ def test_what_a_search_put_before_the_values_is_read_through() -> None:
     table.rotate_(torch.linalg.qr(torch.randn(D, D)).Q)
     table.prune_(torch.rand(V, D) < 0.5, torch.rand(V) < 0.5)
     with torch.no_grad():
-        assert torch.allclose(ServedModel.of(module, bits=32)(ids), torch.sigmoid(module(ids)), atol=1e-6)
+        assert torch.allclose(asked(ServedModel.of(module, bits=32), ids), says(module, ids), atol=1e-6)
 
 
 @given(seed=st.integers(0, 10_000), bits=st.sampled_from([8, 4]), renumbered=st.booleans(), full=st.booleans())
@@ -109,23 +122,30 @@ def test_values_are_off_by_half_a_step_at_most_unless_they_are_cut(
     sizes = sizes_of(module, "original")
     if not full:
         transferred(module, sizes, renumbered)
-    served = ServedModel.of(module, sizes, bits, torch.randint(0, 50, (V,))).embedding
+    served = ServedModel.of(module, sizes, bits, torch.randint(0, 50, (V,)))
     vocabulary_ids = rows(20)
     ids = vocabulary_ids if full else numbered(vocabulary_ids, sizes, renumbered)
     with torch.no_grad():
         exact, exact_linear = module.embedding.lookup(ids)
-        embeddings, linear = served(ids)
+        embeddings, linear = served.embedding(served.numbering[vocabulary_ids].long())
     assert exact_linear is not None
     assert linear is not None
-    assert served.scales is not None
     off = torch.cat([(linear - exact_linear).unsqueeze(2), embeddings - exact], 2).abs()
     values = torch.cat([exact_linear.unsqueeze(2), exact], 2).abs()
-    highest = served.scales * (127 if bits == 8 else 1)
-    # The largest step between two of the sixteen levels is that from -1 to -0.7.
-    half = served.scales * (0.5 if bits == 8 else 0.153)
-    cut = values > highest
-    assert ((off <= half + 1e-5) | cut).all()
-    assert (off[cut] < values[cut]).all()
+    seen = torch.zeros_like(vocabulary_ids, dtype=torch.bool)
+    for table in served.embedding.tables:
+        assert isinstance(table, PackedTable)
+        assert table.scales is not None
+        here = served.numbering[vocabulary_ids] - table.begin
+        here = (here >= 0) & (here < table.count)
+        assert not (here & seen).any()
+        seen |= here
+        # The largest step between two of the sixteen levels is that from -1 to -0.7.
+        half = table.scales * (0.5 if table.bits == 8 else 0.153)
+        cut = values > table.scales * (127 if table.bits == 8 else 1)
+        assert ((off <= half + 1e-5) | cut | ~here.unsqueeze(2)).all()
+        assert (off < values)[cut & here.unsqueeze(2)].all()
+    assert seen.all()
     if not full:
         assert (embeddings[exact == 0] == 0).all()
 
@@ -137,11 +157,13 @@ def test_places_of_more_than_two_thousand_million_values_are_as_good(bits: int) 
     sizes = sizes_of(module)
     transferred(module, sizes, renumbered=True)
     served = ServedModel.of(module, sizes, bits)
-    ids = numbered(rows(), sizes, renumbered=True)
-    assert served.embedding.class_places.dtype == torch.int32
-    narrow = served(ids)
-    served.embedding.class_places = served.embedding.class_places.long()
-    assert served(ids).equal(narrow)
+    ids = rows()
+    narrow = asked(served, ids)
+    for table in served.embedding.tables:
+        assert isinstance(table, PackedTable)
+        assert table.class_places.dtype == torch.int32
+        table.class_places = table.class_places.long()
+    assert asked(served, ids).equal(narrow)
 
 
 def test_few_bits_take_few_bytes() -> None:
@@ -149,14 +171,43 @@ def test_few_bits_take_few_bytes() -> None:
     values, columns = V * (D + 1), D + 1
     scales = 4 * len(FIELD_TOKENS) * columns
     sizes = {bits: ServedModel.of(module, bits=bits).embedding.num_bytes for bits in (32, 16, 8, 4)}
-    assert sizes == {32: 4 * values, 16: 2 * values, 8: values + scales, 4: values // 2 + scales}
+    assert sizes[32] == 4 * values
+    assert sizes[16] == 2 * values
+    assert sizes[8] == values + scales
+    # A tenth of the tokens, three of 36, have 8 bits, and there are scales for both kinds.
+    assert sizes[4] == 3 * (D + 1) + -(-33 * (D + 1) // 2) + 2 * scales
+
+
+def test_of_four_bits_the_tokens_that_need_them_have_eight() -> None:
+    """Those that are frequent, and whose values lie between the levels."""
+    module = module_of()
+    table = module.embedding
+    assert isinstance(table, FullEmbedding)
+    with torch.no_grad():
+        # Of the last field, all rows but four are made of levels; of these, two are never seen.
+        table.weight[6:] = LEVELS[torch.randint(0, 16, (30, D))]
+        table.weight[6, :] = 1.0
+        assert table.linear is not None
+        table.linear[6:, 0] = LEVELS[torch.randint(0, 16, (30,))]
+        table.linear[6, 0] = 1.0
+        table.weight[:6] = table.linear[:6] = 1.0
+        table.weight[[10, 20, 30, 35]] += 0.04
+    frequencies = torch.ones(V, dtype=torch.long)
+    frequencies[[20, 35]] = 1000
+    served = ServedModel.of(module, None, 4, frequencies)
+    fine, coarse = served.embedding.tables
+    assert isinstance(fine, PackedTable)
+    assert isinstance(coarse, PackedTable)
+    assert (fine.bits, coarse.bits) == (8, 4)
+    assert {20, 35} <= set(served.order()[: fine.count].tolist())
+    assert fine.count + coarse.count == V
 
 
 def test_a_table_in_which_nobody_owns_anything_reads_as_zeros() -> None:
     module = module_of("DCN")
     sizes = sizes_of(module, sizes=torch.zeros(V, dtype=torch.long))
     transferred(module, sizes, renumbered=True)
-    embeddings, linear = ServedModel.of(module, sizes, 4).embedding(rows())
+    embeddings, linear = ServedModel.of(module, sizes, 4).embedding(rows())  # any numbering will do
     assert linear is None
     assert not embeddings.any()
 
