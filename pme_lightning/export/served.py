@@ -198,12 +198,10 @@ class ServedModel(nn.Module):
             order = torch.cat([rows.order[fine], rows.order[~fine]])
         if not all(table.values.isfinite().all() for table in tables):
             raise BadInput(f"the model's table has values that {bits} bits do not reach: choose other bits")
-        projection = module.embedding.projection
-        embedding = ServedEmbedding(
-            tables,
-            module.first_order,
-            projection.detach().clone() if isinstance(module.embedding, MultiSizeEmbedding) else None,
-        )
+        table = module.embedding
+        # What stands before the values of a full-size table is in its rows already.
+        projection = table.projection.detach().clone() if isinstance(table, MultiSizeEmbedding) else None
+        embedding = ServedEmbedding(tables, module.first_order, projection)
         numbering = torch.empty(len(order), dtype=torch.int32)
         numbering[order] = torch.arange(len(order), dtype=torch.int32)
         return cls(embedding, copy.deepcopy(module.backbone), numbering).eval().requires_grad_(False)
