@@ -46,7 +46,7 @@ SCHEMA: dict[str, type[pl.DataType]] = {
     "bits": pl.Int64,  # of a value
     "seed": pl.Int64,
     "budget": pl.Float64,  # values, as a fraction of the full-size ones
-    "fraction": pl.Float64,  # bytes of the exported table: values, scales, projections, index
+    "fraction": pl.Float64,  # bytes of the exported table: values, scales, projections
     "bytes": pl.Int64,
     "valid_auc": pl.Float64,
     "test_auc": pl.Float64,
@@ -127,8 +127,10 @@ def _measured(
         for asked, bits in cells:
             yield {"asked": asked, "bits": bits, "budget": 1.0} | _as_exported(measurement, module, None, bits, row)
         return
+    backbone, dim = measurement.config.backbone.class_path, measurement.config.model.embedding_dim
+    full = CTRModule(measurement.data.field_tokens, backbone, embedding_dim=dim)
     # Axes of each field, which a search may find, take more projections: that is known only when it has.
-    budgets = {cell: (_budget(measurement, *cell), _budget(measurement, *cell, each_field=True)) for cell in cells}
+    budgets = {cell: (_budget(full, *cell), _budget(full, *cell, each_field=True)) for cell in cells}
     found = measurement.search(config, sorted({b for pair in budgets.values() for b in pair}, reverse=True), seed)
     for (asked, bits), (shared, each_field) in budgets.items():
         sizes = found.sizes[shared]
@@ -141,24 +143,23 @@ def _measured(
             yield row | _as_exported(measurement, module, sizes, bits, trained)
 
 
-def _budget(measurement: Measurement, asked: float, bits: int, each_field: bool = False) -> float:
+def _budget(full: CTRModule, asked: float, bits: int, each_field: bool = False) -> float:
     """Returns the largest budget of values, as a fraction, whose exported table fits into the bytes.
 
     Beside values it has a projection of 32 bits that all fields share, or one of each, and the scales of each field's
     columns.
     """
-    dim, fields = measurement.config.model.embedding_dim, len(measurement.data.field_tokens)
-    module = CTRModule(measurement.data.field_tokens, measurement.config.backbone.class_path, embedding_dim=dim)
-    columns, projection = dim + module.first_order, dim**2 * (fields if each_field else 1)
-    whole = asked * 4 * module.full_parameters
+    dim, fields = full.embedding.embedding_dim, len(full.field_tokens)
+    columns, projection = dim + full.first_order, dim**2 * (fields if each_field else 1)
+    whole = asked * 4 * full.full_parameters
     # With 4 bits some values have 8, and there are scales for both.
     a_value = 4 + 4 * FINE if bits == 4 else bits
     scales = 4 * fields * columns * {8: 1, 4: 2}.get(bits, 0)
     values = (whole - 4 * projection - scales) * 8 / a_value
     # The budget counts the projection, too.
-    budget = (values + projection) / module.full_parameters
+    budget = (values + projection) / full.full_parameters
     if each_field and budget <= 0:
-        return _budget(measurement, asked, bits)  # which no search will find room for
+        return _budget(full, asked, bits)  # which no search will find room for
     if not 0 < budget < 1:
         raise BadInput(f"--bytes: {asked:g} of the table in {bits} bits a value are {budget:.1%} of the values")
     return math.floor(budget * 1e6) / 1e6

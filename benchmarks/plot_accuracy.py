@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -29,17 +31,10 @@ def plot(rows: pl.DataFrame, folder: Path, kind: str = "svg") -> list[Path]:
     Raises:
         BadInput: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise BadInput("plots need matplotlib: pip install -e '.[bench]'") from None
-    folder.mkdir(parents=True, exist_ok=True)
     files = []
-    # Text stays text, and the same rows give the same file.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "accuracy"}):
+    with figures(folder, "accuracy") as make_figure:
         for (dataset, backbone), outcome in outcomes(rows).items():
-            figure = Figure(figsize=(11, 4.5), layout="constrained")
+            figure = make_figure(figsize=(11, 4.5), layout="constrained")
             figure.suptitle(f"{dataset}, {backbone}")
             for axes, metric in zip(figure.subplots(1, 2), METRICS, strict=True):
                 _panel(axes, outcome, metric)
@@ -49,6 +44,29 @@ def plot(rows: pl.DataFrame, folder: Path, kind: str = "svg") -> list[Path]:
             figure.savefig(path, dpi=150, metadata={"Date": None} if kind == "svg" else None)
             files.append(path)
     return files
+
+
+@contextmanager
+def figures(folder: Path, salt: str) -> Iterator[Callable[..., Any]]:
+    """Makes a folder for figures, and gives what makes one.
+
+    Text in them stays text, and the same rows give the same file.
+
+    Args:
+        folder: Where to.
+        salt: Of the names within an SVG file.
+
+    Raises:
+        BadInput: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise BadInput("plots need matplotlib: pip install -e '.[bench]'") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+        yield Figure
 
 
 def _panel(axes: Any, outcome: Outcome, metric: str) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 import polars as pl
 from accuracy_tables import is_rule
-
-from pme_lightning.errors import BadInput
+from plot_accuracy import figures
 
 # Of Okabe and Ito's colours, by bits.
 _COLOURS = {32: "#0072B2", 16: "#CC79A7", 8: "#009E73", 4: "#D55E00"}
@@ -27,18 +26,11 @@ def plot(rows: pl.DataFrame, folder: Path) -> list[Path]:
     Raises:
         BadInput: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise BadInput("plots need matplotlib: pip install -e '.[bench]'") from None
-    folder.mkdir(parents=True, exist_ok=True)
     files = []
-    # Text stays text, and the same rows give the same file.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "exported"}):
+    with figures(folder, "exported") as make_figure:
         parts = rows.drop_nulls("test_auc").partition_by("dataset", "backbone", as_dict=True, maintain_order=True)
         for (dataset, backbone), part in parts.items():
-            figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+            figure = make_figure(figsize=(7.5, 4.5), layout="constrained")
             _panel(figure.subplots(), part, f"{dataset}, {backbone}")
             path = folder / f"exported_{dataset}_{backbone}.svg"
             figure.savefig(path, metadata={"Date": None})

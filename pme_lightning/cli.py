@@ -8,7 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pme_lightning.composition import CommandLine, Composition, GroupFiles, compose, parse_words, read_yaml
+from pme_lightning.composition import (
+    USES_CHECKPOINT,
+    CommandLine,
+    Composition,
+    GroupFiles,
+    compose,
+    parse_words,
+    read_yaml,
+)
 from pme_lightning.errors import BadInput
 from pme_lightning.ranks import is_main
 from pme_lightning.version import __version__
@@ -109,8 +117,7 @@ def _config_of_run(line: CommandLine) -> dict[str, object] | None:
         from pme_lightning.run_folder import check_resumable
 
         return read_yaml(check_resumable(keys["resume"]) / "config.yaml")
-    named = {"finetune": keys.get("sizes"), "validate": keys.get("ckpt_path")}
-    named |= dict.fromkeys(("test", "predict", "export"), named["validate"])
+    named = {"finetune": keys.get("sizes"), **dict.fromkeys(USES_CHECKPOINT, keys.get("ckpt_path"))}
     file = named.get(line.command or "")
     if not file:
         return None

@@ -29,6 +29,8 @@ COMMANDS = {
     "export": "write a checkpoint as a program to serve, its values in 8 bits: ckpt_path=PATH [bits=8]",
     "report": "draw the page of a finished run anew, or compare runs: RUN_DIR [RUN_DIR ...] [out=FILE]",
 }
+# Commands that use a checkpoint, and the part of the data that each needs.
+USES_CHECKPOINT = {"validate": "validate", "test": "test", "predict": "predict", "export": "validate"}
 # What answers a question and runs nothing; words without "=" after it are what is asked about.
 QUESTIONS = {
     "list": "show the choices of every group, or of those named: list backbone",

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pme_lightning.arguments import build, init_args, optimizer_arguments
 from pme_lightning.averages import check_averages
+from pme_lightning.composition import USES_CHECKPOINT
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
 from pme_lightning.loggers import check_logger
@@ -26,7 +27,7 @@ from pme_lightning.sharded_strategy import check_precision
 
 def check_paths(command: str, config: Namespace) -> None:
     """Refuses a command without the files it needs, or with files that it would not look at."""
-    if command in ("validate", "test", "predict", "export") and not config.ckpt_path:
+    if command in USES_CHECKPOINT and not config.ckpt_path:
         raise BadInput(f"{command} needs a checkpoint: ckpt_path=PATH")
     if command == "finetune" and not config.sizes:
         raise BadInput("finetune needs sizes: sizes=PATH of a search's sizes.safetensors")

@@ -23,6 +23,7 @@ from pme_lightning import pareto, report
 from pme_lightning.arguments import build, init_args, optimizer_arguments, print_config
 from pme_lightning.averages import without_averages
 from pme_lightning.class_path import class_path, instantiate
+from pme_lightning.composition import USES_CHECKPOINT
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import MultiSizeEmbedding, Shard
 from pme_lightning.errors import BadInput
@@ -59,8 +60,6 @@ from pme_lightning.throughput import Throughput
 from pme_lightning.training_curve import TrainingCurve
 from pme_lightning.whole_files import WholeCheckpoints
 
-# Commands that use a checkpoint, and the part of the data that each needs.
-_USES_CHECKPOINT = {"validate": "validate", "test": "test", "predict": "predict", "export": "validate"}
 # Options of a Trainer of one process.
 _ONE: dict[str, Any] = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 
@@ -170,7 +169,7 @@ class Runner:
                 raise
             folder = report.shown(self.folder.path)
             kept = f"what was done so far is in {folder}"
-            if self.command not in _USES_CHECKPOINT and not (self.folder.path / "summary.json").is_file():
+            if self.command not in USES_CHECKPOINT and not (self.folder.path / "summary.json").is_file():
                 kept += f"; the same command with resume={folder} goes on"
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(kept) from None
@@ -459,7 +458,7 @@ class Runner:
             data.use_vocabulary(folder / "vocabulary")
         data.prepare_data()
         # Commands that use a checkpoint need their own rows only: those it was trained on may be gone.
-        needed = _USES_CHECKPOINT.get(self.command)
+        needed = USES_CHECKPOINT.get(self.command)
         for stage in ("fit", "test") if needed is None else (needed,):
             data.setup(stage)
         report.print_data(data)
