@@ -11,6 +11,7 @@ from wandb.errors import Error
 
 from pme_lightning.dashboards.open_run import shown_by
 from pme_lightning.dashboards.run_logger import Kind
+from pme_lightning.export.loaded import IDS, MODEL
 from pme_lightning.report import say
 from pme_lightning.run_folder import find_run_folder, sizes_files
 
@@ -50,6 +51,8 @@ def files_of(folder: Path, kind: Kind) -> list[Path]:
         return sizes_files(folder)
     if kind == "summary":
         return [file for name in ("summary.json", "pareto.csv", "report.html") if (file := folder / name).is_file()]
+    if kind == "model" and (folder / MODEL).is_file():
+        return [folder / name for name in (MODEL, IDS)]
     found = [sorted(checkpoints.glob(pattern)) for pattern in _MODELS]
     if kind == "full_model":
         return found[1] if found[0] else []
@@ -93,11 +96,14 @@ def _description(run: wandb.Run, kinds: Sequence[Kind], model: str | None) -> st
         "",
         f"    for kind in {' '.join(kinds)}; do wandb artifact get --root run {place}/$kind:{run.id}; done",
         "",
-        "To repeat the run, and to measure its model:",
+        "To repeat the run, and to use its model:",
         "",
         "    pme-lightning --config run/config.yaml",
     ]
-    if model is not None:
+    if model == MODEL:
+        reads = 'from pme_lightning import ExportedModel; print(ExportedModel.load("run").facts)'
+        lines.append(f"    python -c '{reads}'")
+    elif model is not None:
         lines.append(f"    pme-lightning test ckpt_path=run/{model}")
     return "\n".join(lines) + "\n"
 
@@ -107,7 +113,8 @@ def _metadata(kind: Kind, summary: dict[str, Any]) -> dict[str, Any]:
     if kind == "sizes":
         return common | {"search": summary["search"]}
     if kind == "model":
-        return common | {key: summary.get(key) for key in ("embedding", "finetune", "test")}
+        names = ("exported",) if summary.get("exported") else ("embedding", "finetune", "test")
+        return common | {key: summary.get(key) for key in names}
     if kind == "full_model":
         return common | {"baseline": summary["baseline"]}
     return common

@@ -34,8 +34,8 @@ class RunLogger(WandbLogger):
         offline: Whether the run is kept on disk, for ``wandb sync`` to upload; one without a key always is.
         id: The run to write to; ``None``: a new one.
         artifacts: What is uploaded at the end of a run: ``config``, ``vocabulary``, ``sizes``, ``summary``, ``model``
-            (the best checkpoint of the multi-size model, or of what else was trained) and ``full_model`` (that of the
-            full-size model beside it); ``None``: all but ``full_model``.
+            (the best checkpoint of the multi-size model, or of what else was trained; of an export, the program) and
+            ``full_model`` (that of the full-size model beside it); ``None``: all but ``full_model``.
         save_dir: The folder that ``wandb/`` is made in.
         prefix: The phase.
         experiment: A run that is open.

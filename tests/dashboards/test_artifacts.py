@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pme_lightning import ExportedModel, SyntheticDataModule
 from pme_lightning.cli import main
 from pme_lightning.search import SearchResult
 
 
 def downloaded(run: Any, folder: Path) -> Path:
     """Lays the files of all artifacts out as ``wandb artifact get --root`` does, one kind after another."""
-    for name in ("config", "vocabulary", "sizes", "model"):
+    for name in run.artifacts.keys() & {"config", "vocabulary", "sizes", "model"}:
         for path, source in run.artifacts[name]["files"].items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -54,6 +57,31 @@ def test_the_model_is_measured_from_its_artifacts_alone(pme_run: Any, tmp_path: 
     main(["test", f"ckpt_path={model}", f"run_dir={tmp_path / 'measured'}", "logger=none"])
     measured = json.loads((tmp_path / "measured" / "summary.json").read_text())
     assert measured["test"] == pme_run.summary["test"]
+
+
+def test_an_export_is_served_from_its_artifacts_alone(
+    pme_folder: Path, tmp_path: Path, read: Callable[[Path], Any]
+) -> None:
+    folder = tmp_path / "exported"
+    best = pme_folder / "checkpoints" / "finetune" / "best.ckpt"
+    main(["export", f"ckpt_path={best}", "logger=wandb", f"run_dir={folder}"])
+    run = read(folder)
+    artifact = run.artifacts["model"]
+    assert set(artifact["files"]) == {"model.pt2", "ids.npy"}
+    summary = json.loads((folder / "summary.json").read_text())
+    assert artifact["metadata"]["exported"]["embedding"]["bytes"] == summary["exported"]["embedding"]["bytes"]
+    assert run.config["inputs"]["model"].startswith("pme-lightning/model:")
+    line = next(line for line in artifact["description"].splitlines() if "ExportedModel" in line)
+    again = downloaded(run, tmp_path / "run")
+    said = subprocess.run(
+        [sys.executable, "-c", line.split("'")[1]], cwd=again.parent, capture_output=True, text=True, check=True
+    ).stdout
+    assert str(summary["exported"]["embedding"]["bytes"]) in said
+    here, there = (ExportedModel.load(each) for each in (folder, again))
+    data = SyntheticDataModule(rows=6000, tokens=600, num_fields=4)
+    data.setup()
+    ids = data.data.splits["test"][0]
+    assert there.predict_ids(ids).tolist() == here.predict_ids(ids).tolist()
 
 
 def test_the_run_is_repeated_from_its_configuration(pme_run: Any, tmp_path: Path) -> None:
