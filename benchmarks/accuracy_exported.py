@@ -12,6 +12,7 @@ with all numbers of bits. What is in the file is not run again. Words ``key=valu
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -132,15 +133,30 @@ def _measured(
     # Axes of each field, which a search may find, take more projections: that is known only when it has.
     budgets = {cell: (_budget(full, *cell), _budget(full, *cell, each_field=True)) for cell in cells}
     found = measurement.search(config, sorted({b for pair in budgets.values() for b in pair}, reverse=True), seed)
+    # Where they leave so little for values that the search would not take them, it is told not to.
+    by_field = {budget for budget, sizes in found.sizes.items() if _has_field_axes(sizes)}
+    unfilled = [shared for shared, each_field in budgets.values() if shared in by_field and each_field not in by_field]
+    told = measurement.search(_with_shared_axes(config), sorted(unfilled, reverse=True), seed) if unfilled else found
     for (asked, bits), (shared, each_field) in budgets.items():
-        sizes = found.sizes[shared]
-        budget = each_field if isinstance(sizes, SearchResult) and sizes.axes == "field" else shared
-        row, sizes = {"asked": asked, "bits": bits, "budget": budget}, found.sizes[budget]
+        used = told if shared in unfilled else found
+        budget = each_field if shared in by_field and shared not in unfilled else shared
+        row, sizes = {"asked": asked, "bits": bits, "budget": budget}, used.sizes[budget]
         if isinstance(sizes, str):
             yield row | {"note": sizes}
         else:
-            module, trained = measurement.best(seed, sizes, found.trained)
+            module, trained = measurement.best(seed, sizes, used.trained)
             yield row | _as_exported(measurement, module, sizes, bits, trained)
+
+
+def _has_field_axes(sizes: SearchResult | str) -> bool:
+    return isinstance(sizes, SearchResult) and sizes.axes == "field"
+
+
+def _with_shared_axes(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a search that chooses among axes of all fields and of each as one that has those of all fields alone."""
+    config = copy.deepcopy(config)
+    config["init_args"]["criterion"]["init_args"]["axes"] = "principal"
+    return config
 
 
 def _budget(full: CTRModule, asked: float, bits: int, each_field: bool = False) -> float:
