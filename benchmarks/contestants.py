@@ -85,6 +85,7 @@ def module_of(
     fraction: float | None = None,
     optimizers: dict[str, Any] = OPTIMIZERS,
     field_projections: bool = False,
+    bits: int = 32,
 ) -> CTRModule:
     """Builds a full-size module, or a multi-size one whose tokens ``data`` numbers by size from here on.
 
@@ -108,6 +109,7 @@ def module_of(
         EMBEDDING_DIM,
         **optimizers,
         classes=classes,
+        embedding_bits=bits,
         field_projections=field_projections,
         along_axes=fraction is not None,
     )

@@ -24,7 +24,7 @@ from pme_lightning.class_path import instantiate
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
-from pme_lightning.report import embedding_facts
+from pme_lightning.report import module_facts
 from pme_lightning.search import SearchResult, parse_budget
 
 _QUIET = {
@@ -144,8 +144,7 @@ class Measurement:
             started = time.perf_counter()
             trainer = self._fit(module, callbacks, {"default_root_dir": folder})
             seconds = time.perf_counter() - started
-            full, embedding = module.full_parameters, module.embedding
-            facts = embedding_facts(full, embedding.num_parameters, embedding.index_bytes)
+            facts = module_facts(module)
             row: dict[str, Any] = {
                 "kept_fraction": facts["fraction"],
                 "parameters": facts["parameters"],

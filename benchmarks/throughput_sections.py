@@ -118,9 +118,14 @@ def memory(table: Table, settings: Settings) -> None:
     for tokens in settings.tokens:
         case = f"{tokens:.0e} tokens"
         found = {}
-        for name, fraction in (("full size", None), ("multi-size 10%", FRACTION)):
+        for name, fraction, bits in (
+            ("full size", None, 32),
+            ("multi-size 10%", FRACTION, 32),
+            ("full size, 16-bit table", None, 16),
+            ("multi-size 10%, 16-bit table", FRACTION, 16),
+        ):
             data = settings.data(tokens)
-            module = module_of(data, "DeepFM", NARROW, fraction)
+            module = module_of(data, "DeepFM", NARROW, fraction, bits=bits)
             found[name] = table_bytes(module, data), checkpoint_bytes(module, data)
             measured, (size, own) = found[name]
             table.add("memory", case, f"{name}, table, counted", [measured.counted / 2**20], "MiB")
@@ -133,9 +138,11 @@ def memory(table: Table, settings: Settings) -> None:
         criterion.start(embedding.weight.detach(), embedding.linear, data.frequencies)
         extra = sum(total.numel() * total.element_size() for total in criterion.state().values())
         table.add("memory", case, "search=pme, accumulators over table", [extra / (4 * embedding.num_parameters)], "x")
-        full, multi = found["full size"][0], found["multi-size 10%"][0]
-        share = multi.counted / (multi.fraction * full.counted)
-        table.add("memory", case, "counted over fraction x full size", [share], "x")
+        full = found["full size"][0]
+        for name in ("", ", 16-bit table"):
+            multi = found[f"multi-size 10%{name}"][0]
+            share = multi.counted / (multi.fraction * full.counted)
+            table.add("memory", case, f"counted{name} over fraction x full size", [share], "x")
 
 
 def start(table: Table, _: Settings) -> None:

@@ -63,12 +63,16 @@ def train(table: Table, settings: Settings) -> None:
 def _variants(
     data: ZipfClicks, by_size: ZipfClicks, hidden: list[int], settings: Settings
 ) -> dict[str, Callable[[int], float]]:
-    """Ours with dense Adam over everything (``optimizer=adam``), and in bfloat16 where the processor has it."""
+    """Ours with dense Adam (``optimizer=adam``), with values of 16 bits, and multiplied in bfloat16 where that is."""
     full = module_of(data, "DeepFM", hidden, optimizers=DENSE_ADAM)
     multi = module_of(by_size, "DeepFM", hidden, FRACTION, DENSE_ADAM)
     racers = {
         "ours, full size, dense Adam": fitted(full, data, **settings.trainer),
         "ours, multi-size 10%, dense Adam": fitted(multi, by_size, **settings.trainer),
+        "ours, full size, 16-bit table": fitted(module_of(data, "DeepFM", hidden, bits=16), data, **settings.trainer),
+        "ours, multi-size 10%, 16-bit table": fitted(
+            module_of(by_size, "DeepFM", hidden, FRACTION, bits=16), by_size, **settings.trainer
+        ),
     }
     if settings.device == "cpu" and settings.precision == "32-true" and has_bfloat16():
         options = settings.trainer | {"precision": "bf16-mixed"}

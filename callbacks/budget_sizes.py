@@ -28,6 +28,7 @@ class BudgetSizes:
         allocate: Makes sizes of scores that sum to a number of values.
         masks: Returns which values and first-order weights an allocation keeps.
         full_parameters: Of the full-size table.
+        value_bytes: Of a value of a token.
         num_fields: ``F``.
         frequencies: ``(V,)``: rows of the training split of each of the tokens that are here.
         pruned: The searched model; ``None`` without rounds.
@@ -44,6 +45,7 @@ class BudgetSizes:
         allocate: Callable[[Scores, int], Allocation],
         masks: Callable[[Scores, Allocation], tuple[Tensor, Tensor | None]],
         full_parameters: int,
+        value_bytes: int,
         num_fields: int,
         frequencies: Tensor,
         pruned: PrunedModel | None,
@@ -54,6 +56,7 @@ class BudgetSizes:
         self.allocate = allocate
         self.masks = masks
         self.full_parameters = full_parameters
+        self.value_bytes = value_bytes
         self.num_fields = num_fields
         self.frequencies = frequencies
         self.pruned = pruned
@@ -89,7 +92,7 @@ class BudgetSizes:
         """Returns how many per-token values a budget leaves beside what axes take; 0 for none, of other axes."""
         shape = (self.num_fields if axes == "field" else 1, self._dim, self._dim)
         try:
-            return budget.parameters(self.full_parameters, overhead=math.prod(shape))
+            return budget.parameters(self.full_parameters, math.prod(shape), self.value_bytes)
         except BadInput:
             if axes == self._tries[0]:
                 raise

@@ -157,7 +157,7 @@ class PEPCallback(PruningCallback):
             look = self._looks(self.step + 1)
             if look > self._looks(self.step):
                 embedding = self._embedding(pl_module)
-                alive = self.survival.observe(look, embedding.weight.detach(), self._linear(embedding))
+                alive = self.survival.observe(look, *self._table(embedding))
                 self.kept.append((self.step + 1, alive / embedding.num_parameters))
                 if self.stop_at_budget and alive <= self._values(embedding):
                     self.step += 1

@@ -34,6 +34,7 @@ from pme_lightning.search import (
     keep_fraction,
     parse_budget,
 )
+from pme_lightning.sixteen_bits import widened
 from pme_lightning.whole_files import SplitTensor
 
 
@@ -191,7 +192,7 @@ class PruningCallback(Callback):
         self.frequencies = self.tokens.cut(self.frequencies).to(embedding.weight.device)
         self.allocator.check_sizes(embedding.num_tokens, embedding.embedding_dim, self._values(embedding))
         if self.schedule.num_steps(1) == 0:
-            self.criterion.start(embedding.weight.detach(), self._linear(embedding), self.frequencies)
+            self.criterion.start(*self._table(embedding), self.frequencies)
             self._prune(pl_module, 1.0)
             trainer.should_stop = True
 
@@ -220,7 +221,7 @@ class PruningCallback(Callback):
         action = self.schedule.action(self.step, self.steps_per_epoch)
         assert self.frequencies is not None
         if action.start and self._started < self.step:
-            self.criterion.start(embedding.weight.detach(), self._linear(embedding), self.frequencies)
+            self.criterion.start(*self._table(embedding), self.frequencies)
             self._started = self.step
         if self.criterion.rounds:
             self._batches.add(batch, trainer.world_size)
@@ -268,7 +269,8 @@ class PruningCallback(Callback):
             weight_grad = embedding.weight.grad
             if weight_grad is None:
                 raise BadInput("PruningCallback found no gradient at the embedding: is it frozen?")
-            self.criterion.update(weight_grad, None if embedding.linear is None else embedding.linear.grad)
+            linear_grad = None if embedding.linear is None else embedding.linear.grad
+            self.criterion.update(widened(weight_grad), None if linear_grad is None else widened(linear_grad))
         if action.frozen:
             # An optimizer passes over parameters without a gradient: nothing moves.
             optimizer.zero_grad(set_to_none=True)
@@ -401,6 +403,7 @@ class PruningCallback(Callback):
             self._allocate,
             self._masks,
             embedding.num_parameters,
+            embedding.dtype.itemsize,
             len(self.field_tokens),
             self.frequencies,
             PrunedModel(cast(CTRModule, pl_module), self._batches, self.frequencies) if measures else None,
@@ -413,7 +416,7 @@ class PruningCallback(Callback):
     def _scored(self, embedding: FullEmbedding) -> Scores:
         """Asks the criterion for the scores."""
         assert self.frequencies is not None
-        weight, linear = embedding.weight.detach(), self._linear(embedding)
+        weight, linear = self._table(embedding)
         # What was pruned before is worth nothing, whatever the optimizer's momentum has made of it.
         if embedding.kept is not None:
             weight = weight * embedding.kept
@@ -456,16 +459,20 @@ class PruningCallback(Callback):
             state = optimizer.state.get(embedding.weight, {})
             for name, turn in (("exp_avg", basis), ("exp_avg_sq", basis.square()), ("sum", basis.square())):
                 if name in state:
-                    state[name].copy_(state[name] @ turn)
+                    state[name].copy_(widened(state[name]) @ turn)
 
     def _values(self, embedding: FullEmbedding) -> int:
         """How many per-token values the budget leaves beside the projection, or those of all fields."""
         fields = len(self.field_tokens) if self.criterion.tries == ("field",) else 1
-        return self.budget.parameters(embedding.num_parameters, overhead=fields * embedding.embedding_dim**2)
+        return self.budget.parameters(
+            embedding.num_parameters, fields * embedding.embedding_dim**2, embedding.dtype.itemsize
+        )
 
     @staticmethod
-    def _linear(embedding: FullEmbedding) -> Tensor | None:
-        return None if embedding.linear is None else embedding.linear.detach()
+    def _table(embedding: FullEmbedding) -> tuple[Tensor, Tensor | None]:
+        """Returns the rows and first-order weights, of at least 32 bits."""
+        linear = embedding.linear
+        return widened(embedding.weight.detach()), None if linear is None else widened(linear.detach())
 
     @staticmethod
     def _embedding(pl_module: LightningModule) -> FullEmbedding:

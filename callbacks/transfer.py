@@ -98,6 +98,7 @@ class TransferCallback(Callback):
             full.shard,
             len(pl_module.field_tokens) if result.axes == "field" else None,
             along_axes=result.basis is not None,
+            dtype=full.dtype,
         )
         if self.init == "warm":
             embedding.load_full(full, order, result.basis, pl_module.field_tokens)

@@ -27,6 +27,8 @@ def check_averages(config: Namespace, trainer: Trainer) -> None:
         if not isinstance(callback, WeightAveraging):
             continue
         name = f"trainer.callbacks: {type(callback).__name__}"
+        if config.model.embedding_bits < 32:
+            raise BadInput(f"{name} would lose most of its small steps in values of 16 bits: model.embedding_bits=32")
         if callback._use_buffers:
             raise BadInput(
                 f"{name} averages whole numbers too, such as where a table begins: give it use_buffers: false, and it "

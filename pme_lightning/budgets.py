@@ -44,7 +44,12 @@ def read_budgets(values: Iterable[Value]) -> dict[str, Value]:
 
 
 def fitting_budgets(
-    named: Mapping[str, Value], num_tokens: int, embedding_dim: int, full_parameters: int, allocator: Any = None
+    named: Mapping[str, Value],
+    num_tokens: int,
+    embedding_dim: int,
+    full_parameters: int,
+    allocator: Any = None,
+    value_bytes: int = 4,
 ) -> dict[str, Value]:
     """Returns the budgets by name, the largest first, once it is known that sizes can be had for each.
 
@@ -54,6 +59,7 @@ def fitting_budgets(
         embedding_dim: ``D``; the shared projection takes ``D * D`` of every budget.
         full_parameters: Of the full-size table.
         allocator: What makes the sizes, asked whether it can; ``None`` for one that is not known.
+        value_bytes: Of a value of a token.
 
     Raises:
         BadInput: Nothing fits into a budget.
@@ -62,7 +68,7 @@ def fitting_budgets(
     for name, value in named.items():
         budget: Budget = parse_budget(value)
         try:
-            kept[name] = budget.parameters(full_parameters, overhead=embedding_dim**2)
+            kept[name] = budget.parameters(full_parameters, embedding_dim**2, value_bytes)
         except BadInput as error:
             raise _of_budgets(error) from error
         if allocator is not None:

@@ -65,7 +65,7 @@ def verdict(summary: dict[str, Any]) -> str | None:
         return None
     if None in [model["test"][name] for model in (summary, baseline) for name in ("auc", "logloss")]:
         return None
-    saved = 1 - summary["embedding"]["fraction"]
+    saved = 1 - summary["embedding"]["bytes"] / baseline["embedding"]["bytes"]
     auc = summary["test"]["auc"] - baseline["test"]["auc"]
     logloss = summary["test"]["logloss"] - baseline["test"]["logloss"]
     return f"saved {saved:.1%} of the embedding's bytes; AUC {auc:+.4f}, logloss {logloss:+.4f} against full size"

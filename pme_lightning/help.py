@@ -12,6 +12,7 @@ _KEYS = {
     "data.label": "the column of clicks, 0 or 1",
     "optimizer.lr": "learning rate",
     "model.embedding_dim": "the full embedding size",
+    "model.embedding_bits": "bits of an embedding value in training: 32, or 16 for tables of half the bytes",
     "trainer.*": "options of Lightning's Trainer, such as trainer.max_epochs=3",
     "baseline": "also train the full-size model, to compare with (true)",
     "transfer.init": "start the fine-tune from scratch, or warm from the search's rows",

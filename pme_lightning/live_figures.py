@@ -63,7 +63,7 @@ class LiveFigures(Callback):
         self._measured = (self.throughput.rows, self.throughput.seconds)
         if trainer.global_step == 0:
             embedding = cast(CTRModule, pl_module).embedding
-            size = 4 * embedding.num_parameters + embedding.index_bytes
+            size = embedding.num_bytes + embedding.index_bytes
             _log(trainer, {"embedding_parameters": float(embedding.num_parameters), "embedding_bytes": float(size)})
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)

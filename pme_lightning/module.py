@@ -18,8 +18,11 @@ from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, Shard, SizeClass
 from pme_lightning.errors import BadInput
 from pme_lightning.global_batch import over_ranks
-from pme_lightning.optim import average_rows, build_optimizer, clip_gradients, takes_sparse_gradients
-from pme_lightning.sharded_strategy import ShardedStrategy, check_precision
+from pme_lightning.optim import average_rows, build_optimizer, check_bits, clip_gradients, takes_sparse_gradients
+from pme_lightning.precision import check_precision
+from pme_lightning.sharded_strategy import ShardedStrategy
+
+EMBEDDING_DTYPES = {32: torch.float32, 16: torch.bfloat16}
 
 
 class CTRModule(LightningModule):
@@ -43,6 +46,9 @@ class CTRModule(LightningModule):
         embedding_optimizer: The optimizer of the tokens' own values (:attr:`table_parameters`), in the same way;
             ``None``: the one of everything else.
         embedding_optimizer_args: Further arguments of it.
+        embedding_bits: Bits of a token's values as they are stored, 32 or 16 (bfloat16). With 16 what the table's
+            optimizer keeps of them has 16 as well, and it must be one that rounds at random
+            (:class:`~pme_lightning.optim.LazyAdagrad`).
         classes: The size classes ``(size, linear, count)`` of a multi-size table; ``None`` for a full-size one. It
             is set by :meth:`set_embedding`, seldom by hand.
         indexed: Whether the multi-size table keeps an index (its ids are not numbered by size).
@@ -83,6 +89,7 @@ class CTRModule(LightningModule):
         optimizer_args: dict[str, Any] | None = None,
         embedding_optimizer: str | type | None = None,
         embedding_optimizer_args: dict[str, Any] | None = None,
+        embedding_bits: int = 32,
         classes: Sequence[Sequence[int]] | None = None,
         indexed: bool = False,
         field_projections: bool = False,
@@ -95,6 +102,8 @@ class CTRModule(LightningModule):
             raise BadInput(f"model.embedding_dim is {embedding_dim}; it must be 1 or more")
         if embedding_init_std < 0:
             raise BadInput(f"model.embedding_init_std is {embedding_init_std}; it must be 0 or more")
+        if embedding_bits not in EMBEDDING_DTYPES:
+            raise BadInput(f"model.embedding_bits is {embedding_bits}; choose 32 or 16")
         if not field_tokens or min(field_tokens) < 1:
             raise BadInput(f"field_tokens is {list(field_tokens)}; every field needs at least one token")
         field_tokens = [int(n) for n in field_tokens]
@@ -106,9 +115,11 @@ class CTRModule(LightningModule):
         self.set_optimizers(optimizer, optimizer_args, embedding_optimizer, embedding_optimizer_args)
         self.backbone: nn.Module = instantiate(backbone, len(field_tokens), embedding_dim, **(backbone_args or {}))
         self.first_order = "linear" in inspect.signature(self.backbone.forward).parameters
-        num_tokens = sum(field_tokens)
+        num_tokens, dtype = sum(field_tokens), EMBEDDING_DTYPES[embedding_bits]
         if classes is None:
-            self.embedding = FullEmbedding(num_tokens, embedding_dim, self.first_order, embedding_init_std, self.shard)
+            self.embedding = FullEmbedding(
+                num_tokens, embedding_dim, self.first_order, embedding_init_std, self.shard, dtype
+            )
         else:
             index = torch.zeros(num_tokens, dtype=torch.int32) if indexed else None
             self.embedding = MultiSizeEmbedding(
@@ -120,6 +131,7 @@ class CTRModule(LightningModule):
                 self.shard,
                 len(field_tokens) if field_projections else None,
                 along_axes,
+                dtype,
             )
         self.valid_metrics = self._metrics()
         self.test_metrics = self._metrics()
@@ -200,6 +212,8 @@ class CTRModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Refuses data whose tokens are not numbered as this table has them; settles the kind of gradients."""
         renumbered = getattr(getattr(self.trainer, "datamodule", None), "is_renumbered", None)
+        if stage == "fit":
+            check_precision(self.trainer.precision, split=self.shard is not None)
         numbered_by_size = isinstance(self.embedding, MultiSizeEmbedding) and self.embedding.index is None
         if numbered_by_size and renumbered is False:
             raise BadInput(
@@ -240,7 +254,6 @@ class CTRModule(LightningModule):
                 f"this model's table is split over {shard.processes} processes: train it with strategy='sharded' in as "
                 f"many; here are {there_are} with {type(self.trainer.strategy).__name__}"
             )
-        check_precision(self.trainer.precision)
 
     def on_fit_start(self) -> None:
         """Starts every process from the same table, where DDP does not."""
@@ -336,6 +349,7 @@ class CTRModule(LightningModule):
         """
         if self._trainer is None:
             self._settle_gradients()  # otherwise it was done before the strategy wrapped the module
+        check_bits(self.hparams["embedding_bits"], self.embedding_optimizer_class or self.optimizer_class)
         # Steps are scaled so that small sizes keep up with the network: a backbone such as FM has none.
         has_network = any(parameter.ndim > 1 for parameter in self.backbone.parameters())
         blocks = None

@@ -40,6 +40,7 @@ def settle_budgets(config: Namespace, module: CTRModule) -> None:
         module.embedding.embedding_dim,
         module.full_parameters,
         getattr(build(config.search), "allocator", None),
+        module.embedding.dtype.itemsize,
     )
     config.budgets = list(budgets.values())
     config.search.init_args.budget = config.budgets[0]

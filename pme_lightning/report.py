@@ -47,33 +47,51 @@ def print_data(data: EncodedDataModule) -> None:
 # The summary.
 
 
-def embedding_facts(full_parameters: int, parameters: int, index_bytes: int = 0) -> dict[str, Any]:
+def embedding_facts(
+    full_parameters: int, parameters: int, parameter_bytes: int, index_bytes: int = 0, bits: int = 32
+) -> dict[str, Any]:
     """Returns the ``embedding`` block: everything in the embedding layer counts, the index too.
+
+    Its ``fraction`` is that of the bytes of a full-size table of 32 bits.
 
     Args:
         full_parameters: Of the full-size table.
         parameters: Of this one: per-token values, first-order weights, the projection or projections.
+        parameter_bytes: Of these.
         index_bytes: Bytes of the index from token to row.
+        bits: Of a value of a token.
     """
-    size = parameters * BYTES_PER_PARAMETER + index_bytes
+    size = parameter_bytes + index_bytes
     return {
         "full_parameters": full_parameters,
         "parameters": parameters,
         "fraction": size / (full_parameters * BYTES_PER_PARAMETER),
         "bytes": size,
         "index_bytes": index_bytes,
+        **({} if bits == 32 else {"bits": bits}),
     }
+
+
+def module_facts(module: CTRModule) -> dict[str, Any]:
+    """Returns the ``embedding`` block of a model."""
+    embedding = module.embedding
+    return embedding_facts(
+        module.full_parameters,
+        embedding.num_parameters,
+        embedding.num_bytes,
+        embedding.index_bytes,
+        8 * embedding.dtype.itemsize,
+    )
 
 
 def block(
     module: CTRModule, facts: dict[str, Any] | None, metrics: Mapping[str, float] | None, split: str = "test"
 ) -> dict[str, Any]:
     """Returns the blocks of ``summary.json`` that tell of one model: embedding, fine-tune and test."""
-    embedding = module.embedding
     names = ("auc", "logloss")
     measured = None if metrics is None else {name: _number(metrics[f"{split}_{name}"]) for name in names}
     return {
-        "embedding": embedding_facts(module.full_parameters, embedding.num_parameters, embedding.index_bytes),
+        "embedding": module_facts(module),
         "finetune": facts,
         split: measured,
     }

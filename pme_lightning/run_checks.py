@@ -19,10 +19,10 @@ from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
 from pme_lightning.loggers import check_logger
 from pme_lightning.module import CTRModule
-from pme_lightning.optim import build_optimizer
+from pme_lightning.optim import build_optimizer, check_bits
+from pme_lightning.precision import check_precision
 from pme_lightning.processes import check_processes, shard_of
 from pme_lightning.run_folder import find_run_folder
-from pme_lightning.sharded_strategy import check_precision
 
 
 def check_paths(command: str, config: Namespace) -> None:
@@ -48,18 +48,23 @@ def check_parts(command: str, config: Namespace) -> Trainer:
     """
     weight, row = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
     build_optimizer([weight, row], [row], **optimizer_arguments(config))
+    table_optimizer = config.get("embedding_optimizer") or config.optimizer
+    check_bits(config.model.embedding_bits, table_optimizer.class_path)
     search = build(config.search)
     check_logger(config.logger)
     EarlyStopping(**config.early_stopping.as_dict())
     options = check_processes(command, build(config.trainer))
     trainer = build_trainer(options | {"logger": False, "enable_progress_bar": False})
-    if shard_of(trainer) is not None:
-        _check_sharded(command, search, trainer)
+    split = shard_of(trainer) is not None
+    if command not in USES_CHECKPOINT:
+        check_precision(trainer.precision, split)
+    if split:
+        _check_sharded(command, search)
     check_averages(config, trainer)
     return trainer
 
 
-def _check_sharded(command: str, search: Any, trainer: Trainer) -> None:
+def _check_sharded(command: str, search: Any) -> None:
     """Refuses what cannot be done with a table that is split over processes."""
     if command in ("pme", "pareto", "search"):
         if not hasattr(search, "check_splits"):
@@ -67,7 +72,6 @@ def _check_sharded(command: str, search: Any, trainer: Trainer) -> None:
                 f"search {type(search).__name__} does not know of split tables (check_splits): use trainer=ddp"
             )
         search.check_splits()
-    check_precision(trainer.precision)
 
 
 def check_labels(data: EncodedDataModule) -> None:
@@ -85,7 +89,7 @@ def check_same_model(path: str, module: CTRModule, config: Namespace) -> None:
     if find_run_folder(path) is None:
         return
     asked = {"backbone": config.backbone.class_path, "backbone_args": init_args(config.backbone)}
-    asked["embedding_dim"] = config.model.embedding_dim
+    asked |= {key: config.model[key] for key in ("embedding_dim", "embedding_bits")}
     for key, value in asked.items():
         if json.dumps(value, default=str) != json.dumps(module.hparams[key], default=str):
             raise BadInput(

@@ -212,7 +212,13 @@ class Runner:
 
     def _search(self) -> dict[str, Any]:
         searched, result, module = self.searched()
-        found = report.embedding_facts(module.full_parameters, result.parameters + result.projection_parameters)
+        values, shared, value_bytes = result.parameters, result.projection_parameters, module.embedding.dtype.itemsize
+        found = report.embedding_facts(
+            module.full_parameters,
+            values + shared,
+            values * value_bytes + shared * report.BYTES_PER_PARAMETER,
+            bits=8 * value_bytes,
+        )
         return self.summary(searched, {"embedding": found})
 
     def _finetune(self) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, RowLayout, Shard
-from pme_lightning.errors import BadInput
 from pme_lightning.whole_files import SplitTensor, WholeCheckpoints
 
 
@@ -103,16 +102,6 @@ class _Split:
     def of(self, held: Tensor) -> SplitTensor:
         """Marks a tensor that is split as the parameter is."""
         return SplitTensor(held.detach(), self.layout, self.shard)
-
-
-def check_precision(precision: str | None) -> None:
-    """Refuses a precision that tables cannot have that are split over processes.
-
-    Raises:
-        BadInput: It is 16-mixed, where a process leaves a step out if *its* gradients overflow.
-    """
-    if precision == "16-mixed":
-        raise BadInput("trainer.precision: 16-mixed does not go with trainer=sharded; use bf16-mixed or 32-true")
 
 
 def _own(values: dict[str, Any], split: _Split | None) -> dict[str, Any]:

@@ -57,9 +57,15 @@ def popular(data: Any, make_trainer: Build, by_field: bool = False) -> SearchRes
 
 
 def trained(
-    data: Any, make_trainer: Build, place: str, multi: SearchResult | None, backbone: type = DeepFM, **options: Any
+    data: Any,
+    make_trainer: Build,
+    place: str,
+    multi: SearchResult | None,
+    backbone: type = DeepFM,
+    bits: int = 32,
+    **options: Any,
 ) -> list[Tensor]:
-    model = module(data, backbone)
+    model = module(data, backbone, embedding_bits=bits)
     data.renumber(None)
     callbacks: list[Callback] = [] if multi is None else [TransferCallback(multi)]
     options = {"max_steps": 12, "callbacks": callbacks, "devices": 1} | options
@@ -88,6 +94,18 @@ def test_it_trains_as_a_processor_does(in_order: Any, make_trainer: Build, backb
     on_gpu = trained(in_order, make_trainer, "gpu", multi, backbone)
     for own, expected in zip(on_gpu, on_processor, strict=True):
         assert torch.allclose(own, expected, rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("multi_size", [False, True])
+def test_values_of_16_bits_are_those_of_32_but_for_rounding(
+    in_order: Any, make_trainer: Build, multi_size: bool
+) -> None:
+    multi = popular(in_order, make_trainer) if multi_size else None
+    wide, narrow = (trained(in_order, make_trainer, "gpu", multi, bits=bits) for bits in (32, 16))
+    assert [own.dtype for own in narrow].count(torch.bfloat16) == (1 if multi_size else 2)
+    for own, expected in zip(narrow, wide, strict=True):
+        # Rounded at random in each of twelve steps: small against the steps of .1, in the mean.
+        assert (own.float() - expected).abs().mean() < 0.015
 
 
 def test_a_projection_a_field(in_order: Any, make_trainer: Build) -> None:

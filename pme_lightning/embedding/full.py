@@ -17,6 +17,7 @@ from pme_lightning.embedding.shard import RowLayout, Shard
 from pme_lightning.embedding.shard_lookup import ShardRowLookup
 from pme_lightning.embedding.soft_threshold import SoftThreshold
 from pme_lightning.errors import BadInput
+from pme_lightning.sixteen_bits import widened
 
 # Rows worked on at a time, so that no intermediate result is as large as the table.
 _CHUNK_ROWS = 1 << 15
@@ -48,6 +49,7 @@ class FullEmbedding(nn.Module):
         init_std: Standard deviation of the normal distribution that rows start from. First-order weights start at 0.
         shard: Where the table is split over processes, this process: ``weight`` and ``linear`` have its rows alone, and
             every lookup is a call that all processes make together. The rows start as those of one process would.
+        dtype: What values are stored as, ``torch.float32`` or ``torch.bfloat16``. Whatever is read is 32 bits wide.
 
     Attributes:
         sparse: Whether the table's gradients are sparse (the rows of the batch alone) or dense.
@@ -81,6 +83,7 @@ class FullEmbedding(nn.Module):
         first_order: bool = False,
         init_std: float = 0.01,
         shard: Shard | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.shard = shard
@@ -88,8 +91,8 @@ class FullEmbedding(nn.Module):
         self.embedding_dim = embedding_dim
         self.init_std = init_std
         rows = num_tokens if shard is None else shard.count(num_tokens)
-        self.weight = nn.Parameter(torch.empty(rows, embedding_dim))
-        self.linear = nn.Parameter(torch.empty(rows, 1)) if first_order else None
+        self.weight = nn.Parameter(torch.empty(rows, embedding_dim, dtype=dtype))
+        self.linear = nn.Parameter(torch.empty(rows, 1, dtype=dtype)) if first_order else None
         self.register_buffer("kept", None)
         self.register_buffer("kept_linear", None)
         self.register_buffer("projection", None)
@@ -137,6 +140,16 @@ class FullEmbedding(nn.Module):
         return self.num_tokens * (self.embedding_dim + self.first_order)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What values are stored as."""
+        return self.weight.dtype
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all parameters of the layer."""
+        return self.num_parameters * self.dtype.itemsize
+
+    @property
     def index_bytes(self) -> int:
         """Bytes of the index from token to row: none, a token's id is its row."""
         return 0
@@ -177,7 +190,8 @@ class FullEmbedding(nn.Module):
 
     def rows(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the rows ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, wherever they are held."""
-        rows, *firsts = self.gathered(tokens, *(part for part in (self.weight, self.linear) if part is not None))
+        held = (part for part in (self.weight, self.linear) if part is not None)
+        rows, *firsts = (widened(part) for part in self.gathered(tokens, *held))
         return rows, firsts[0][:, 0] if firsts else None
 
     @torch.no_grad()
@@ -206,7 +220,7 @@ class FullEmbedding(nn.Module):
         Args:
             basis: Orthogonal ``Q (D, D)``; row ``w`` becomes ``w Q`` and is read as ``w Q Q^T``.
         """
-        self.weight.copy_(self.weight @ basis)
+        self.weight.copy_(widened(self.weight) @ basis)
         self.projection = basis.T.clone() if self.projection is None else basis.T @ self.projection
 
     @torch.no_grad()
@@ -227,9 +241,10 @@ class FullEmbedding(nn.Module):
         if self.threshold is None:
             return
         for ids in torch.arange(self.num_tokens, device=self.weight.device).split(_CHUNK_ROWS):
-            self.weight[ids] = self.threshold(ids, self.weight[ids])
-            if self.linear is not None:
-                self.linear[ids, 0] = self.threshold.forward_linear(ids, self.linear[ids, 0])
+            rows, linear = self.rows(ids)
+            self.weight[ids] = self.threshold(ids, rows).to(self.dtype)
+            if self.linear is not None and linear is not None:
+                self.linear[ids, 0] = self.threshold.forward_linear(ids, linear).to(self.dtype)
         self.threshold = None
 
 

@@ -18,6 +18,7 @@ from pme_lightning.embedding.shard import RowLayout, Shard
 from pme_lightning.embedding.shard_lookup import ShardMultiSizeLookup
 from pme_lightning.embedding.token_rows import places_of_classes, token_rows
 from pme_lightning.optim import RowBlock
+from pme_lightning.sixteen_bits import widened
 
 # Rows that are brought from where they are at a time.
 _CHUNK_ROWS = 1 << 15
@@ -65,6 +66,8 @@ class MultiSizeEmbedding(nn.Module):
             Ids must be numbered by size.
         field_projections: ``F``, where each field has a projection of its own; ``None``: one for all.
         along_axes: Whether values count along axes that a search turned so that the first few say the most.
+        dtype: What values are stored as, ``torch.float32`` or ``torch.bfloat16``. Whatever is read is 32 bits wide, and
+            so is the projection.
 
     Attributes:
         held: The groups of the tokens that this process holds: all of them, where the table is not split.
@@ -98,6 +101,7 @@ class MultiSizeEmbedding(nn.Module):
         shard: Shard | None = None,
         field_projections: int | None = None,
         along_axes: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         if shard is not None and index is not None:
@@ -117,7 +121,7 @@ class MultiSizeEmbedding(nn.Module):
         if shard is not None:
             counts = shard.counts([c.count for c in self.classes])
             self.held = [replace(c, count=count) for c, count in zip(self.classes, counts, strict=True)]
-        self.values = nn.Parameter(torch.empty(sum(c.count * c.width for c in self.held)))
+        self.values = nn.Parameter(torch.empty(sum(c.count * c.width for c in self.held), dtype=dtype))
         each = () if field_projections is None else (field_projections,)
         self.projection = nn.Parameter(torch.empty(*each, embedding_dim, embedding_dim))
         # Not a parameter's size: one number a class.
@@ -138,6 +142,7 @@ class MultiSizeEmbedding(nn.Module):
         shard: Shard | None = None,
         field_projections: int | None = None,
         along_axes: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> MultiSizeEmbedding:
         """Builds the table for each token's size, with an index unless the tokens are already in order.
 
@@ -149,6 +154,7 @@ class MultiSizeEmbedding(nn.Module):
             shard: As in the class.
             field_projections: As in the class.
             along_axes: As in the class.
+            dtype: As in the class.
         """
         flags = torch.zeros_like(sizes, dtype=torch.bool) if linear is None else linear.bool()
         key = sizes.long() * 2 + flags.long()
@@ -159,7 +165,9 @@ class MultiSizeEmbedding(nn.Module):
         if not torch.equal(order, torch.arange(len(order))):
             index = torch.empty_like(order)
             index[order] = torch.arange(len(order))
-        return cls(classes, embedding_dim, linear is not None, index, init_std, shard, field_projections, along_axes)
+        return cls(
+            classes, embedding_dim, linear is not None, index, init_std, shard, field_projections, along_axes, dtype
+        )
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -273,6 +281,17 @@ class MultiSizeEmbedding(nn.Module):
         return sum(c.count * c.width for c in self.classes) + self.projection.numel()
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What values are stored as."""
+        return self.values.dtype
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all parameters of the layer."""
+        shared = self.projection.numel()
+        return (self.num_parameters - shared) * self.dtype.itemsize + shared * self.projection.element_size()
+
+    @property
     def index_bytes(self) -> int:
         """Bytes of the index from token to row."""
         return 0 if self.index is None else self.index.numel() * self.index.element_size()
@@ -315,7 +334,7 @@ class _Lookup(torch.autograd.Function):
         """
         distinct = DistinctTokens.of(positions)
         owned = token_rows(layout, distinct.tokens)
-        rows = owned.padded(values)
+        rows = widened(owned.padded(values))
         ctx.layout, ctx.distinct, ctx.owned = layout, distinct, owned
         ctx.save_for_backward(rows, projection)
         places = distinct.places
@@ -332,7 +351,7 @@ class _Lookup(torch.autograd.Function):
         rows, projection = ctx.saved_tensors
         layout, distinct = ctx.layout, ctx.distinct
         first = int(layout.first_order)
-        grad_distinct = distinct.sum(grad_embeddings).to(rows.dtype)
+        grad_distinct = distinct.sum(grad_embeddings)
         grad_projection = ctx.groups.products(rows[:, first:], grad_distinct) if ctx.needs_input_grad[2] else None
         if not ctx.needs_input_grad[1]:
             return None, None, grad_projection, None
@@ -340,6 +359,7 @@ class _Lookup(torch.autograd.Function):
         grad_rows[:, first:] = ctx.groups.times(grad_distinct, projection.transpose(-1, -2))
         if grad_linear is not None:
             grad_rows[:, :1] = distinct.sum(grad_linear.unsqueeze(-1))
+        grad_rows = grad_rows.to(layout.dtype)
         if not layout.sparse:
             return None, ctx.owned.spread(grad_rows, layout.values), grad_projection, None
         grad = sparse_gradient(ctx, ctx.owned.places(), ctx.owned.flat(grad_rows), layout.values.shape)

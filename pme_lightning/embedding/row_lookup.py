@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from pme_lightning.embedding.distinct import DistinctTokens
+from pme_lightning.sixteen_bits import widened
 
 
 class RowLookup(torch.autograd.Function):
@@ -17,7 +18,8 @@ class RowLookup(torch.autograd.Function):
 
     Autograd's dense gradient adds row after row into a table of zeros; its sparse one has a row for each place where a
     token stands and leaves adding them up to the optimizer. Here they are added up once for rows and first-order
-    weights together. A sparse gradient is coalesced: each row occurs once.
+    weights together. A sparse gradient is coalesced: each row occurs once. Rows have 32 bits a value, whatever the
+    table has; gradients have those of the table.
     """
 
     @staticmethod
@@ -38,11 +40,11 @@ class RowLookup(torch.autograd.Function):
         ctx.shapes = weight.shape, None if linear is None else linear.shape
         ctx.dtype = weight.dtype
         ctx.distinct = distinct
-        rows = rows_at(ids, weight)
+        rows = widened(rows_at(ids, weight))
         if linear is None:
             return rows, None
         # Of single values index_select is several times faster than embedding.
-        return rows, linear.view(-1).index_select(0, ids.reshape(-1)).view(ids.shape)
+        return rows, widened(linear.view(-1).index_select(0, ids.reshape(-1)).view(ids.shape))
 
     @staticmethod
     @once_differentiable

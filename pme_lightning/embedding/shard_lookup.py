@@ -14,6 +14,7 @@ from pme_lightning.embedding.exchange import RowExchange
 from pme_lightning.embedding.projection import groups_of
 from pme_lightning.embedding.row_lookup import as_gradient, rows_at
 from pme_lightning.embedding.token_rows import each_value
+from pme_lightning.sixteen_bits import widened
 
 if TYPE_CHECKING:
     from pme_lightning.embedding.full import FullEmbedding
@@ -37,7 +38,7 @@ class ShardRowLookup(torch.autograd.Function):
         own = weight.index_select(0, exchange.asked)
         if linear is not None:
             own = torch.cat([linear.index_select(0, exchange.asked), own], 1)
-        rows = exchange.answers(own)
+        rows = widened(exchange.answers(own))
         ctx.table, ctx.exchange = table, exchange
         ctx.shapes = weight.shape, None if linear is None else linear.shape
         places = exchange.distinct.places.view(ids.shape)
@@ -54,12 +55,13 @@ class ShardRowLookup(torch.autograd.Function):
         if linear_shape is not None:
             assert grad_linear is not None
             parts.insert(0, distinct.sum(grad_linear.reshape(-1, 1)))
-        returned = exchange.returned(torch.cat(parts, 1).to(table.weight.dtype))
+        returned = exchange.returned(torch.cat(parts, 1))
         held = DistinctTokens.of(exchange.asked)
         means = held.sum(returned).div_(table.shard.processes)
         first = int(linear_shape is not None)
         if table.held_observer is not None:
             table.held_observer(held.tokens, means[:, first:], means[:, 0] if first else None)
+        means = means.to(table.dtype)
         gradients: list[Tensor | None] = [None, None]
         if ctx.needs_input_grad[1]:
             gradients[0] = as_gradient(ctx, held.tokens, means[:, first:].contiguous(), rows_shape, table.sparse)
@@ -91,8 +93,8 @@ class ShardMultiSizeLookup(torch.autograd.Function):
         table = torch.tensor([(c.width, first - int(c.linear)) for c in layout.classes], device=values.device)
         wanted, begin = table[kinds].unbind(1)
         widths, held = _held_values(layout, exchange.asked)
-        flat = exchange.answers(values.index_select(0, held), (widths, wanted))
-        rows = values.new_zeros(len(wanted), first + dim)
+        flat = widened(exchange.answers(values.index_select(0, held), (widths, wanted)))
+        rows = flat.new_zeros(len(wanted), first + dim)
         number, column = each_value(wanted)
         places = number * rows.shape[1] + begin[number] + column
         rows.view(-1).index_copy_(0, places, flat)
@@ -111,7 +113,7 @@ class ShardMultiSizeLookup(torch.autograd.Function):
         rows, projection, places, held = ctx.saved_tensors
         layout, exchange = ctx.layout, ctx.exchange
         first, distinct = int(layout.first_order), exchange.distinct
-        grad_distinct = distinct.sum(grad_embeddings).to(rows.dtype)
+        grad_distinct = distinct.sum(grad_embeddings)
         grad_projection = ctx.groups.products(rows[:, first:], grad_distinct) if ctx.needs_input_grad[2] else None
         grad_rows = torch.empty_like(rows)
         grad_rows[:, first:] = ctx.groups.times(grad_distinct, projection.transpose(-1, -2))
@@ -127,7 +129,7 @@ class ShardMultiSizeLookup(torch.autograd.Function):
             grad = torch.sparse_coo_tensor(held[None], returned, shape, check_invariants=False).coalesce()
         else:
             grad = returned.new_zeros(layout.values.shape).index_add_(0, held, returned)
-        return None, grad, grad_projection, None
+        return None, grad.to(layout.dtype), grad_projection, None
 
 
 def _held_values(layout: MultiSizeEmbedding, rows: Tensor) -> tuple[Tensor, Tensor]:

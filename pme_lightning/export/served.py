@@ -17,6 +17,7 @@ from pme_lightning.errors import BadInput
 from pme_lightning.export.packed import BITS, errors, read, scales_of, stored
 from pme_lightning.module import CTRModule
 from pme_lightning.search import SearchResult
+from pme_lightning.sixteen_bits import widened
 
 # Rows worked on at a time, so that no intermediate result is as large as the table.
 _CHUNK_ROWS = 1 << 15
@@ -275,7 +276,7 @@ class _Rows:
     def _tables(self) -> Iterator[tuple[SizeClass, Tensor]]:
         if isinstance(self.table, MultiSizeEmbedding):
             for c, own in zip(self.classes, self.table.tables(), strict=True):
-                yield from ((c, part) for part in own.split(_CHUNK_ROWS))
+                yield from ((c, widened(part)) for part in own.split(_CHUNK_ROWS))
             return
         for tokens in torch.arange(self.table.num_tokens).split(_CHUNK_ROWS):
             # As it is read, with what a search may have put before the values.

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from pme_lightning.errors import BadInput
 from pme_lightning.optim.row_blocks import RowBlock, StepsByPlace, check_blocks, tables_of
 from pme_lightning.optim.sparse_gradients import coalesced
+from pme_lightning.sixteen_bits import rounded_at_random, widened
 
 # Values worked on at a time where all of a parameter is gone through: on a processor they stay in the cache from one
 # operation to the next, on a GPU an operation has something to do.
@@ -34,6 +35,10 @@ class LazyAdagrad(Optimizer):
     tells how rows lie in a parameter (:meth:`set_blocks`; :class:`~pme_lightning.embedding.MultiSizeEmbedding` does),
     steps and decays of each block are scaled as it says.
 
+    Parameters of 16 bits (bfloat16) have a sum ``s`` of 16 bits; steps are computed in 32 and rounded at random, so
+    that small ones are not lost (:func:`~pme_lightning.sixteen_bits.rounded_at_random`). The number of the step decides
+    on chance: it is the same in every process, and after an interruption.
+
     Args:
         params: Parameters or parameter groups.
         lr: Learning rate.
@@ -47,8 +52,9 @@ class LazyAdagrad(Optimizer):
         BadInput: An argument is out of range.
     """
 
-    # Gradients may be sparse: the module asks its optimizer.
+    # Gradients may be sparse, values 16 bits wide: the module asks its optimizer.
     takes_sparse_gradients = True
+    takes_sixteen_bits = True
 
     def __init__(
         self,
@@ -129,7 +135,7 @@ class LazyAdagrad(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
+            for number, parameter in enumerate(group["params"]):
                 if parameter.grad is None:
                     continue
                 state = self.state[parameter]
@@ -139,41 +145,71 @@ class LazyAdagrad(Optimizer):
                     state["sum"] = torch.full_like(parameter, group["initial_accumulator_value"])
                 state["step"] += 1
                 blocks = self.blocks_of(parameter)
-                self._update(parameter, parameter.grad, state["sum"], group)
+                chance = _chance(parameter, number, int(state["step"]))
+                self._update(parameter, parameter.grad, state["sum"], group, chance)
                 if group["weight_decay"] and int(state["step"]) % group["decay_interval"] == 0:
-                    decay(parameter, state["sum"], group, blocks)
+                    decay(parameter, state["sum"], group, blocks, chance)
         return loss
 
-    def _update(self, parameter: Tensor, grad: Tensor, total: Tensor, group: dict[str, Any]) -> None:
+    def _update(
+        self, parameter: Tensor, grad: Tensor, total: Tensor, group: dict[str, Any], chance: torch.Generator | None
+    ) -> None:
         lr, eps = group["lr"], group["eps"]
         if not grad.is_sparse:
-            total.addcmul_(grad, grad)
+            grad, sums, values = widened(grad), widened(total), widened(parameter)
+            sums.addcmul_(grad, grad)
             # A value that never had a gradient has nothing to divide by.
-            roots = (total.sqrt() + eps).clamp_(min=torch.finfo(total.dtype).tiny)
+            roots = (sums.sqrt() + eps).clamp_(min=torch.finfo(sums.dtype).tiny)
             for block, divisors in tables_of(roots, self.blocks_of(parameter)):
                 divisors.div_(block.steps.to(divisors))
-            parameter.addcdiv_(grad, roots, value=-lr)
+            values.addcdiv_(grad, roots, value=-lr)
+            _store(total, sums, chance)
+            _store(parameter, values, chance)
             return
         grad = coalesced(grad)
-        rows, values = grad._indices()[0], grad._values()
+        rows, values = grad._indices()[0], widened(grad._values())
         table = parameter
         if parameter.shape[1:].numel() == 1:
             # Rows of one value, such as first-order weights, are single values: faster, and views of the same memory.
             table, total, values = parameter.view(-1), total.view(-1), values.view(-1)
-        sums = total.index_select(0, rows).addcmul_(values, values)
-        _write(total, rows, sums)
+        sums = widened(total.index_select(0, rows)).addcmul_(values, values)
+        _write(total, rows, sums, chance)
         roots = sums.sqrt_().add_(eps).clamp_(min=torch.finfo(sums.dtype).tiny)
         self._scale(parameter, roots, rows)
-        _write(table, rows, table.index_select(0, rows).addcdiv_(values, roots, value=-lr))
+        moved = widened(table.index_select(0, rows)).addcdiv_(values, roots, value=-lr)
+        _write(table, rows, moved, chance)
 
 
-def _write(table: Tensor, rows: Tensor, values: Tensor) -> None:
+def _chance(parameter: Tensor, number: int, step: int) -> torch.Generator | None:
+    if parameter.dtype != torch.bfloat16:
+        return None
+    return torch.Generator(parameter.device).manual_seed((step << 8) + number)
+
+
+def _write(table: Tensor, rows: Tensor, values: Tensor, chance: torch.Generator | None) -> None:
+    values = _as_stored(values, table, chance)
     # On a processor scatter runs in parallel on single values, index_copy does not; on rows it is the other way round.
     table.scatter_(0, rows, values) if table.ndim == 1 else table.index_copy_(0, rows, values)
 
 
+def _store(tensor: Tensor, values: Tensor, chance: torch.Generator | None) -> None:
+    # What has 32 bits was worked on in place.
+    if values is not tensor:
+        tensor.copy_(_as_stored(values, tensor, chance))
+
+
+def _as_stored(values: Tensor, table: Tensor, chance: torch.Generator | None) -> Tensor:
+    return rounded_at_random(values, chance) if table.dtype == torch.bfloat16 else values
+
+
 @torch.no_grad()
-def decay(parameter: Tensor, total: Tensor, group: dict[str, Any], blocks: Sequence[RowBlock] = ()) -> None:
+def decay(
+    parameter: Tensor,
+    total: Tensor,
+    group: dict[str, Any],
+    blocks: Sequence[RowBlock] = (),
+    chance: torch.Generator | None = None,
+) -> None:
     """Shrinks all values by ``decay_interval`` steps of weight decay, in place.
 
     Args:
@@ -181,22 +217,27 @@ def decay(parameter: Tensor, total: Tensor, group: dict[str, Any], blocks: Seque
         total: ``s`` of each of them.
         group: Holds ``lr``, ``eps``, ``weight_decay`` and ``decay_interval``.
         blocks: How rows lie in the parameter, and what their decay is scaled by.
+        chance: What values of 16 bits are rounded by.
     """
     if not blocks:
-        _decay(parameter, total, group)
+        _decay(parameter, total, group, None, chance)
     for (block, values), (_, sums) in zip(tables_of(parameter, blocks), tables_of(total, blocks), strict=True):
-        _decay(values, sums, group, block.decays)
+        _decay(values, sums, group, block.decays, chance)
 
 
-def _decay(parameter: Tensor, total: Tensor, group: dict[str, Any], scale: Tensor | None = None) -> None:
+def _decay(
+    parameter: Tensor, total: Tensor, group: dict[str, Any], scale: Tensor | None, chance: torch.Generator | None
+) -> None:
     strength, interval = group["lr"] * group["weight_decay"], int(group["decay_interval"])
     shrink = None
-    for values, sums in zip(_chunks(parameter), _chunks(total), strict=True):
+    for stored, stored_sums in zip(_chunks(parameter), _chunks(total), strict=True):
+        values, sums = widened(stored), widened(stored_sums)
         if shrink is None or shrink.shape != sums.shape:
             shrink = torch.empty_like(sums)
         torch.sqrt(sums, out=shrink).add_(group["eps"]).clamp_(min=torch.finfo(sums.dtype).tiny).reciprocal_()
         shrink.mul_(-strength if scale is None else -strength * scale.to(sums)).add_(1).clamp_(min=0)
         _multiply_by_power(values, shrink, interval)
+        _store(stored, values, chance)
 
 
 def _multiply_by_power(values: Tensor, factor: Tensor, exponent: int) -> None:

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pme_lightning.optim.sparse_gradients import coalesced
+from pme_lightning.sixteen_bits import widened
 
 
 @torch.no_grad()
@@ -36,10 +37,9 @@ def average_rows(parameters: Iterable[Tensor]) -> None:
         dist.all_gather(counts, counts[0].new_tensor([len(rows)]))
         lengths = torch.cat(counts).tolist()
         all_rows = _gathered(rows, lengths)
-        all_values = _gathered(values, lengths).div_(processes)
-        parameter.grad = torch.sparse_coo_tensor(
-            all_rows[None], all_values, parameter.shape, check_invariants=False
-        ).coalesce()
+        all_values = widened(_gathered(values, lengths)).div_(processes)
+        mean = torch.sparse_coo_tensor(all_rows[None], all_values, parameter.shape, check_invariants=False).coalesce()
+        parameter.grad = mean.to(parameter.dtype)
 
 
 def _gathered(own: Tensor, lengths: list[int]) -> Tensor:

@@ -28,6 +28,8 @@ _FORMS = (
     "give a fraction in (0, 1] such as 0.2 or 20%, a number of parameters above 1 such as 500k, "
     "or a size in bytes such as 20MB or 512KiB"
 )
+# What tokens share is stored in 32 bits, whatever their values are.
+_SHARED_BYTES = 4
 # Beyond this many digits a number is a slip, and exact arithmetic on it would take for ever.
 _MAX_EXPONENT = 30
 
@@ -58,8 +60,9 @@ class Budget:
         Args:
             full_parameters: per-token values of the full-size embedding, ``V * D`` (and ``V`` more with a
                 first-order term).
-            overhead: parameters of the embedding that belong to no token (the shared projection); they count.
-            bytes_per_parameter: 4 for float32.
+            overhead: parameters of the embedding that belong to no token (the shared projection); they count, with 4
+                bytes each.
+            bytes_per_parameter: Of a per-token value: 4 for float32.
 
         Raises:
             BadInput: not a single value would fit.
@@ -74,12 +77,12 @@ class Budget:
         elif self.kind == "parameters":
             limit = int(self.value)
         else:
-            limit = int(self.value) // bytes_per_parameter
+            limit = (int(self.value) - _SHARED_BYTES * overhead) // bytes_per_parameter + overhead
         kept = min(limit, full_parameters) - overhead
         if kept < 1:
             smallest = self._smallest(full_parameters, overhead, bytes_per_parameter)
             raise BadInput(
-                f"search.budget {self} is a budget that nothing fits: it allows {limit} of {full_parameters} "
+                f"search.budget {self} is a budget that nothing fits: it allows {max(0, limit)} of {full_parameters} "
                 f"parameters and the embedding layer itself takes {overhead}; "
                 f"the smallest budget that works is {smallest}"
             )
@@ -88,7 +91,7 @@ class Budget:
     def _smallest(self, full_parameters: int, overhead: int, bytes_per_parameter: int) -> str:
         least = overhead + 1
         if self.kind == "bytes":
-            return _bytes_text(least * bytes_per_parameter)
+            return _bytes_text(_SHARED_BYTES * overhead + bytes_per_parameter)
         if self.kind == "parameters":
             return f"{least} parameters"
         digits = 2

@@ -22,9 +22,9 @@ D = 8
 Build = Callable[..., Trainer]
 
 
-def module(data: LightningDataModule, backbone: type = FM) -> CTRModule:
+def module(data: LightningDataModule, backbone: type = FM, **kwargs: Any) -> CTRModule:
     torch.manual_seed(1)
-    model = CTRModule(data.field_tokens, backbone, embedding_dim=D, embedding_init_std=0.3)
+    model = CTRModule(data.field_tokens, backbone, embedding_dim=D, embedding_init_std=0.3, **kwargs)
     if model.embedding.linear is not None:
         torch.nn.init.normal_(model.embedding.linear)
     return model
@@ -62,6 +62,25 @@ def test_with_all_sizes_full_the_outputs_stay_the_same(tiny: LightningDataModule
     TransferCallback(full, init="warm").rebuild(model)
     assert isinstance(model.embedding, MultiSizeEmbedding)
     assert torch.allclose(model(torch.from_numpy(ids)), before, atol=1e-6)
+
+
+@pytest.mark.parametrize("init", ["warm", "scratch"])
+def test_a_table_of_16_bits_stays_one(tiny: LightningDataModule, init: str) -> None:
+    found = result(tiny.num_tokens)
+    narrow, wide = module(tiny, embedding_bits=16), module(tiny)
+    wide.embedding.load_state_dict({name: p.float() for name, p in narrow.embedding.state_dict().items()})
+    for model in (narrow, wide):
+        torch.manual_seed(2)
+        TransferCallback(found, init=init).rebuild(model)
+    assert narrow.embedding.dtype == torch.bfloat16
+    assert narrow.embedding.projection.dtype == torch.float32
+    assert narrow.hparams["embedding_bits"] == 16
+    if init == "warm":
+        assert torch.equal(narrow.embedding.values, wide.embedding.values.bfloat16())
+    again = CTRModule(**narrow.hparams)
+    again.load_state_dict(narrow.state_dict())
+    ids = torch.from_numpy(tiny.data.splits["test"][0])
+    assert torch.equal(again(ids), narrow(ids))
 
 
 def test_warm_outputs_equal_those_of_the_projected_full_table(tiny: LightningDataModule, make_trainer: Build) -> None:

@@ -39,6 +39,10 @@ CASES = [
     ("early_stopping.monitor=nonsense", "early_stopping.monitor: 'nonsense' is not measured"),
     ("checkpoint.monitor=valid_logloss", "write checkpoint.mode=min"),
     ("model.embedding_init_std=-1", "embedding_init_std is -1"),
+    ("model.embedding_bits=8", "model.embedding_bits is 8; choose 32 or 16"),
+    ("model.embedding_bits=16 optimizer=adam", "torch.optim.Adam rounds to the nearest"),
+    ("trainer.precision=bf16-true", "use bf16-mixed or 32-true, model.embedding_bits=16 for a table of half the bytes"),
+    ("fit trainer.precision=64-true", "64-true would turn the embedding table into other numbers"),
     ("seed=-1", "seed: -1 is outside"),
     ("fit ckpt_path=x.ckpt", "fit starts from nothing"),
     ("pme sizes=x.safetensors", "pme takes no sizes"),
@@ -51,6 +55,11 @@ CASES = [
         'trainer.callbacks=[{"class_path":"lightning.pytorch.callbacks.EMAWeightAveraging",'
         '"init_args":{"use_buffers":false}}] checkpoint.save_weights_only=true',
         "leave checkpoint.save_weights_only false",
+    ),
+    (
+        'trainer.callbacks=[{"class_path":"lightning.pytorch.callbacks.EMAWeightAveraging",'
+        '"init_args":{"use_buffers":false}}] model.embedding_bits=16',
+        "would lose most of its small steps in values of 16 bits: model.embedding_bits=32",
     ),
     # classes
     ("backbone=nowhere.Net", "no module 'nowhere'"),

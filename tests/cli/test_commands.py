@@ -234,6 +234,56 @@ def test_a_budget_in_bytes_is_kept(run: Run) -> None:
     assert 3900 < summary["embedding"]["bytes"] <= 4000
 
 
+def test_values_of_16_bits_take_half_the_bytes(run: Run, pme_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["backbone=deepfm", "backbone.hidden_units=[16]"]
+    summary = run(*words, "search.budget=0.3", "model.embedding_bits=16")
+    wide = read(pme_run)
+    assert summary["embedding"]["parameters"] == wide["embedding"]["parameters"]
+    assert summary["embedding"]["bits"] == summary["baseline"]["embedding"]["bits"] == 16
+    assert summary["baseline"]["embedding"] == wide["baseline"]["embedding"] | {
+        "bits": 16,
+        "bytes": 2 * 600 * 9,
+        "fraction": 0.5,
+    }
+    size = 2 * (summary["embedding"]["parameters"] - 8 * 8) + 4 * 8 * 8
+    assert summary["embedding"]["bytes"] == size
+    assert summary["embedding"]["fraction"] == size / (4 * 600 * 9)
+    assert f"saved {1 - size / (2 * 600 * 9):.1%} of the embedding's bytes" in capsys.readouterr().out
+    assert summary["test"]["auc"] == pytest.approx(wide["test"]["auc"], abs=0.01)
+
+    best = summary["folder"] / "checkpoints" / "finetune" / "best.ckpt"
+    state = torch.load(best, weights_only=True)
+    values = state["state_dict"]["embedding.values"]
+    assert values.dtype == torch.bfloat16
+    sums = [each["sum"] for each in state["optimizer_states"][0]["state"].values() if "sum" in each]
+    assert [(each.dtype, each.shape) for each in sums] == [(torch.bfloat16, values.shape)]
+    assert run("test", f"ckpt_path={best}", small=False)["test"] == pytest.approx(summary["test"], abs=1e-6)
+    exported = run("export", f"ckpt_path={best}", "bits=32", small=False)
+    assert exported["exported"]["valid"] == pytest.approx(exported["valid"], abs=1e-4)
+    with pytest.raises(SystemExit):
+        run("test", f"ckpt_path={best}", "model.embedding_bits=32", small=False)
+    assert "was trained with embedding_bits 16, not 32" in capsys.readouterr().err
+
+    # As many bytes hold twice the values.
+    twice = run(*words, "search.budget=4KB", "model.embedding_bits=16", "baseline=false")
+    assert 3900 < twice["embedding"]["bytes"] <= 4000
+    assert twice["embedding"]["parameters"] > 1800
+    found = run("search", *words, "search.budget=4KB", "model.embedding_bits=16")
+    assert found["embedding"] == twice["embedding"]
+
+
+@pytest.mark.parametrize("search", ["at_init", "magnitude", "fisher", "sseds", "mde", "pep", "gradual"])
+def test_every_kind_of_search_knows_values_of_16_bits(run: Run, search: str) -> None:
+    words = ["search.schedule.batches=5"] if search in ("at_init", "sseds") else []
+    if search == "gradual":
+        words = ['search.schedule={"class_path":"pme_lightning.search.Gradual","init_args":{"prunings":3}}']
+    search = "fisher" if search == "gradual" else search
+    words += ["backbone=fm", f"search={search}", "search.budget=0.3", "baseline=false", "model.embedding_bits=16"]
+    summary = run(*words)
+    assert 0.1 < summary["embedding"]["fraction"] <= 0.16
+    assert summary["test"]["auc"] > 0.55
+
+
 def test_switching_the_backbone_carries_nothing_over(pme_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["backbone=deepfm", "backbone.hidden_units=[7]", "backbone.dropout=0.5", "--print_config"]
     main(words)

@@ -24,13 +24,15 @@ def main() -> None:
     rank = dist.get_rank()
     torch.manual_seed(rank)
     table, column, other = (nn.Parameter(torch.zeros(shape)) for shape in ((V, 3), (V,), (V, 3)))
+    narrow = nn.Parameter(torch.zeros(V, 3, dtype=torch.bfloat16))
     rows = [[0, 3], [3, 5, 3], [6]][rank]
     table.grad = torch.sparse_coo_tensor([rows], torch.randn(len(rows), 3), (V, 3))
     column.grad = torch.sparse_coo_tensor([rows], torch.randn(len(rows)), (V,))
     if rank != 1:  # the last batch of one process may have no row of a table
         other.grad = torch.sparse_coo_tensor([[rank]], torch.randn(1, 3), (V, 3))
+    narrow.grad = torch.sparse_coo_tensor([rows], torch.randn(len(rows), 3).bfloat16(), (V, 3))
     found = {}
-    named = {"table": table, "column": column, "other": other}
+    named = {"table": table, "column": column, "other": other, "narrow": narrow}
     for name, parameter in named.items():
         own = parameter.grad
         found[f"{name}.own"] = torch.zeros_like(parameter).detach() if own is None else own.to_dense()

@@ -34,8 +34,10 @@ def ids_of(rank: int, case: str) -> Tensor:
 def table(kind: str, shard: Shard | None, sparse: bool) -> FullEmbedding | MultiSizeEmbedding:
     """Returns a table of a kind; multi-size ones keep about a tenth, and most of their tokens nothing."""
     torch.manual_seed(5)
+    dtype = torch.bfloat16 if kind.endswith("_16") else torch.float32
+    kind = kind.removesuffix("_16")
     if kind.startswith("full"):
-        made: FullEmbedding | MultiSizeEmbedding = FullEmbedding(V, D, kind == "full_linear", 0.3, shard)
+        made: FullEmbedding | MultiSizeEmbedding = FullEmbedding(V, D, kind == "full_linear", 0.3, shard, dtype)
     else:
         sizes = torch.zeros(V, dtype=torch.int64)
         sizes[:17] = torch.tensor([6, 6, 6, 5, 5, 4, 4, 4, 4, 3, 2, 2, 1, 1, 1, 1, 1])
@@ -45,7 +47,7 @@ def table(kind: str, shard: Shard | None, sparse: bool) -> FullEmbedding | Multi
             key = sizes * 2 + linear
             order = key.argsort(descending=True, stable=True)
             sizes, linear = sizes[order], linear[order]
-        made = MultiSizeEmbedding.from_sizes(sizes, D, linear, 0.3, shard, field_projections)
+        made = MultiSizeEmbedding.from_sizes(sizes, D, linear, 0.3, shard, field_projections, dtype=dtype)
         torch.nn.init.normal_(made.projection)
     made.sparse = sparse
     return made
@@ -91,7 +93,7 @@ def run(ids: list[Tensor], kind: str, shard: Shard | None, sparse: bool) -> dict
     return found | {name: parameter.detach().clone() for name, parameter in embedding.named_parameters()}
 
 
-KINDS = ("full", "full_linear", "multi", "multi_linear", "multi_fields")
+KINDS = ("full", "full_linear", "multi", "multi_linear", "multi_fields", "full_linear_16", "multi_linear_16")
 CASES = ("uneven", "one_owner")
 
 

@@ -16,8 +16,8 @@ import torch
 
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
+from pme_lightning.precision import check_precision
 from pme_lightning.search import SearchResult
-from pme_lightning.sharded_strategy import check_precision
 
 Alone = Callable[..., dict[str, Any]]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -132,9 +132,10 @@ def test_what_needs_the_whole_table_is_refused_at_once(
 
 
 def test_a_precision_that_leaves_steps_out_is_refused() -> None:
-    check_precision("bf16-mixed")
+    check_precision("bf16-mixed", split=True)
+    check_precision("16-mixed")
     with pytest.raises(BadInput, match="16-mixed does not go with trainer=sharded; use bf16-mixed or 32-true"):
-        check_precision("16-mixed")
+        check_precision("16-mixed", split=True)
 
 
 def test_one_process_is_as_without(alone: Alone, small: list[str], tmp_path: Path) -> None:

@@ -46,7 +46,11 @@ def test_outputs_gradients_and_steps_are_those_of_one_process(
                     layout = layouts.get(name.removeprefix("grad."))
                     for rank, one in enumerate(saved):
                         own = whole if layout is None else layout.cut(whole, Shard(rank, processes))
-                        torch.testing.assert_close(one[f"{key}.{name}"], own, atol=1e-5, rtol=0, msg=f"{key} {name}")
+                        close = {"atol": 1e-5, "rtol": 0.0}
+                        if kind.endswith("_16"):
+                            # Rounded by the chance of their place, which is another where all lie side by side.
+                            close = {"atol": 1e-5, "rtol": 2**-7} if "grad" in name else {"atol": 0.01, "rtol": 2**-6}
+                        torch.testing.assert_close(one[f"{key}.{name}"], own, **close, msg=f"{key} {name}")
                 assert sum(len(one[f"{key}.{name}"]) for one in saved for name in layouts) == sum(
                     len(expected[name]) for name in layouts
                 )

@@ -66,6 +66,49 @@ def test_a_full_table_has_the_gradients_of_autograd(
         assert torch.allclose(table.linear.grad.to_dense(), plain_linear.grad)
 
 
+@pytest.mark.parametrize("multi_size", [False, True])
+@pytest.mark.parametrize("sparse", [False, True])
+@given(seed=st.integers(0, 10_000), batch=st.integers(0, 6), first_order=st.booleans())
+def test_in_16_bits_outputs_are_those_of_the_same_values_in_32_and_gradients_are_rounded(
+    multi_size: bool, sparse: bool, seed: int, batch: int, first_order: bool
+) -> None:
+    torch.manual_seed(seed)
+    sizes = torch.randint(0, D + 1, (V,))
+    linear = sizes > 1 if first_order else None
+    ids = drawn(seed, batch, 3, torch.int32)
+    upstream, upstream_linear = torch.randn(batch, 3, D), torch.randn(batch, 3)
+    start: dict[str, torch.Tensor] = {}
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        if multi_size:
+            table = MultiSizeEmbedding.from_sizes(sizes, D, linear, init_std=1.0, dtype=dtype)
+        else:
+            table = FullEmbedding(V, D, first_order, init_std=1.0, dtype=dtype)
+        table.sparse = sparse
+        own = {name: p for name, p in table.named_parameters() if name != "projection"}
+        assert {p.dtype for p in own.values()} == {table.dtype} == {dtype}
+        for name, p in own.items():
+            p.data.copy_(start.setdefault(name, torch.randn(p.shape).bfloat16()))
+        embeddings, first = table.lookup(ids)
+        ((embeddings * upstream).sum() + (0 if first is None else (first * upstream_linear).sum())).backward()
+        found.append((embeddings, first, {name: p.grad.to_dense() for name, p in own.items()}))
+    (embeddings, first, grads), (expected, expected_first, expected_grads) = found
+    assert embeddings.dtype == torch.float32
+    assert torch.equal(embeddings, expected)
+    assert first is expected_first is None or torch.equal(first, expected_first)
+    for name, grad in grads.items():
+        assert torch.equal(grad, expected_grads[name].bfloat16()), name
+
+
+def test_bytes_of_16_bits_are_half_but_for_what_tokens_share() -> None:
+    sizes = torch.tensor([3, 1, 0, 1])
+    for dtype, size in ((torch.float32, 4), (torch.bfloat16, 2)):
+        assert FullEmbedding(4, D, True, dtype=dtype).num_bytes == 4 * (D + 1) * size
+        table = MultiSizeEmbedding.from_sizes(sizes, D, sizes > 0, dtype=dtype)
+        assert table.num_bytes == (5 + 3) * size + D * D * 4
+        assert table.num_bytes == sum(p.numel() * p.element_size() for p in table.parameters())
+
+
 def test_a_frozen_table_gets_no_gradient() -> None:
     table = FullEmbedding(V, D, first_order=True)
     table.weight.requires_grad_(False)

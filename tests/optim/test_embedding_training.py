@@ -22,6 +22,7 @@ from pme_lightning.search import AfterWarmup, Fisher, Gradual, NoTraining, Popul
 
 D = 4
 Build = Callable[..., Trainer]
+LAZY = {"embedding_optimizer": "pme_lightning.optim.LazyAdagrad", "embedding_optimizer_args": {"weight_decay": 0.01}}
 ADAM = {"lr": 3e-3, "fused": True}
 ADAGRAD = {"lr": 0.1, "initial_accumulator_value": 1e-8, "weight_decay": 2e-5, "fused": True}
 
@@ -82,10 +83,12 @@ def test_a_backbone_without_weights_leaves_the_embedding_optimizer_alone(
     assert not torch.equal(model.embedding.weight, before)
 
 
+@pytest.mark.parametrize("bits", [32, 16])
 @pytest.mark.parametrize("multi_size", [False, True])
 def test_a_resumed_training_is_the_one_that_was_not_interrupted(
-    tiny: LightningDataModule, make_trainer: Build, tmp_path: Path, multi_size: bool
+    tiny: LightningDataModule, make_trainer: Build, tmp_path: Path, multi_size: bool, bits: int
 ) -> None:
+    narrow: dict[str, Any] = {} if bits == 32 else {"embedding_bits": bits} | LAZY
     found = sizes(tiny, make_trainer) if multi_size else None
 
     class Batches(Callback):
@@ -96,7 +99,7 @@ def test_a_resumed_training_is_the_one_that_was_not_interrupted(
 
     def fit(epochs: int, ckpt_path: Path | None = None) -> tuple[CTRModule, Trainer, int]:
         tiny.renumber(None)
-        model = module(tiny)
+        model = module(tiny, **narrow)
         keep = ModelCheckpoint(tmp_path, f"after-{epochs}", save_on_train_epoch_end=True, every_n_epochs=epochs)
         batches = Batches()
         callbacks = [keep, batches, *([TransferCallback(found)] if found else [])]
@@ -111,6 +114,7 @@ def test_a_resumed_training_is_the_one_that_was_not_interrupted(
     assert batches == 10, "it was not resumed"
     for name, value in once.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+    assert {p.dtype for p in once.table_parameters} == {torch.bfloat16 if narrow else torch.float32}
     left, right = first.optimizers[0].state_dict(), second.optimizers[0].state_dict()
     assert left["param_groups"] == right["param_groups"]
     assert left["state"].keys() == right["state"].keys()

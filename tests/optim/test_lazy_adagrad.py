@@ -167,3 +167,70 @@ def test_clipping_is_that_of_dense_gradients(algorithm: str, seed: int, limit: f
     clip_gradients(ours, limit, algorithm)
     assert torch.allclose(ours[0].grad.to_dense(), dense[0].grad, atol=1e-6)
     assert torch.allclose(ours[1].grad, dense[1].grad, atol=1e-6)
+
+
+def narrow(values: Tensor) -> nn.Parameter:
+    return nn.Parameter(values.to(torch.bfloat16, copy=True))
+
+
+@given(seed=st.integers(0, 10_000), width=st.sampled_from([None, 1, 3]))
+def test_a_step_in_16_bits_is_that_in_32_rounded(seed: int, width: int | None) -> None:
+    shape = (V,) if width is None else (V, width)
+    start = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(torch.bfloat16)
+    grads = [grad.to(torch.bfloat16) for grad in gradients(seed, shape, 1)]
+    options = {"lr": 0.3, "initial_accumulator_value": 0.25, "weight_decay": 0.5, "decay_interval": 1}
+    expected = train(LazyAdagrad, nn.Parameter(start.float()), [grad.float() for grad in grads], **options)
+    dense = train(LazyAdagrad, narrow(start), grads, **options)
+    sparse = train(LazyAdagrad, narrow(start), [sparse_of(grad) for grad in grads], **options)
+    for found in (dense, sparse):
+        assert found.dtype == torch.bfloat16
+        # Rounded twice, after the step and after the decay; of the sum, that the decay is divided by, once.
+        torch.testing.assert_close(found.float(), expected, rtol=2**-5, atol=2**-8)
+
+
+def test_in_16_bits_steps_and_sums_far_below_the_last_place_add_up() -> None:
+    # A step is 0.01 / sqrt(100): the last place of 1 in bfloat16 is .004 below it, and of 100 it is .5.
+    parameter = narrow(torch.ones(4000))
+    optimizer = LazyAdagrad([parameter], lr=0.01, initial_accumulator_value=100.0)
+    for _ in range(200):
+        parameter.grad = torch.full((4000,), 0.1, dtype=torch.bfloat16)
+        optimizer.step()
+    grad = torch.tensor(0.1).bfloat16().item()
+    sums = optimizer.state[parameter]["sum"]
+    assert sums.dtype == torch.bfloat16
+    assert sums.double().mean().item() == pytest.approx(100 + 200 * grad**2, abs=0.05)
+    assert parameter.double().mean().item() == pytest.approx(1 - 200 * 0.01 * grad / 10, abs=2e-3)
+
+
+def test_in_16_bits_decay_adds_up() -> None:
+    parameter = narrow(torch.ones(4000, 1))
+    options = {"lr": 0.1, "initial_accumulator_value": 1.0, "weight_decay": 1e-3, "decay_interval": 2}
+    optimizer = LazyAdagrad([parameter], **options)
+    for _ in range(1000):
+        parameter.grad = torch.sparse_coo_tensor([[0]], torch.zeros(1, 1, dtype=torch.bfloat16), (4000, 1))
+        optimizer.step()
+    assert parameter.double().mean().item() == pytest.approx((1 - 1e-4) ** 1000, abs=2e-3)
+
+
+def test_in_16_bits_chance_is_the_same_everywhere_and_leaves_that_of_others_alone() -> None:
+    grads = [grad.to(torch.bfloat16) for grad in gradients(1, (V, 3), 8)]
+    start = torch.randn(V, 3)
+    options = {"lr": 0.1, "weight_decay": 0.1, "decay_interval": 4}
+    before = torch.random.get_rng_state()
+    whole = train(LazyAdagrad, narrow(start), [sparse_of(grad) for grad in grads], **options)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(7)
+    assert torch.equal(train(LazyAdagrad, narrow(start), [sparse_of(grad) for grad in grads], **options), whole)
+    # Stopped, and gone on with.
+    first = narrow(start)
+    optimizer = LazyAdagrad([first], **options)
+    for grad in grads[:3]:
+        first.grad = sparse_of(grad)
+        optimizer.step()
+    second = nn.Parameter(first.detach().clone())
+    again = LazyAdagrad([second], **options)
+    again.load_state_dict(optimizer.state_dict())
+    for grad in grads[3:]:
+        second.grad = sparse_of(grad)
+        again.step()
+    assert torch.equal(second, whole)

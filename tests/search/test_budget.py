@@ -83,7 +83,12 @@ def test_parameters_of_each_kind() -> None:
     assert parse_budget(0.2).parameters(1004, overhead=16) == 184
     assert parse_budget("500").parameters(1000, overhead=16) == 484
     assert parse_budget("402B").parameters(1000) == 100
-    assert parse_budget("402B").parameters(1000, overhead=1, bytes_per_parameter=2) == 200
+    assert parse_budget("402B").parameters(1000, overhead=1) == 99
+    # What tokens share has 4 bytes each, whatever their values have.
+    assert parse_budget("402B").parameters(1000, overhead=1, bytes_per_parameter=2) == 199
+    assert parse_budget("6B").parameters(1000, overhead=1, bytes_per_parameter=2) == 1
+    with pytest.raises(BadInput, match=r"allows 0 of 1000 .* the smallest budget that works is 6B"):
+        parse_budget("3B").parameters(1000, overhead=1, bytes_per_parameter=2)
 
 
 @pytest.mark.parametrize("written", [1.0, "2M", "1GB"])
