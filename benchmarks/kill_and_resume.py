@@ -38,6 +38,7 @@ SEARCHES = {
     "pareto": ["pareto", "budgets=[0.5,0.2]", "baseline=false", "trainer.max_epochs=3"],
     "accumulated": ["search=pme", "trainer.accumulate_grad_batches=3"],
     "averaged": ["search=pme", f"trainer.callbacks=[{AVERAGED}]"],
+    "sixteen bits": ["search=pme", "model.embedding_bits=16"],
 }
 
 
