@@ -16,6 +16,7 @@ from pme_lightning.backbones import DCN, DeepFM
 from pme_lightning.module import CTRModule
 from pme_lightning.optim.lazy_adagrad import LazyAdagrad, decay
 from pme_lightning.search import SearchResult
+from pme_lightning.sixteen_bits import Chance
 
 EMBEDDING_DIM = 16
 BACKBONES = {"DeepFM": DeepFM, "DCN": DCN}
@@ -146,7 +147,8 @@ def _decay_of_a_step(optimizer: torch.optim.Optimizer) -> float:
             for parameter in group["params"] if group["weight_decay"] else []:
                 _wait()
                 started = time.perf_counter()
-                decay(parameter, own.state[parameter]["sum"], group, own.blocks_of(parameter))
+                chance = Chance(0, parameter.device)
+                decay(parameter, own.state[parameter]["sum"], group, own.blocks_of(parameter), chance)
                 _wait()
                 seconds += (time.perf_counter() - started) / group["decay_interval"]
     return seconds

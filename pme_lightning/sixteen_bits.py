@@ -11,7 +11,32 @@ def widened(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def rounded_at_random(values: Tensor, generator: torch.Generator | None = None) -> Tensor:
+class Chance:
+    """What values are rounded by in one step of one parameter.
+
+    It is drawn from the seed alone. All that is rounded in the step shares it, place by place: each value comes out
+    right in the mean for itself, and a draw costs as much as the rounding.
+
+    Args:
+        seed: The same seed, and the same numbers of values, are rounded alike.
+        device: Where the values are.
+    """
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._noise = torch.empty(0, dtype=torch.int32, device=device)
+
+    def noise(self, count: int) -> Tensor:
+        """Returns whole numbers ``(count,)`` int32, each from 0 to 65,535 as likely as any other."""
+        if len(self._noise) < count:
+            # A draw of 64 bits does for four values.
+            drawn = torch.empty(-(-count // 4), dtype=torch.int64, device=self._noise.device)
+            drawn.random_(-(1 << 63), None, generator=self._generator)
+            self._noise = drawn.view(torch.int16).to(torch.int32).add_(1 << 15)
+        return self._noise[:count]
+
+
+def rounded_at_random(values: Tensor, chance: Chance) -> Tensor:
     """Rounds values of 32 bits to bfloat16, up or down, each with the chance that makes the mean the value itself.
 
     Rounded to the nearest, steps smaller than half a last place would all be lost: at 1 that is .004. At random they
@@ -19,15 +44,9 @@ def rounded_at_random(values: Tensor, generator: torch.Generator | None = None) 
 
     Args:
         values: float32.
-        generator: Where the chance comes from, on the same device; ``None``: torch's own.
+        chance: What decides.
     """
     bits = values.contiguous().view(torch.int32)
-    count = bits.numel()
-    # A draw of 64 bits does for four values.
-    drawn = torch.empty(-(-count // 4), dtype=torch.int64, device=bits.device).random_(
-        -(1 << 63), None, generator=generator
-    )
-    # Widened first: torch adds numbers of two widths thirty times more slowly.
-    noise = drawn.view(torch.int16)[:count].view(bits.shape).to(torch.int32).add_(1 << 15)
     # What is cut off carries over into what stays as often as it is large.
-    return noise.add_(bits).bitwise_right_shift_(16).to(torch.int16).view(torch.bfloat16)
+    carried = bits + chance.noise(bits.numel()).view(bits.shape)
+    return carried.bitwise_right_shift_(16).to(torch.int16).view(torch.bfloat16)
