@@ -20,6 +20,7 @@ from pme_lightning import CTRModule, SyntheticDataModule
 from pme_lightning.backbones import DCN, FM
 from pme_lightning.callbacks import PEPCallback, PruningCallback
 from pme_lightning.embedding import Shard
+from pme_lightning.optim import LazyAdagrad
 from pme_lightning.resume_point import ResumePoint
 from pme_lightning.search import (
     AfterWarmup,
@@ -107,8 +108,11 @@ def searched(
     return found
 
 
-def drawn(processes: int, folder: Path) -> Tensor:
-    """Returns what a process draws after it has trained as in a run, with a point to go on from."""
+def drawn(processes: int, folder: Path) -> dict[str, Tensor]:
+    """Returns what a process draws after it has trained as in a run, with a point to go on from, and its table.
+
+    The table has 16 bits, which are rounded at random.
+    """
     data = SyntheticDataModule(rows=1509, tokens=120, num_fields=3, batch_size=256)
     torch.manual_seed(1)
     point = ResumePoint(folder / "last.ckpt")
@@ -116,13 +120,15 @@ def drawn(processes: int, folder: Path) -> Tensor:
     trainer = Trainer(accelerator="cpu", devices=processes, strategy="ddp", max_epochs=1, callbacks=[point], **options)
     data.prepare_data()
     data.setup()
-    trainer.fit(CTRModule(data.field_tokens, FM), datamodule=data)
-    return torch.rand(4)
+    table = {"embedding_optimizer": LazyAdagrad, "embedding_optimizer_args": {"weight_decay": 1e-3}}
+    model = CTRModule(data.field_tokens, FM, embedding_bits=16, **table)
+    trainer.fit(model, datamodule=data)
+    return {"drawn": torch.rand(4), "table": model.embedding.weight.detach().clone()}
 
 
 if __name__ == "__main__":
     rank, processes, place = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), Path(sys.argv[1])
-    found = searched(64, processes, accumulated=2) | {"drawn": drawn(processes, place)}
+    found = searched(64, processes, accumulated=2) | drawn(processes, place)
     split = searched(64, processes, 2, SPLIT, Shard(rank, processes))
     found |= {f"split.{name}": tensor for name, tensor in split.items()}
     save_file(found, place / f"{rank}.safetensors")
