@@ -128,6 +128,7 @@ def test_a_backbone_of_the_wrong_shape_is_named(tmp_path: Path) -> None:
         ({"backbone": "nowhere.Net"}, "no module 'nowhere'"),
         ({"backbone": FM, "backbone_args": {"depth": 3}}, "FM: .*depth"),
         ({"backbone": FM, "embedding_dim": 0}, "embedding_dim is 0"),
+        ({"backbone": FM, "embedding_bits": 4}, "embedding_bits is 4; choose 32 or 16"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict, said: str) -> None:
@@ -139,6 +140,31 @@ def test_wrong_optimizer_arguments_are_named() -> None:
     module = CTRModule(FIELD_TOKENS, FM, optimizer_args={"learning_rate": 1})
     with pytest.raises(BadInput, match=r"Adam: .*learning_rate"):
         module.configure_optimizers()
+
+
+def test_an_optimizer_says_that_it_takes_16_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_optimizer.py").write_text(
+        "import torch\n\nclass Rounds(torch.optim.SGD):\n    takes_sixteen_bits = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for optimizer in ("own_optimizer.Rounds", "torch.optim.SGD"):
+        module = CTRModule(
+            FIELD_TOKENS, FM, embedding_optimizer=optimizer, embedding_optimizer_args={"lr": 0.1}, embedding_bits=16
+        )
+        if optimizer == "torch.optim.SGD":
+            with pytest.raises(BadInput, match=r"torch\.optim\.SGD rounds to the nearest"):
+                module.configure_optimizers()
+        else:
+            module.configure_optimizers()
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true", "64-true"])
+def test_a_precision_that_makes_the_table_another_is_refused(
+    tiny: LightningDataModule, make_trainer: Callable[..., Trainer], precision: str
+) -> None:
+    trainer = make_trainer(max_epochs=1, precision=precision)
+    with pytest.raises(BadInput, match=f"{precision} would turn the embedding table into other numbers"):
+        trainer.fit(CTRModule(tiny.field_tokens, FM, embedding_dim=4), datamodule=tiny)
 
 
 def test_ids_in_another_numbering_are_refused(tiny: LightningDataModule, make_trainer: Callable[..., Trainer]) -> None:
