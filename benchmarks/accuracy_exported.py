@@ -4,16 +4,15 @@
     python benchmarks/accuracy_exported.py --data-folder DATA --data goodbooks
     python benchmarks/accuracy_exported.py --tables --plots docs/images
 
-With fewer bits a value the same bytes hold more values: each cell is trained with the largest budget whose exported
-table fits into the bytes, and measured as it is exported, validation and test split. The full-size model is measured
-with all numbers of bits. What is in the file is not run again. Words ``key=value`` go into the training recipe.
+With fewer bits a value the same bytes hold more values: each cell is searched for what fits into the bytes once it is
+exported (``search.budget=5%@8bit``), trained, and measured as it is exported, validation and test split. The full-size
+model is measured with all numbers of bits. What is in the file is not run again. Words ``key=value`` go into the
+training recipe.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,7 +33,6 @@ from pme_lightning.composition import GroupFiles
 from pme_lightning.errors import BadInput
 from pme_lightning.export import ServedModel
 from pme_lightning.export.measured import measured
-from pme_lightning.export.served import FINE
 from pme_lightning.module import CTRModule
 from pme_lightning.search import SearchResult
 
@@ -46,7 +44,7 @@ SCHEMA: dict[str, type[pl.DataType]] = {
     "asked": pl.Float64,  # bytes of the exported table at most, as a fraction of the full-size one in 32 bits
     "bits": pl.Int64,  # of a value
     "seed": pl.Int64,
-    "budget": pl.Float64,  # values, as a fraction of the full-size ones
+    "budget": pl.Float64,  # values and projections, as a fraction of the full-size ones
     "fraction": pl.Float64,  # bytes of the exported table: values, scales, projections
     "bytes": pl.Int64,
     "valid_auc": pl.Float64,
@@ -126,59 +124,17 @@ def _measured(
     if config is None:
         module, row = measurement.best(seed)
         for asked, bits in cells:
-            yield {"asked": asked, "bits": bits, "budget": 1.0} | _as_exported(measurement, module, None, bits, row)
+            yield {"asked": asked, "bits": bits} | _as_exported(measurement, module, None, bits, row)
         return
-    backbone, dim = measurement.config.backbone.class_path, measurement.config.model.embedding_dim
-    full = CTRModule(measurement.data.field_tokens, backbone, embedding_dim=dim)
-    # Axes of each field, which a search may find, take more projections: that is known only when it has.
-    budgets = {cell: (_budget(full, *cell), _budget(full, *cell, each_field=True)) for cell in cells}
-    found = measurement.search(config, sorted({b for pair in budgets.values() for b in pair}, reverse=True), seed)
-    # Where they leave so little for values that the search would not take them, it is told not to.
-    by_field = {budget for budget, sizes in found.sizes.items() if _has_field_axes(sizes)}
-    unfilled = [shared for shared, each_field in budgets.values() if shared in by_field and each_field not in by_field]
-    told = measurement.search(_with_shared_axes(config), sorted(unfilled, reverse=True), seed) if unfilled else found
-    for (asked, bits), (shared, each_field) in budgets.items():
-        used = told if shared in unfilled else found
-        budget = each_field if shared in by_field and shared not in unfilled else shared
-        row, sizes = {"asked": asked, "bits": bits, "budget": budget}, used.sizes[budget]
+    budgets = {(asked, bits): f"{asked}@{bits}bit" for asked, bits in cells}
+    found = measurement.search(config, list(budgets.values()), seed)
+    for (asked, bits), budget in budgets.items():
+        row, sizes = {"asked": asked, "bits": bits}, found.sizes[budget]
         if isinstance(sizes, str):
             yield row | {"note": sizes}
         else:
-            module, trained = measurement.best(seed, sizes, used.trained)
+            module, trained = measurement.best(seed, sizes, found.trained)
             yield row | _as_exported(measurement, module, sizes, bits, trained)
-
-
-def _has_field_axes(sizes: SearchResult | str) -> bool:
-    return isinstance(sizes, SearchResult) and sizes.axes == "field"
-
-
-def _with_shared_axes(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns a search that chooses among axes of all fields and of each as one that has those of all fields alone."""
-    config = copy.deepcopy(config)
-    config["init_args"]["criterion"]["init_args"]["axes"] = "principal"
-    return config
-
-
-def _budget(full: CTRModule, asked: float, bits: int, each_field: bool = False) -> float:
-    """Returns the largest budget of values, as a fraction, whose exported table fits into the bytes.
-
-    Beside values it has a projection of 32 bits that all fields share, or one of each, and the scales of each field's
-    columns.
-    """
-    dim, fields = full.embedding.embedding_dim, len(full.field_tokens)
-    columns, projection = dim + full.first_order, dim**2 * (fields if each_field else 1)
-    whole = asked * 4 * full.full_parameters
-    # With 4 bits some values have 8, and there are scales for both.
-    a_value = 4 + 4 * FINE if bits == 4 else bits
-    scales = 4 * fields * columns * {8: 1, 4: 2}.get(bits, 0)
-    values = (whole - 4 * projection - scales) * 8 / a_value
-    # The budget counts the projection, too.
-    budget = (values + projection) / full.full_parameters
-    if each_field and budget <= 0:
-        return _budget(full, asked, bits)  # which no search will find room for
-    if not 0 < budget < 1:
-        raise BadInput(f"--bytes: {asked:g} of the table in {bits} bits a value are {budget:.1%} of the values")
-    return math.floor(budget * 1e6) / 1e6
 
 
 def _as_exported(
@@ -194,7 +150,9 @@ def _as_exported(
     trained_auc = measured(whole, data.test_dataloader())["auc"]
     data.renumber(served.order())
     tested = measured(served, data.test_dataloader())
+    values = module.full_parameters if sizes is None else sizes.parameters + sizes.projection_parameters
     return {
+        "budget": values / module.full_parameters,
         "fraction": size / full,
         "bytes": size,
         "valid_auc": measured(served, data.val_dataloader())["auc"],
@@ -205,8 +163,10 @@ def _as_exported(
 
 
 def _said(row: dict[str, Any]) -> str:
-    where = f"{row['bits']} bits, {row['asked']:.0%} of the bytes ({row['budget']:.1%} of the values)"
-    return f"{where}: {row['note'] if 'note' in row else format(row['test_auc'], '.4f')}"
+    where = f"{row['bits']} bits, {row['asked']:.0%} of the bytes"
+    if "note" in row:
+        return f"{where}: {row['note']}"
+    return f"{where} ({row['budget']:.1%} of the values): {row['test_auc']:.4f}"
 
 
 def tables(rows: pl.DataFrame) -> str:

@@ -65,12 +65,12 @@ class Measurement:
         self.data = data
         self.warm = init_args(config.transfer).get("init") == "warm"
 
-    def search(self, search: dict[str, Any], budgets: Sequence[float], seed: int) -> Found:
+    def search(self, search: dict[str, Any], budgets: Sequence[float | str], seed: int) -> Found:
         """Searches once and reads off the sizes for every budget.
 
         Args:
             search: What describes the search callback, with its ``result_for(budget)``.
-            budgets: Fractions of the full per-token parameters.
+            budgets: As in ``search.budget``.
             seed: Of everything random.
         """
         module = self._start(seed)
@@ -80,7 +80,7 @@ class Measurement:
             return found
         config = with_seed(search, seed)
         # The largest of the budgets: what fits into a smaller one fits into this one.
-        config["init_args"]["budget"] = max(fitting)
+        config["init_args"]["budget"] = max(fitting, key=lambda budget: _values(module, budget))
         callback = build(config)
         steps = callback.num_steps(max(1, len(self.data.train_dataloader())))
         options = {"max_epochs": -1, "max_steps": steps, "limit_val_batches": 0, "enable_checkpointing": False}
@@ -198,6 +198,13 @@ class Measurement:
     @staticmethod
     def _metrics(measured: Sequence[Any]) -> dict[str, float]:
         return dict(measured[0])
+
+
+def _values(module: CTRModule, budget: float | str) -> int:
+    """Returns how many values a budget leaves beside one projection."""
+    dim, value_bytes = module.embedding.embedding_dim, module.embedding.dtype.itemsize
+    columns = len(module.field_tokens) * (dim + module.first_order)
+    return parse_budget(budget).parameters(module.full_parameters, dim**2, value_bytes, columns)
 
 
 def quiet() -> None:

@@ -62,6 +62,7 @@ class BudgetSizes:
         self.pruned = pruned
         self.score = score
         self._dim = scores.table.shape[1]
+        self._columns = num_fields * (self._dim + (scores.linear is not None))
         self._tries = criterion.tries or ("",)
         self._along = self._tries[0]
 
@@ -92,7 +93,7 @@ class BudgetSizes:
         """Returns how many per-token values a budget leaves beside what axes take; 0 for none, of other axes."""
         shape = (self.num_fields if axes == "field" else 1, self._dim, self._dim)
         try:
-            return budget.parameters(self.full_parameters, math.prod(shape), self.value_bytes)
+            return budget.parameters(self.full_parameters, math.prod(shape), self.value_bytes, self._columns)
         except BadInput:
             if axes == self._tries[0]:
                 raise

@@ -463,9 +463,13 @@ class PruningCallback(Callback):
 
     def _values(self, embedding: FullEmbedding) -> int:
         """How many per-token values the budget leaves beside the projection, or those of all fields."""
-        fields = len(self.field_tokens) if self.criterion.tries == ("field",) else 1
+        dim, fields = embedding.embedding_dim, len(self.field_tokens)
+        projections = fields if self.criterion.tries == ("field",) else 1
         return self.budget.parameters(
-            embedding.num_parameters, fields * embedding.embedding_dim**2, embedding.dtype.itemsize
+            embedding.num_parameters,
+            projections * dim**2,
+            embedding.dtype.itemsize,
+            fields * (dim + embedding.first_order),
         )
 
     @staticmethod

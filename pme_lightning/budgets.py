@@ -16,11 +16,13 @@ Value = float | int | str
 def budget_name(value: Value) -> str:
     """Returns the name of a budget in tables and file names; the same for all ways of writing it.
 
-    >>> [budget_name(value) for value in (0.2, "20%", 2_000_000, "2M", "20mb")]
-    ['0.2', '0.2', '2000000', '2000000', '20MB']
+    >>> [budget_name(value) for value in (0.2, "20%", 2_000_000, "2M", "20mb", "5%@8bit")]
+    ['0.2', '0.2', '2000000', '2000000', '20MB', '0.05@8bit']
     """
     budget = parse_budget(value)
-    return repr(float(budget.value)) if budget.kind == "fraction" else str(budget)
+    if budget.kind != "fraction":
+        return str(budget)
+    return repr(float(budget.value)) + ("" if budget.bits is None else f"@{budget.bits}bit")
 
 
 def read_budgets(values: Iterable[Value]) -> dict[str, Value]:
@@ -50,6 +52,7 @@ def fitting_budgets(
     full_parameters: int,
     allocator: Any = None,
     value_bytes: int = 4,
+    columns: int = 0,
 ) -> dict[str, Value]:
     """Returns the budgets by name, the largest first, once it is known that sizes can be had for each.
 
@@ -60,6 +63,7 @@ def fitting_budgets(
         full_parameters: Of the full-size table.
         allocator: What makes the sizes, asked whether it can; ``None`` for one that is not known.
         value_bytes: Of a value of a token.
+        columns: Of all fields together, first-order weights included.
 
     Raises:
         BadInput: Nothing fits into a budget.
@@ -68,7 +72,7 @@ def fitting_budgets(
     for name, value in named.items():
         budget: Budget = parse_budget(value)
         try:
-            kept[name] = budget.parameters(full_parameters, embedding_dim**2, value_bytes)
+            kept[name] = budget.parameters(full_parameters, embedding_dim**2, value_bytes, columns)
         except BadInput as error:
             raise _of_budgets(error) from error
         if allocator is not None:

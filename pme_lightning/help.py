@@ -6,7 +6,8 @@ from pme_lightning.composition import COMMANDS, GROUPS, QUESTIONS, GroupFiles
 from pme_lightning.listing import rows, text_width
 
 _KEYS = {
-    "search.budget": "what to keep: a fraction (0.2), a parameter count (2000000), or bytes (20MB)",
+    "search.budget": "what to keep: a fraction (0.2), a parameter count (2000000), bytes (20MB), or bytes as exported "
+    "(5MB@8bit, 5%@8bit)",
     "budgets": "the budgets of pareto, [0.5,0.2,0.1,0.05,0.02]",
     "data.path": "file, folder or Hugging Face id to train on",
     "data.label": "the column of clicks, 0 or 1",

@@ -41,6 +41,7 @@ def settle_budgets(config: Namespace, module: CTRModule) -> None:
         module.full_parameters,
         getattr(build(config.search), "allocator", None),
         module.embedding.dtype.itemsize,
+        len(module.field_tokens) * (module.embedding.embedding_dim + module.first_order),
     )
     config.budgets = list(budgets.values())
     config.search.init_args.budget = config.budgets[0]

@@ -26,8 +26,11 @@ _UNIT_NAMES = {"tib": "TiB", "gib": "GiB", "mib": "MiB", "kib": "KiB"}
 _COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _FORMS = (
     "give a fraction in (0, 1] such as 0.2 or 20%, a number of parameters above 1 such as 500k, "
-    "or a size in bytes such as 20MB or 512KiB"
+    "or a size in bytes such as 20MB or 512KiB; of what is exported in 8 bits, 5MB@8bit or 5%@8bit"
 )
+# Bits that a value takes on average where a table is exported, and scales of each field's columns. With 4 bits some
+# keep 8, and both kinds have scales.
+_EXPORTED = {32: (Fraction(32), 0), 16: (Fraction(16), 0), 8: (Fraction(8), 1), 4: (Fraction(44, 10), 2)}
 # What tokens share is stored in 32 bits, whatever their values are.
 _SHARED_BYTES = 4
 # Beyond this many digits a number is a slip, and exact arithmetic on it would take for ever.
@@ -41,20 +44,26 @@ class Budget:
     Attributes:
         kind: ``"fraction"`` of the full per-token parameters, a number of ``"parameters"``, or ``"bytes"``.
         value: an exact fraction in (0, 1], a number of parameters, or a number of bytes.
+        bits: Of a value, where the table is meant as it is exported; a fraction is one of the bytes that a full-size
+            table has in 32 bits then. ``None``: the table as it is trained.
     """
 
     kind: Literal["fraction", "parameters", "bytes"]
     value: Fraction | int
+    bits: int | None = None
 
     def __str__(self) -> str:
-        """Text that :func:`parse_budget` reads back as this budget: ``20%``, ``1000000``, ``20MB``."""
+        """Text that :func:`parse_budget` reads back as this budget: ``20%``, ``1000000``, ``20MB``, ``5MB@8bit``."""
+        exported = "" if self.bits is None else f"@{self.bits}bit"
         if self.kind == "fraction":
-            return f"{_decimal_text(Fraction(self.value) * 100)}%"
+            return f"{_decimal_text(Fraction(self.value) * 100)}%{exported}"
         if self.kind == "parameters":
             return str(self.value)
-        return _bytes_text(int(self.value))
+        return _bytes_text(int(self.value)) + exported
 
-    def parameters(self, full_parameters: int, overhead: int = 0, bytes_per_parameter: int = 4) -> int:
+    def parameters(
+        self, full_parameters: int, overhead: int = 0, bytes_per_parameter: int = 4, columns: int = 0
+    ) -> int:
         """Returns how many per-token values may be kept; with the overhead they never exceed the full-size embedding.
 
         Args:
@@ -62,25 +71,33 @@ class Budget:
                 first-order term).
             overhead: parameters of the embedding that belong to no token (the shared projection); they count, with 4
                 bytes each.
-            bytes_per_parameter: Of a per-token value: 4 for float32.
+            bytes_per_parameter: Of a per-token value as it is trained: 4 for float32.
+            columns: Of all fields together, first-order weights included: each has a scale where it is exported in few
+                bits.
 
         Raises:
             BadInput: not a single value would fit.
         """
-        if overhead >= full_parameters:
+        value_bytes, shared = Fraction(bytes_per_parameter), _SHARED_BYTES * overhead
+        if self.bits is not None:
+            value_bits, scales = _EXPORTED[self.bits]
+            # Values of 4 bits are stored in pairs.
+            value_bytes, shared = value_bits / 8, shared + _SHARED_BYTES * columns * scales + (self.bits == 4)
+        if overhead >= full_parameters or (self.bits and shared + value_bytes > 4 * full_parameters):
             raise BadInput(
                 f"search.budget {self} is a budget that nothing fits, as is any other: the embedding layer itself "
                 f"takes {overhead} parameters, the full-size table {full_parameters}; lower model.embedding_dim"
             )
-        if self.kind == "fraction":
-            limit = math.floor(self.value * full_parameters)
-        elif self.kind == "parameters":
+        if self.kind == "parameters":
             limit = int(self.value)
+        elif self.kind == "fraction" and self.bits is None:
+            limit = math.floor(self.value * full_parameters)
         else:
-            limit = (int(self.value) - _SHARED_BYTES * overhead) // bytes_per_parameter + overhead
+            whole = self.value if self.kind == "bytes" else self.value * 4 * full_parameters
+            limit = math.floor((whole - shared) / value_bytes) + overhead
         kept = min(limit, full_parameters) - overhead
         if kept < 1:
-            smallest = self._smallest(full_parameters, overhead, bytes_per_parameter)
+            smallest = self._smallest(full_parameters, overhead, math.ceil(shared + value_bytes))
             raise BadInput(
                 f"search.budget {self} is a budget that nothing fits: it allows {max(0, limit)} of {full_parameters} "
                 f"parameters and the embedding layer itself takes {overhead}; "
@@ -88,18 +105,19 @@ class Budget:
             )
         return kept
 
-    def _smallest(self, full_parameters: int, overhead: int, bytes_per_parameter: int) -> str:
-        least = overhead + 1
+    def _smallest(self, full_parameters: int, overhead: int, least_bytes: int) -> str:
+        least, exported = overhead + 1, "" if self.bits is None else f"@{self.bits}bit"
         if self.kind == "bytes":
-            return _bytes_text(_SHARED_BYTES * overhead + bytes_per_parameter)
+            return _bytes_text(least_bytes) + exported
         if self.kind == "parameters":
             return f"{least} parameters"
+        share = Fraction(least, full_parameters) if self.bits is None else Fraction(least_bytes, 4 * full_parameters)
         digits = 2
         while True:
             # Rounded up, so that what the message suggests is enough; finer until it is still a fraction.
-            percent = Fraction(math.ceil(Fraction(least, full_parameters) * 100 * 10**digits), 10**digits)
+            percent = Fraction(math.ceil(share * 100 * 10**digits), 10**digits)
             if percent <= 100:
-                return f"{_decimal_text(percent)}%"
+                return f"{_decimal_text(percent)}%{exported}"
             digits += 1
 
 
@@ -108,7 +126,9 @@ def parse_budget(value: float | int | str) -> Budget:
 
     ``0.2``, ``"0.2"`` and ``"20%"`` are fractions of the full per-token parameters; a whole number above
     1 (``1000000``, ``"2M"``, ``"500k"``) is a number of parameters; a byte unit (``"20MB"``, ``"512KiB"``; MB
-    is 10^6, MiB is 2^20, upper or lower case) makes it bytes. Fractions are exact: 0.2 of 100 is 20.
+    is 10^6, MiB is 2^20, upper or lower case) makes it bytes. Fractions are exact: 0.2 of 100 is 20. ``"5MB@8bit"``
+    and ``"5%@8bit"`` are of the table as it is exported in 8 bits a value (or 32, 16, 4), and the fraction is one of
+    the bytes that the full-size table has in 32 bits.
 
     Raises:
         BadInput: anything else.
@@ -118,9 +138,12 @@ def parse_budget(value: float | int | str) -> Budget:
         raise wrong
     # repr of a float is the shortest text that means it, which is what its writer typed.
     text = value.strip() if isinstance(value, str) else repr(value)
-    match = re.fullmatch(r"([0-9._]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Z]*|%)", text)
+    match = re.fullmatch(r"([0-9._]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Z]*|%)(?:\s*@\s*([0-9]{1,2})\s*bits?)?", text)
     if match is None:
         raise wrong
+    bits = None if match[3] is None else int(match[3])
+    if bits is not None and bits not in _EXPORTED:
+        raise BadInput(f"search.budget {value!r}: a table is exported in 32, 16, 8 or 4 bits, not in {bits}")
     try:
         decimal = Decimal(match[1])
     except InvalidOperation:
@@ -131,10 +154,10 @@ def parse_budget(value: float | int | str) -> Budget:
     if unit == "%":
         number /= 100
     if unit in ("", "%") and 0 < number <= 1:
-        return Budget("fraction", number)
+        return Budget("fraction", number, bits)
     if unit in _BYTE_UNITS and number * _BYTE_UNITS[unit] >= 1:
-        return Budget("bytes", math.floor(number * _BYTE_UNITS[unit]))
-    if unit in _COUNT_UNITS:
+        return Budget("bytes", math.floor(number * _BYTE_UNITS[unit]), bits)
+    if unit in _COUNT_UNITS and bits is None:
         number *= _COUNT_UNITS[unit]
         if number > 1 and number.denominator == 1:
             return Budget("parameters", int(number))

@@ -56,9 +56,3 @@ def test_cells_fit_their_bytes_and_are_run_once(
 
     monkeypatch.setattr(accuracy_exported.Measurement, "best", never)
     assert run(path).height == len(rows)
-
-
-def test_bytes_that_hold_all_values_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*WORDS[:2], "--methods=pme", "--bytes=.5", "--bits=8", "--seeds=1", f"--out={tmp_path / 'r.csv'}"]
-    assert accuracy_exported.main(words) == 2
-    assert "--bytes: 0.5 of the table in 8 bits a value are" in capsys.readouterr().err

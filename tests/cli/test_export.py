@@ -57,6 +57,17 @@ def test_export_writes_a_program_and_says_what_it_is_worth(
     assert loss == pytest.approx(exported["valid"]["logloss"], abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("budget", "bits", "most"), [("15%@8bit", 8, 2880), ("2kB@4bit", 4, 2000), ("0.2@16bit", 16, 3840)]
+)
+def test_a_budget_is_of_what_is_exported(run: Run, budget: str, bits: int, most: int) -> None:
+    trained = run("backbone=dcn", "backbone.hidden_units=[8]", f"search.budget={budget}", "baseline=false")
+    exported = run("export", best(trained["folder"]), f"bits={bits}", small=False)["exported"]["embedding"]
+    # Rows of up to eight values: the last one may not have fitted; with 4 bits the tenth that keeps 8 may not be full.
+    assert most - (60 if bits == 4 else 20) < exported["bytes"] <= most
+    assert trained["search"]["budget"] == budget.replace("0.2", "20%").replace("kB", "KB")
+
+
 def test_export_of_the_full_size_model_with_all_its_bits(run: Run, pme_run: Path) -> None:
     summary = run("export", best(pme_run, "full"), "bits=32", small=False)
     exported = summary["exported"]

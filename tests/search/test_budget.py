@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pme_lightning.errors import BadInput
+from pme_lightning.export.served import FINE
 from pme_lightning.search import Budget, parse_budget
 
 
@@ -108,6 +110,58 @@ def test_with_the_overhead_it_stays_within_the_budget_and_the_full_table(
         return
     limit = {"fraction": budget.value * full, "parameters": budget.value, "bytes": budget.value / 4}[budget.kind]
     assert min(limit, full) - 1 < total <= min(limit, full)
+
+
+@given(
+    st.integers(200, 10**6),
+    st.integers(0, 100),
+    st.integers(0, 200),
+    st.sampled_from([32, 16, 8, 4]),
+    st.sampled_from(["5%", "100%", "0.3", "400B", "2kB", "1GB"]),
+)
+def test_what_is_exported_fits_and_fills_its_bytes(
+    full: int, overhead: int, columns: int, bits: int, written: str
+) -> None:
+    budget = parse_budget(f"{written}@{bits}bit")
+    assert parse_budget(str(budget)) == budget
+    asked = budget.value if budget.kind == "bytes" else budget.value * 4 * full
+    try:
+        kept = budget.parameters(full, overhead, columns=columns)
+    except BadInput:
+        return
+    shared = 4 * overhead + {32: 0, 16: 0, 8: 4, 4: 8}[bits] * columns
+
+    def most(values: int) -> int:
+        """Bytes of so many values, where with 4 bits a tenth of them keeps 8."""
+        fine = int(FINE * values) if bits == 4 else 0
+        return fine + math.ceil((values - fine) * bits / 8)
+
+    assert shared + most(kept) <= asked
+    # One or two more values, and it would not fit, unless there are no more.
+    assert kept == full - overhead or shared + most(kept + 4) > asked
+
+
+def test_the_smallest_budget_of_an_exported_table_works() -> None:
+    for written in ("0.001%@4bit", "9B@8bit"):
+        with pytest.raises(BadInput, match="the smallest budget that works is") as failed:
+            parse_budget(written).parameters(10_000, overhead=16, columns=10)
+        smallest = str(failed.value).rpartition(" is ")[2]
+        assert smallest.endswith(written[-5:])
+        assert parse_budget(smallest).parameters(10_000, overhead=16, columns=10) >= 1
+    with pytest.raises(BadInput, match="nothing fits, as is any other"):
+        parse_budget("100%@4bit").parameters(100, overhead=90, columns=100)
+
+
+@pytest.mark.parametrize("written", ["5%@7bit", "1MB@64bits"])
+def test_bits_that_nothing_is_exported_in_are_named(written: str) -> None:
+    with pytest.raises(BadInput, match="a table is exported in 32, 16, 8 or 4 bits"):
+        parse_budget(written)
+
+
+@pytest.mark.parametrize("written", ["500k@8bit", "5%@", "5%@bit", "5@8%"])
+def test_only_bytes_and_fractions_are_of_bits(written: str) -> None:
+    with pytest.raises(BadInput, match="is not a budget"):
+        parse_budget(written)
 
 
 def test_a_table_below_its_overhead_has_no_budget() -> None:
