@@ -54,7 +54,8 @@ METHODS: dict[str, Method] = {
     "pep": Method("pep"),
     "fisher": Method("fisher"),
     "pme": Method("pme"),
-    # The same search by its length in epochs; not run unless asked for.
+    # The same search with one projection for all fields, and by its length in epochs; not run unless asked for.
+    "pme@shared_axes": Method("pme", {"criterion.axes": "principal"}),
     "pme@1/16": Method("pme", _epochs(1 / 16)),
     "pme@1/8": Method("pme", _epochs(1 / 8)),
     "pme@1/4": Method("pme", _epochs(1 / 4)),
