@@ -200,8 +200,10 @@ def network_alone(
     network = BACKBONES[backbone](len(data.fields), EMBEDDING_DIM, hidden_units=hidden_units).to(place)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     shape = data.batch_size, len(data.fields)
-    embeddings = torch.randn(*shape, EMBEDDING_DIM, requires_grad=True, device=place)
-    linear = torch.randn(shape, requires_grad=True, device=place)
+    # As small as trained ones: of larger ones the pairwise terms add up to logits whose gradients are too small for
+    # normal numbers, and with such some processors take twice as long.
+    embeddings = (0.1 * torch.randn(*shape, EMBEDDING_DIM, device=place)).requires_grad_()
+    linear = (0.1 * torch.randn(shape, device=place)).requires_grad_()
     inputs = [embeddings, linear] if backbone == "DeepFM" else [embeddings]
     labels = torch.randint(0, 2, shape[:1], device=place).float()
 
