@@ -50,8 +50,10 @@ class Recipe:
         """Changes with anything that training depends on, but not with the search or the place of files."""
         config = self.composition.config
         parts = {key: config[key] for key in ("data", "model", "backbone", "optimizer", "trainer", "early_stopping")}
-        if config.get("embedding_optimizer") is not None:  # without one, nothing is trained in another way than before
+        # Without these, nothing is trained in another way than before there were such.
+        if config.get("embedding_optimizer") is not None:
             parts["embedding_optimizer"] = config["embedding_optimizer"]
+        parts["model"] = {key: value for key, value in parts["model"].items() if (key, value) != ("embedding_bits", 32)}
         overrides = [(k, v) for k, v in self.composition.overrides if k not in _PLACES and not _of_the_search(k)]
         return fingerprint([parts, overrides])
 

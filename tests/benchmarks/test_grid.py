@@ -96,6 +96,11 @@ def test_a_fingerprint_changes_with_training_not_with_places(tmp_path: Path) -> 
     search = {"class_path": "x.Y", "init_args": {"budget": 0.2, "criterion": 1}}
     warm = recipe("mine", "fm", tmp_path / "a", ["transfer.init=warm"])
     assert warm.fingerprint == base.fingerprint
+    # What was measured before values could have 16 bits is not measured again.
+    assert base.composition.config["model"].pop("embedding_bits") == 32
+    older = base.fingerprint
+    assert recipe("mine", "fm", tmp_path / "a").fingerprint == older
+    assert recipe("mine", "fm", tmp_path / "a", ["model.embedding_bits=16"]).fingerprint != older
     assert warm.search_fingerprint(search) != base.search_fingerprint(search)
     other_budget = search | {"init_args": {"budget": 0.1, "criterion": 1}}
     assert base.search_fingerprint(other_budget) == base.search_fingerprint(search)
