@@ -8,7 +8,7 @@ from typing import Any
 def columns(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Returns the models of a run, by what they are called: the full-size one first, where there are two."""
     if summary.get("exported"):
-        checkpoint = summary | {"embedding": {**summary["embedding"], "bits": 32}}
+        checkpoint = summary | {"embedding": {"bits": 32, **summary["embedding"]}}
         return [("checkpoint", checkpoint), ("exported", summary["exported"])]
     baseline = summary["baseline"]
     named = [("full-size", baseline)] if baseline else []

@@ -260,6 +260,8 @@ def test_values_of_16_bits_take_half_the_bytes(run: Run, pme_run: Path, capsys: 
     assert run("test", f"ckpt_path={best}", small=False)["test"] == pytest.approx(summary["test"], abs=1e-6)
     exported = run("export", f"ckpt_path={best}", "bits=32", small=False)
     assert exported["exported"]["valid"] == pytest.approx(exported["valid"], abs=1e-4)
+    *_, line = (line for line in capsys.readouterr().out.splitlines() if "bits of a value" in line)
+    assert line.replace("│", " ").split()[-2:] == ["16", "32"]
     with pytest.raises(SystemExit):
         run("test", f"ckpt_path={best}", "model.embedding_bits=32", small=False)
     assert "was trained with embedding_bits 16, not 32" in capsys.readouterr().err
