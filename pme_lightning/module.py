@@ -18,9 +18,10 @@ from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, Shard, SizeClass
 from pme_lightning.errors import BadInput
 from pme_lightning.global_batch import over_ranks
-from pme_lightning.optim import average_rows, build_optimizer, check_bits, clip_gradients, takes_sparse_gradients
+from pme_lightning.optim import average_rows, build_optimizer, clip_gradients, takes_sparse_gradients
 from pme_lightning.precision import check_precision
 from pme_lightning.sharded_strategy import ShardedStrategy
+from pme_lightning.sixteen_bits import check_bits
 
 EMBEDDING_DTYPES = {32: torch.float32, 16: torch.bfloat16}
 

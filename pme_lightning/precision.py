@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pme_lightning.errors import BadInput
 
-_NOT_MIXED = "-true"
-
 
 def check_precision(precision: str | None, split: bool = False) -> None:
     """Refuses precisions that a table cannot be trained in.
@@ -20,7 +18,7 @@ def check_precision(precision: str | None, split: bool = False) -> None:
             gradients overflow.
     """
     precision = precision or "32-true"
-    if precision.endswith(_NOT_MIXED) and precision != "32-true":
+    if precision.endswith("-true") and precision != "32-true":
         narrow = ", model.embedding_bits=16 for a table of half the bytes" if "16" in precision else ""
         raise BadInput(
             f"trainer.precision: {precision} would turn the embedding table into other numbers; use bf16-mixed or "

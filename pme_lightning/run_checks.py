@@ -19,10 +19,11 @@ from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
 from pme_lightning.loggers import check_logger
 from pme_lightning.module import CTRModule
-from pme_lightning.optim import build_optimizer, check_bits
+from pme_lightning.optim import build_optimizer
 from pme_lightning.precision import check_precision
 from pme_lightning.processes import check_processes, shard_of
 from pme_lightning.run_folder import find_run_folder
+from pme_lightning.sixteen_bits import check_bits
 
 
 def check_paths(command: str, config: Namespace) -> None:

@@ -1,9 +1,12 @@
-"""Values that are stored in 16 bits: read into 32, and written back rounded at random."""
+"""Values that are stored in 16 bits: read into 32, written back rounded at random, by optimizers that know of it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from pme_lightning.class_path import import_class
+from pme_lightning.errors import BadInput
 
 
 def widened(values: Tensor) -> Tensor:
@@ -50,3 +53,20 @@ def rounded_at_random(values: Tensor, chance: Chance) -> Tensor:
     # What is cut off carries over into what stays as often as it is large.
     carried = bits + chance.noise(bits.numel()).view(bits.shape)
     return carried.bitwise_right_shift_(16).to(torch.int16).view(torch.bfloat16)
+
+
+def check_bits(bits: int, optimizer: str) -> None:
+    """Refuses optimizers that would lose most of their steps in values of few bits.
+
+    Args:
+        bits: Of a value of the table.
+        optimizer: Import path of the table's optimizer.
+
+    Raises:
+        BadInput: The class has no true attribute ``takes_sixteen_bits``.
+    """
+    if bits < 32 and not getattr(import_class(optimizer), "takes_sixteen_bits", False):
+        raise BadInput(
+            f"model.embedding_bits={bits}: {optimizer} rounds to the nearest, and small steps would be lost; use "
+            "pme_lightning.optim.LazyAdagrad for the table (optimizer=adam_adagrad), or 32 bits"
+        )

@@ -6,7 +6,7 @@ from pme_lightning.optim.joined import JoinedOptimizer
 from pme_lightning.optim.lazy_adagrad import LazyAdagrad
 from pme_lightning.optim.row_blocks import RowBlock
 from pme_lightning.optim.row_exchange import average_rows
-from pme_lightning.optim.sparse_gradients import check_bits, takes_sparse_gradients
+from pme_lightning.optim.sparse_gradients import takes_sparse_gradients
 
 __all__ = [
     "JoinedOptimizer",
@@ -14,7 +14,6 @@ __all__ = [
     "RowBlock",
     "average_rows",
     "build_optimizer",
-    "check_bits",
     "clip_gradients",
     "takes_sparse_gradients",
 ]

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from pme_lightning.class_path import import_class
-from pme_lightning.errors import BadInput
 
 
 def takes_sparse_gradients(optimizer: str) -> bool:
@@ -20,23 +19,6 @@ def takes_sparse_gradients(optimizer: str) -> bool:
     """
     cls = import_class(optimizer)
     return getattr(cls, "takes_sparse_gradients", False) or issubclass(cls, torch.optim.SparseAdam)
-
-
-def check_bits(bits: int, optimizer: str) -> None:
-    """Refuses optimizers that would lose most of their steps in values of few bits.
-
-    Args:
-        bits: Of a value of the table.
-        optimizer: Import path of the table's optimizer.
-
-    Raises:
-        BadInput: The class has no true attribute ``takes_sixteen_bits``.
-    """
-    if bits < 32 and not getattr(import_class(optimizer), "takes_sixteen_bits", False):
-        raise BadInput(
-            f"model.embedding_bits={bits}: {optimizer} rounds to the nearest, and small steps would be lost; use "
-            "pme_lightning.optim.LazyAdagrad for the table (optimizer=adam_adagrad), or 32 bits"
-        )
 
 
 def coalesced(grad: Tensor) -> Tensor:
