@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +150,10 @@ def _update(target: dict[str, Any], items: Any) -> None:
 
 
 def _records(file: Path) -> Iterator[bytes]:
-    """The records of the file: LevelDB's log format, 32 KiB blocks of checksummed fragments."""
+    """The records of the file so far: LevelDB's log format, 32 KiB blocks of checksummed fragments.
+
+    Its writer may be at work: what ends in the middle of a fragment has the records before it.
+    """
     content, position, record = file.read_bytes(), 7, b""
     assert content.startswith(b":W&B")
     while position + 7 <= len(content):
@@ -157,10 +161,11 @@ def _records(file: Path) -> Iterator[bytes]:
         if room < 7:
             position += room
             continue
-        _, length, kind = struct.unpack("<IHB", content[position : position + 7])
-        if kind == 0:  # what is left of a block that was not filled
+        checksum, length, kind = struct.unpack("<IHB", content[position : position + 7])
+        fragment = content[position + 7 : position + 7 + length]
+        if kind == 0 or zlib.crc32(fragment, zlib.crc32(bytes([kind]))) != checksum:  # not written, or not to its end
             break
-        record += content[position + 7 : position + 7 + length]
+        record += fragment
         position += 7 + length
         if kind in (1, 4):  # whole, or the last fragment
             yield record
@@ -193,6 +198,12 @@ def small() -> list[str]:
 def read() -> Callable[[Path], OfflineRun]:
     """Reads the one offline run in a run folder."""
     return read_run
+
+
+@pytest.fixture
+def read_part() -> Callable[[Path], OfflineRun]:
+    """Reads the file of an offline run as it is now, without waiting for its end."""
+    return _read_now
 
 
 @pytest.fixture
