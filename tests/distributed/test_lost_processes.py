@@ -35,7 +35,7 @@ def test_a_killed_process_ends_the_run(start: Start, small: list[str], train: st
             break
     processes = [process_of(rank, agent.pid) for rank in (0, 1)]
     os.kill(processes[victim], signal.SIGKILL)
-    _, errors = agent.communicate(timeout=60)
+    _, errors = agent.communicate(timeout=240)
     assert agent.returncode == 1, errors
     assert f"error: the process of rank {victim} was killed (SIGKILL), and the run of 2 processes with it" in errors
     assert f"error: rank {1 - victim} lost the connection to another process of the run, which has died" in errors

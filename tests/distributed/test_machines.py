@@ -50,7 +50,7 @@ def test_two_machines_train_through_and_go_on_after_a_kill(
         if agent is not main:
             os.kill(int(children[0]), signal.SIGKILL)
     for agent in agents:
-        _, errors = agent.communicate(timeout=60)
+        _, errors = agent.communicate(timeout=240)
         assert agent.returncode == 1, errors
     assert (two / "checkpoints" / "search" / "resume.ckpt").is_file()
 

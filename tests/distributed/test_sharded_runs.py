@@ -97,7 +97,7 @@ def test_a_search_that_was_killed_goes_on(
             break
     child = int(Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()[0])
     os.kill(child, signal.SIGKILL)
-    _, errors = agent.communicate(timeout=60)
+    _, errors = agent.communicate(timeout=240)
     assert agent.returncode == 1, errors
     said = finish(train, f"resume={killed}")
     assert "goes on from" in said
