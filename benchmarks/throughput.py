@@ -25,6 +25,7 @@ from machine_facts import machine_facts
 from measure import quiet
 from throughput_sections import SECTIONS
 from throughput_settings import Settings
+from training_sections import training_cases
 
 RESULTS = Path(__file__).parent / "results" / "throughput.csv"
 COLUMNS = ("section", "case", "contestant", "unit", "median", "least", "most", "rounds", "ratio", "ratio_to")
@@ -113,7 +114,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--tokens", help="comma-separated sizes of the table, such as 1e5,1e6")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where all of them train")
     parser.add_argument("--precision", default="32-true", help="of ours, as Lightning's trainer.precision")
-    parser.add_argument("--only", default="", help="of training, the cases that begin so, such as 'DeepFM 400'")
+    parser.add_argument("--only", default="", help="of training, the cases that begin so, such as 'DeepFM 64x64'")
     parser.add_argument("--no-peers", action="store_true", help="leaves FuxiCTR and DeepCTR-Torch out")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the tidy file (%(default)s)")
     options = parser.parse_args(words)
@@ -131,6 +132,9 @@ def main(words: list[str] | None = None) -> None:
         peers=not options.no_peers,
         only=options.only,
     )
+    cases = training_cases(settings.tokens)
+    if not any(case.startswith(settings.only) for case in cases):
+        parser.error(f"--only: no case begins with '{settings.only}'; there are {'; '.join(cases)}")
     if settings.steps < 4:
         parser.error("--steps: 4 or more, the first two are not counted")
     quiet()

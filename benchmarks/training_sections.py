@@ -29,12 +29,16 @@ from pme_lightning.callbacks import PruningCallback
 from pme_lightning.search import AfterWarmup, ExpectedInformation, Prefix
 
 
+def training_cases(tokens: list[int]) -> dict[str, tuple[str, list[int], int]]:
+    """Returns the cases of :func:`train` by name: backbone, hidden units, tokens."""
+    cases = [(backbone, WIDE, each) for each in tokens for backbone in ("DeepFM", "DCN")]
+    cases += [("DeepFM", NARROW, each) for each in tokens if each >= 1_000_000]
+    return {f"{case[0]} {'x'.join(map(str, case[1]))}, {case[2]:.0e} tokens": case for case in cases}
+
+
 def train(table: Table, settings: Settings) -> None:
     """Milliseconds of a training step, loading included: floor, ours full-size and multi-size, a plain loop, peers."""
-    cases = [(backbone, WIDE, tokens) for tokens in settings.tokens for backbone in ("DeepFM", "DCN")]
-    cases += [("DeepFM", NARROW, tokens) for tokens in settings.tokens if tokens >= 1_000_000]
-    for backbone, hidden, tokens in cases:
-        case = f"{backbone} {'x'.join(map(str, hidden))}, {tokens:.0e} tokens"
+    for case, (backbone, hidden, tokens) in training_cases(settings.tokens).items():
         if not case.startswith(settings.only):
             continue
         data, other = settings.data(tokens), settings.data(tokens)

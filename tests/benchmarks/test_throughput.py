@@ -38,6 +38,15 @@ def test_unknown_sections_are_named(capsys: pytest.CaptureFixture) -> None:
     assert "there is no trian" in capsys.readouterr().err
 
 
+def test_a_case_that_there_is_not_is_no_empty_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "found.csv"
+    with pytest.raises(SystemExit):
+        throughput.main(["--only", "DeepFM 2x64", "--tokens", "1e6", "--out", str(out)])
+    said = capsys.readouterr().err
+    assert "no case begins with 'DeepFM 2x64'; there are DeepFM 400x400x400, 1e+06 tokens;" in said
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("backbone", ["DeepFM", "DCN"])
 def test_a_multi_size_contestant_keeps_the_fraction_it_says(backbone: str) -> None:
     data = ZipfClicks(20_000, train_rows=256, batch_size=64)
