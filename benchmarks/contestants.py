@@ -157,7 +157,10 @@ def _decay_of_a_step(optimizer: torch.optim.Optimizer) -> float:
 def plain_loop(
     data: ZipfClicks, backbone: str, hidden_units: list[int], device: str = "cpu", precision: str = "32-true"
 ) -> Contestant:
-    """The loop that one writes first: an ``nn.Embedding``, dense gradients, fused Adam over everything."""
+    """The loop that one writes first: an ``nn.Embedding``, dense gradients, fused Adam over everything.
+
+    Only its tables start as small as ours and the peers' do.
+    """
     place = "cuda" if device == "gpu" else "cpu"
     model = _Plain(data, backbone, hidden_units).to(place)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
@@ -184,6 +187,10 @@ class _Plain(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(data.num_tokens, EMBEDDING_DIM)
         self.linear = nn.Embedding(data.num_tokens, 1) if backbone == "DeepFM" else None
+        # As ours start: torch's own standard deviation of 1 makes gradients too small for normal numbers (below).
+        for table in (self.embedding, self.linear):
+            if table is not None:
+                nn.init.normal_(table.weight, std=0.01)
         self.backbone = BACKBONES[backbone](len(data.fields), EMBEDDING_DIM, hidden_units=hidden_units)
 
     def forward(self, ids: Tensor) -> Tensor:

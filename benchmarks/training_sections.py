@@ -118,6 +118,7 @@ def _pep_as_published(data: ZipfClicks, steps: int, device: str) -> float:
     weight = nn.Parameter(torch.randn(data.num_tokens, EMBEDDING_DIM, device=place) * 0.01)
     threshold = nn.Parameter(torch.full((data.num_tokens, EMBEDDING_DIM), -15.0, device=place))
     linear = nn.Embedding(data.num_tokens, 1, device=place)
+    nn.init.zeros_(linear.weight)
     network = BACKBONES["DeepFM"](len(data.fields), EMBEDDING_DIM, hidden_units=NARROW).to(place)
     optimizer = torch.optim.Adam([weight, threshold, *linear.parameters(), *network.parameters()], lr=1e-3)
 
