@@ -25,7 +25,7 @@ from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.report import module_facts
-from pme_lightning.search import SearchResult, parse_budget
+from pme_lightning.search import FullTable, SearchResult, parse_budget
 
 _QUIET = {
     "logger": False,
@@ -187,10 +187,10 @@ class Measurement:
         return trainer
 
     @staticmethod
-    def _reason(module: CTRModule, budget: float) -> str:
+    def _reason(module: CTRModule, budget: float | str) -> str:
         """Says why nothing fits into a budget; empty where something does."""
         try:
-            parse_budget(budget).parameters(module.full_parameters, overhead=module.embedding.embedding_dim**2)
+            _values(module, budget)
         except BadInput as error:
             return str(error)
         return ""
@@ -202,9 +202,7 @@ class Measurement:
 
 def _values(module: CTRModule, budget: float | str) -> int:
     """Returns how many values a budget leaves beside one projection."""
-    dim, value_bytes = module.embedding.embedding_dim, module.embedding.dtype.itemsize
-    columns = len(module.field_tokens) * (dim + module.first_order)
-    return parse_budget(budget).parameters(module.full_parameters, dim**2, value_bytes, columns)
+    return parse_budget(budget).values(FullTable.of(module.embedding, len(module.field_tokens)))
 
 
 def quiet() -> None:

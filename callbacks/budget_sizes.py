@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from pme_lightning.callbacks.pruned_model import PrunedModel
 from pme_lightning.callbacks.rank_sums import same_on_all
 from pme_lightning.errors import BadInput
-from pme_lightning.search import ALONE, Allocation, Budget, Criterion, Scores
+from pme_lightning.search import ALONE, Allocation, Budget, Criterion, FullTable, Scores
 
 # The share of what pruning costs along shared axes, in log loss, that axes of each field must save to be taken.
 _WORTH_A_PROJECTION = 0.1
@@ -27,9 +26,7 @@ class BudgetSizes:
         scores: What it said at the end of the search.
         allocate: Makes sizes of scores that sum to a number of values.
         masks: Returns which values and first-order weights an allocation keeps.
-        full_parameters: Of the full-size table.
-        value_bytes: Of a value of a token.
-        num_fields: ``F``.
+        table: The full-size table.
         frequencies: ``(V,)``: rows of the training split of each of the tokens that are here.
         pruned: The searched model; ``None`` without rounds.
         score: Asks the criterion for its scores once more, along the axes that it has by then.
@@ -44,9 +41,7 @@ class BudgetSizes:
         scores: Scores,
         allocate: Callable[[Scores, int], Allocation],
         masks: Callable[[Scores, Allocation], tuple[Tensor, Tensor | None]],
-        full_parameters: int,
-        value_bytes: int,
-        num_fields: int,
+        table: FullTable,
         frequencies: Tensor,
         pruned: PrunedModel | None,
         score: Callable[[], Scores],
@@ -55,14 +50,10 @@ class BudgetSizes:
         self._scores: Scores | None = scores
         self.allocate = allocate
         self.masks = masks
-        self.full_parameters = full_parameters
-        self.value_bytes = value_bytes
-        self.num_fields = num_fields
+        self.table = table
         self.frequencies = frequencies
         self.pruned = pruned
         self.score = score
-        self._dim = scores.table.shape[1]
-        self._columns = num_fields * (self._dim + (scores.linear is not None))
         self._tries = criterion.tries or ("",)
         self._along = self._tries[0]
 
@@ -91,9 +82,8 @@ class BudgetSizes:
 
     def _left(self, budget: Budget, axes: str) -> int:
         """Returns how many per-token values a budget leaves beside what axes take; 0 for none, of other axes."""
-        shape = (self.num_fields if axes == "field" else 1, self._dim, self._dim)
         try:
-            return budget.parameters(self.full_parameters, math.prod(shape), self.value_bytes, self._columns)
+            return budget.values(self.table, axes == "field")
         except BadInput:
             if axes == self._tries[0]:
                 raise

@@ -25,6 +25,7 @@ from pme_lightning.search import (
     Allocator,
     Budget,
     Criterion,
+    FullTable,
     KnowsFields,
     Schedule,
     Scores,
@@ -402,9 +403,7 @@ class PruningCallback(Callback):
             Scores(scores.table, scores.linear, basis),
             self._allocate,
             self._masks,
-            embedding.num_parameters,
-            embedding.dtype.itemsize,
-            len(self.field_tokens),
+            FullTable.of(embedding, len(self.field_tokens)),
             self.frequencies,
             PrunedModel(cast(CTRModule, pl_module), self._batches, self.frequencies) if measures else None,
             partial(self._scored, embedding),
@@ -463,14 +462,8 @@ class PruningCallback(Callback):
 
     def _values(self, embedding: FullEmbedding) -> int:
         """How many per-token values the budget leaves beside the projection, or those of all fields."""
-        dim, fields = embedding.embedding_dim, len(self.field_tokens)
-        projections = fields if self.criterion.tries == ("field",) else 1
-        return self.budget.parameters(
-            embedding.num_parameters,
-            projections * dim**2,
-            embedding.dtype.itemsize,
-            fields * (dim + embedding.first_order),
-        )
+        table = FullTable.of(embedding, len(self.field_tokens))
+        return self.budget.values(table, each_field=self.criterion.tries == ("field",))
 
     @staticmethod
     def _table(embedding: FullEmbedding) -> tuple[Tensor, Tensor | None]:

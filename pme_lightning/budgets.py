@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pme_lightning.errors import BadInput
-from pme_lightning.search import Budget, parse_budget
+from pme_lightning.search import Budget, FullTable, parse_budget
 
 DEFAULT_BUDGETS = (0.5, 0.2, 0.1, 0.05, 0.02)
 
@@ -45,25 +45,13 @@ def read_budgets(values: Iterable[Value]) -> dict[str, Value]:
     return named
 
 
-def fitting_budgets(
-    named: Mapping[str, Value],
-    num_tokens: int,
-    embedding_dim: int,
-    full_parameters: int,
-    allocator: Any = None,
-    value_bytes: int = 4,
-    columns: int = 0,
-) -> dict[str, Value]:
+def fitting_budgets(named: Mapping[str, Value], table: FullTable, allocator: Any = None) -> dict[str, Value]:
     """Returns the budgets by name, the largest first, once it is known that sizes can be had for each.
 
     Args:
         named: What :func:`read_budgets` returned.
-        num_tokens: ``V``.
-        embedding_dim: ``D``; the shared projection takes ``D * D`` of every budget.
-        full_parameters: Of the full-size table.
+        table: The full-size table; the shared projection takes ``D * D`` of every budget.
         allocator: What makes the sizes, asked whether it can; ``None`` for one that is not known.
-        value_bytes: Of a value of a token.
-        columns: Of all fields together, first-order weights included.
 
     Raises:
         BadInput: Nothing fits into a budget.
@@ -72,12 +60,12 @@ def fitting_budgets(
     for name, value in named.items():
         budget: Budget = parse_budget(value)
         try:
-            kept[name] = budget.parameters(full_parameters, embedding_dim**2, value_bytes, columns)
+            kept[name] = budget.values(table)
         except BadInput as error:
             raise _of_budgets(error) from error
         if allocator is not None:
             try:
-                allocator.check_sizes(num_tokens, embedding_dim, kept[name])
+                allocator.check_sizes(table.num_tokens, table.embedding_dim, kept[name])
             except BadInput as error:
                 raise BadInput(f"budgets: {value}: {error}") from error
     return {name: named[name] for name in sorted(named, key=lambda name: (-kept[name], name))}

@@ -2,7 +2,7 @@
 
 from pme_lightning.search.across import ALONE, SplitTokens, Tokens
 from pme_lightning.search.allocators import Allocation, Allocator, Prefix, TopK
-from pme_lightning.search.budget import Budget, parse_budget
+from pme_lightning.search.budget import Budget, FullTable, parse_budget
 from pme_lightning.search.concave import concave_slopes
 from pme_lightning.search.controls import Control, FieldPopularity, Popularity, Random, Uniform
 from pme_lightning.search.criteria import Criterion, Fisher, Magnitude, Saliency, Scores, principal_axes
@@ -36,6 +36,7 @@ __all__ = [
     "FieldSaliency",
     "FieldSizes",
     "Fisher",
+    "FullTable",
     "Gradual",
     "KnowsFields",
     "Magnitude",

@@ -7,9 +7,12 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pme_lightning.errors import BadInput
+
+if TYPE_CHECKING:
+    from pme_lightning.embedding import FullEmbedding
 
 _BYTE_UNITS = {
     "b": 1,
@@ -38,6 +41,50 @@ _MAX_EXPONENT = 30
 
 
 @dataclass(frozen=True)
+class FullTable:
+    """The full-size table that a budget is held against.
+
+    Attributes:
+        num_tokens: ``V``.
+        embedding_dim: ``D``.
+        first_order: Whether tokens own a first-order weight as well.
+        num_fields: ``F``.
+        value_bytes: Of a value of a token, as it is trained.
+    """
+
+    num_tokens: int
+    embedding_dim: int
+    first_order: bool
+    num_fields: int
+    value_bytes: int = 4
+
+    @classmethod
+    def of(cls, embedding: FullEmbedding, num_fields: int) -> FullTable:
+        """Describes a table of ``num_fields`` fields."""
+        return cls(
+            embedding.num_tokens,
+            embedding.embedding_dim,
+            embedding.first_order,
+            num_fields,
+            embedding.dtype.itemsize,
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Its per-token values: ``V * D``, and ``V`` more with first-order weights."""
+        return self.num_tokens * (self.embedding_dim + self.first_order)
+
+    @property
+    def columns(self) -> int:
+        """Columns of all fields together, first-order weights included."""
+        return self.num_fields * (self.embedding_dim + self.first_order)
+
+    def projections(self, each_field: bool = False) -> int:
+        """Values of what brings sizes to ``D``: ``D * D`` that all fields share, or as many for each of them."""
+        return (self.num_fields if each_field else 1) * self.embedding_dim**2
+
+
+@dataclass(frozen=True)
 class Budget:
     """What the per-token parameters of the embedding may add up to after the search.
 
@@ -60,6 +107,18 @@ class Budget:
         if self.kind == "parameters":
             return str(self.value)
         return _bytes_text(int(self.value)) + exported
+
+    def values(self, table: FullTable, each_field: bool = False) -> int:
+        """Returns how many per-token values of a table may be kept beside the projection, or those of all fields.
+
+        Args:
+            table: The full-size table.
+            each_field: Whether each field has a projection.
+
+        Raises:
+            BadInput: not a single value would fit.
+        """
+        return self.parameters(table.parameters, table.projections(each_field), table.value_bytes, table.columns)
 
     def parameters(
         self, full_parameters: int, overhead: int = 0, bytes_per_parameter: int = 4, columns: int = 0

@@ -7,12 +7,14 @@ import re
 from fractions import Fraction
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pme_lightning.embedding import FullEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.export.served import FINE
-from pme_lightning.search import Budget, parse_budget
+from pme_lightning.search import Budget, FullTable, parse_budget
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,20 @@ def test_parameters_of_each_kind() -> None:
     assert parse_budget("6B").parameters(1000, overhead=1, bytes_per_parameter=2) == 1
     with pytest.raises(BadInput, match=r"allows 0 of 1000 .* the smallest budget that works is 6B"):
         parse_budget("3B").parameters(1000, overhead=1, bytes_per_parameter=2)
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_values_are_counted_beside_what_all_tokens_share(first_order: bool, dtype: torch.dtype) -> None:
+    table = FullTable.of(FullEmbedding(1000, 4, first_order, dtype=dtype), num_fields=3)
+    whole = 1000 * (5 if first_order else 4)
+    assert table.parameters == whole
+    # A projection of 4 x 4, or three; each field's columns have a scale where values have 8 bits.
+    assert parse_budget(0.5).values(table) == whole // 2 - 16
+    assert parse_budget(0.5).values(table, each_field=True) == whole // 2 - 48
+    assert parse_budget("4kB").values(table) == (4000 - 64) // dtype.itemsize
+    columns = 3 * (5 if first_order else 4)
+    assert parse_budget("2kB@8bit").values(table, each_field=True) == 2000 - 4 * 48 - 4 * columns
 
 
 @pytest.mark.parametrize("written", [1.0, "2M", "1GB"])
