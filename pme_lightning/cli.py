@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from pme_lightning.composition import (
     USES_CHECKPOINT,
@@ -18,7 +19,7 @@ from pme_lightning.composition import (
     read_yaml,
 )
 from pme_lightning.errors import BadInput
-from pme_lightning.ranks import is_main
+from pme_lightning.ranks import global_rank, is_main, is_watched, let_others_speak
 from pme_lightning.version import __version__
 
 
@@ -31,8 +32,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         _run(sys.argv[1:] if args is None else args)
     except BadInput as error:
-        _complain(f"error: {error}")
-        sys.exit(2)
+        _refuse(str(error))
     except KeyboardInterrupt as interrupt:
         _complain(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}")
         sys.exit(130)
@@ -43,8 +43,18 @@ def main(args: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        _complain(f"error: {error.strerror}: {error.filename or 'while writing the run folder or the cache'}")
-        sys.exit(2)
+        _refuse(f"{error.strerror}: {error.filename or 'while writing the run folder or the cache'}")
+
+
+def _refuse(text: str) -> NoReturn:
+    """Says what is wrong, once if all processes find the same, and exits with 2."""
+    let_others_speak()
+    if is_watched() and not is_main():
+        # The main process found nothing: it would have ended this one.
+        print(" ".join(f"error: rank {global_rank()}: {text}".split()), file=sys.stderr)
+    else:
+        _complain(f"error: {text}")
+    sys.exit(2)
 
 
 def _complain(text: str) -> None:

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -25,7 +25,7 @@ from lightning.pytorch.strategies import ParallelStrategy
 
 from pme_lightning.embedding import Shard
 from pme_lightning.errors import BadInput
-from pme_lightning.ranks import local_rank
+from pme_lightning.ranks import is_watched, let_others_speak, local_rank
 from pme_lightning.sharded_strategy import ShardedStrategy
 
 # Commands of one process, and why.
@@ -46,7 +46,7 @@ class ProcessLost(RuntimeError):
 
 def started_processes() -> dict[str, int]:
     """Returns the Trainer's ``devices`` and ``num_nodes`` as torchrun started them; nothing if it did not."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not is_watched():
         return {}
     world, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     return {"devices": local, "num_nodes": world // local}
@@ -200,7 +200,7 @@ def first_on_each_machine() -> Iterator[None]:
     if not first:
         meet()
         if failed:
-            sys.exit(2)
+            _end_unheard()
     try:
         yield
     except BaseException:
@@ -211,7 +211,13 @@ def first_on_each_machine() -> Iterator[None]:
     if first:
         meet()
         if failed:
-            sys.exit(2)
+            _end_unheard()
+
+
+def _end_unheard() -> NoReturn:
+    """Ends this process, once the one that failed has said why."""
+    let_others_speak(told=True)
+    sys.exit(2)
 
 
 @contextmanager

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
+
+# Seconds after which a process says what it found itself, and after which one that was told of it ends. As a rule the
+# main process finds the same, and by then has said it, and the others have been ended.
+_OWN_WORD, _NO_WORD = 10.0, 15.0
 
 
 def global_rank() -> int:
@@ -24,3 +29,18 @@ def local_rank() -> int:
 def is_main() -> bool:
     """Whether this process is the one that writes files and speaks for all."""
     return global_rank() == 0
+
+
+def is_watched() -> bool:
+    """Whether torchrun, or an agent like it, started this process: it ends all of them when the first one ends."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def let_others_speak(told: bool = False) -> None:
+    """Waits before this process of a run ends for an error, so that whoever is to say what is wrong is not cut short.
+
+    Args:
+        told: Whether this process was only told that another one failed; otherwise it failed itself.
+    """
+    if is_watched() and (told or not is_main()):
+        time.sleep(_NO_WORD if told else _OWN_WORD)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from lightning.pytorch import Trainer
 
+from pme_lightning import ranks
+from pme_lightning.cli import main
 from pme_lightning.errors import BadInput
 from pme_lightning.processes import ProcessLost, check_processes, launch, missing_processes, telling_of_lost_processes
 from pme_lightning.ranks import global_rank, is_main, local_rank
@@ -80,11 +83,49 @@ def test_processes_that_nobody_has_started_are_counted() -> None:
         missing_processes(Trainer(devices=2, num_nodes=2, strategy="ddp", **quiet))
 
 
-def test_a_run_whose_processes_refuse_their_input_ends_with_their_code(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_run_whose_processes_refuse_their_input_ends_with_their_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str], late: int
+) -> None:
+    # The first one to end has the others ended: whichever it is, the reason must have been said by then.
+    delay = f"import os, time\nif os.environ.get('RANK') == '{late}':\n    time.sleep(2)\n"
+    (tmp_path / "sitecustomize.py").write_text(delay)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(SystemExit) as ended:
         launch(["fit", "backbone=nope"], 2)
     assert ended.value.code == 2
     assert capfd.readouterr().err.count("error: backbone=nope: no such choice") == 1
+
+
+def test_what_one_process_alone_refuses_it_says_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(ranks.time, "sleep", waits.append)
+    started(monkeypatch, world=2, local=2)
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "backbone=nope"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: rank 1: backbone=nope: no such choice")
+    ranks.let_others_speak(told=True)
+    assert len(waits) == 2
+    assert waits[1] > waits[0] > 0  # whoever was only told ends after the one that says why
+    monkeypatch.setenv("RANK", "0")
+    ranks.let_others_speak()
+    assert len(waits) == 2
+
+
+def test_without_an_agent_the_main_process_speaks_and_nobody_waits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ranks.time, "sleep", lambda _: pytest.fail("waited"))
+    for rank, said in (("1", ""), ("0", "error: backbone=nope: no such choice")):
+        monkeypatch.setenv("SLURM_PROCID", rank)
+        with pytest.raises(SystemExit):
+            main(["fit", "backbone=nope"])
+        err = capsys.readouterr().err
+        assert err.startswith(said)
+        assert bool(err) == bool(said)
 
 
 def test_other_errors_are_not_taken_for_a_lost_process() -> None:
