@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pme_lightning.errors import BadInput
 
 if TYPE_CHECKING:
-    from pme_lightning.embedding import FullEmbedding
+    from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding
 
 _BYTE_UNITS = {
     "b": 1,
@@ -59,8 +59,8 @@ class FullTable:
     value_bytes: int = 4
 
     @classmethod
-    def of(cls, embedding: FullEmbedding, num_fields: int) -> FullTable:
-        """Describes a table of ``num_fields`` fields."""
+    def of(cls, embedding: FullEmbedding | MultiSizeEmbedding, num_fields: int) -> FullTable:
+        """Describes a table of ``num_fields`` fields, or that which a multi-size one came from."""
         return cls(
             embedding.num_tokens,
             embedding.embedding_dim,
