@@ -25,7 +25,7 @@ from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.report import module_facts
-from pme_lightning.search import FullTable, SearchResult, parse_budget
+from pme_lightning.search import SearchResult, parse_budget
 
 _QUIET = {
     "logger": False,
@@ -202,7 +202,7 @@ class Measurement:
 
 def _values(module: CTRModule, budget: float | str) -> int:
     """Returns how many values a budget leaves beside one projection."""
-    return parse_budget(budget).values(FullTable.of(module.embedding, len(module.field_tokens)))
+    return parse_budget(budget).values(module.full_table)
 
 
 def quiet() -> None:

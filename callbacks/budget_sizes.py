@@ -83,7 +83,7 @@ class BudgetSizes:
     def _left(self, budget: Budget, axes: str) -> int:
         """Returns how many per-token values a budget leaves beside what axes take; 0 for none, of other axes."""
         try:
-            return budget.values(self.table, axes == "field")
+            return budget.values(self.table, each_field=axes == "field")
         except BadInput:
             if axes == self._tries[0]:
                 raise

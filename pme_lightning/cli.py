@@ -48,19 +48,23 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _refuse(text: str) -> NoReturn:
     """Says what is wrong, once if all processes find the same, and exits with 2."""
-    let_others_speak()
-    if is_watched() and not is_main():
+    if is_main():
+        _say(f"error: {text}")
+    elif is_watched():
+        let_others_speak()
         # The main process found nothing: it would have ended this one.
-        print(" ".join(f"error: rank {global_rank()}: {text}".split()), file=sys.stderr)
-    else:
-        _complain(f"error: {text}")
+        _say(f"error: rank {global_rank()}: {text}")
     sys.exit(2)
 
 
 def _complain(text: str) -> None:
     """Says one line on standard error, once however many processes run."""
     if is_main():
-        print(" ".join(text.split()), file=sys.stderr)
+        _say(text)
+
+
+def _say(text: str) -> None:
+    print(" ".join(text.split()), file=sys.stderr)
 
 
 def _run(words: Sequence[str]) -> None:

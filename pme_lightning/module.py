@@ -20,6 +20,7 @@ from pme_lightning.errors import BadInput
 from pme_lightning.global_batch import over_ranks
 from pme_lightning.optim import average_rows, build_optimizer, clip_gradients, takes_sparse_gradients
 from pme_lightning.precision import check_precision
+from pme_lightning.search import FullTable
 from pme_lightning.sharded_strategy import ShardedStrategy
 from pme_lightning.sixteen_bits import check_bits
 
@@ -149,9 +150,14 @@ class CTRModule(LightningModule):
         return sum(self.field_tokens)
 
     @property
+    def full_table(self) -> FullTable:
+        """The full-size table of these tokens, as budgets are held against it."""
+        return FullTable.of(self.embedding, len(self.field_tokens))
+
+    @property
     def full_parameters(self) -> int:
         """Per-token parameters of the full-size table: ``V * D``, and ``V`` more with first-order weights."""
-        return self.num_tokens * (self.embedding.embedding_dim + self.first_order)
+        return self.full_table.parameters
 
     @property
     def table_parameters(self) -> list[nn.Parameter]:

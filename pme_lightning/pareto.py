@@ -22,7 +22,7 @@ from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.ranks import is_main
 from pme_lightning.resuming import searched_model
-from pme_lightning.search import FullTable, SearchResult
+from pme_lightning.search import SearchResult
 
 if TYPE_CHECKING:
     from pme_lightning.runner import Runner
@@ -34,9 +34,8 @@ def settle_budgets(config: Namespace, module: CTRModule) -> None:
     Raises:
         BadInput: Nothing fits into a budget.
     """
-    table = FullTable.of(module.embedding, len(module.field_tokens))
     allocator = getattr(build(config.search), "allocator", None)
-    budgets = fitting_budgets(read_budgets(config.budgets), table, allocator)
+    budgets = fitting_budgets(read_budgets(config.budgets), module.full_table, allocator)
     config.budgets = list(budgets.values())
     config.search.init_args.budget = config.budgets[0]
 

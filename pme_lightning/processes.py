@@ -200,7 +200,7 @@ def first_on_each_machine() -> Iterator[None]:
     if not first:
         meet()
         if failed:
-            _end_unheard()
+            _end_once_said()
     try:
         yield
     except BaseException:
@@ -211,10 +211,10 @@ def first_on_each_machine() -> Iterator[None]:
     if first:
         meet()
         if failed:
-            _end_unheard()
+            _end_once_said()
 
 
-def _end_unheard() -> NoReturn:
+def _end_once_said() -> NoReturn:
     """Ends this process, once the one that failed has said why."""
     let_others_speak(told=True)
     sys.exit(2)

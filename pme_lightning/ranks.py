@@ -7,7 +7,7 @@ import time
 
 # Seconds after which a process says what it found itself, and after which one that was told of it ends. As a rule the
 # main process finds the same, and by then has said it, and the others have been ended.
-_OWN_WORD, _NO_WORD = 10.0, 15.0
+_SPEAKS_AFTER, _ENDS_AFTER = 10.0, 15.0
 
 
 def global_rank() -> int:
@@ -43,4 +43,4 @@ def let_others_speak(told: bool = False) -> None:
         told: Whether this process was only told that another one failed; otherwise it failed itself.
     """
     if is_watched() and (told or not is_main()):
-        time.sleep(_NO_WORD if told else _OWN_WORD)
+        time.sleep(_ENDS_AFTER if told else _SPEAKS_AFTER)
