@@ -16,6 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pme_lightning.embedding.exchange import meeting_device
 from pme_lightning.embedding.shard import Part, RowLayout, Shard
 
 # Values that travel to the main process at a time.
@@ -139,7 +140,7 @@ def _gathered(own: Tensor, part: Part, others: tuple[Part, ...], start: int, sto
     ranges = [(other.held_before(start), other.held_before(stop)) for other in others]
     longest = max(end - begin for begin, end in ranges)
     begin, end = part.held_before(start), part.held_before(stop)
-    padded = own.new_zeros(longest, part.width)
+    padded = torch.zeros(longest, part.width, dtype=own.dtype, device=meeting_device())
     padded[: end - begin] = own[begin:end]
     pieces = [torch.empty_like(padded) for _ in others] if dist.get_rank() == 0 else None
     dist.gather(padded, pieces)

@@ -36,7 +36,7 @@ class RowExchange:
         rows = self.distinct.tokens % most
         owners = self.distinct.tokens // most
         self.tokens = rows * shard.processes + owners
-        counts = torch.bincount(owners, minlength=shard.processes)
+        counts = torch.bincount(owners, minlength=shard.processes).to(meeting_device())
         asked_counts = torch.empty_like(counts)
         dist.all_to_all_single(asked_counts, counts)
         # One wait for the device in place of two.
@@ -80,6 +80,15 @@ def _sums(widths: Tensor, counts: Sequence[int]) -> list[int]:
 
 
 def _swapped(values: Tensor, sent: Sequence[int], received: Sequence[int]) -> Tensor:
-    found = values.new_empty(sum(received), *values.shape[1:])
-    dist.all_to_all_single(found, values.contiguous(), list(received), list(sent))
-    return found
+    given = values.to(meeting_device()).contiguous()
+    found = given.new_empty(sum(received), *given.shape[1:])
+    dist.all_to_all_single(found, given, list(received), list(sent))
+    return found.to(values.device)
+
+
+def meeting_device() -> torch.device:
+    """Returns where tensors must be to travel between processes: NCCL takes those in the memory of GPUs alone.
+
+    Between two fits a table is in main memory, where Lightning takes every module when its fit is done.
+    """
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

@@ -66,11 +66,22 @@ def rows_at(ids: Tensor, table: Tensor) -> Tensor:
     """Returns the rows ``(..., D)`` of ids ``(...)`` in a table ``(V, D)``, as ``F.embedding`` does."""
     if not table.is_cuda:
         return F.embedding(ids, table)
-    # F.embedding starts a thread block a row there, and so does an index of rows; one of single elements does not. The
-    # wider these are, the better: numbers of 16 bytes, or of 8, which are no more than a name for the bytes.
+    return _rows_by_wide_numbers(ids, table)
+
+
+def _rows_by_wide_numbers(ids: Tensor, table: Tensor) -> Tensor:
+    """Does it as a GPU is fast at it.
+
+    F.embedding starts a thread block a row there, and so does an index of rows; one of single elements does not. The
+    wider these are, the better: numbers of 16 bytes, or of 8, which are no more than a name for the bytes.
+    """
     size = table.shape[-1] * table.element_size()
     wide = next((dtype for dtype in (torch.complex128, torch.complex64) if size % dtype.itemsize == 0), table.dtype)
-    cells = table.contiguous().view(wide)
+    # A slice of a single row is contiguous, for torch, and may begin within a wide number.
+    begins_within = table.storage_offset() * table.element_size() % wide.itemsize
+    if begins_within or table.stride() != (table.shape[1], 1):
+        table = table.clone(memory_format=torch.contiguous_format)
+    cells = table.view(wide)
     columns = torch.arange(cells.shape[1], device=table.device)
     return cells[ids.unsqueeze(-1), columns].view(table.dtype)
 

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pme_lightning.embedding.exchange import meeting_device
 from pme_lightning.embedding.shard import Shard
 
 
@@ -71,7 +72,7 @@ class SplitTokens(Tokens):
         return self.shard.cut(whole)
 
     def sum(self, tensor: Tensor) -> Tensor:
-        total = tensor.detach().to(_device(), copy=True).contiguous()
+        total = tensor.detach().to(meeting_device(), copy=True).contiguous()
         dist.all_reduce(total)
         return total.to(tensor.device)
 
@@ -88,7 +89,7 @@ class SplitTokens(Tokens):
         return pairs[:, 0].amin(), pairs[:, 1].amax()
 
     def same(self, tensor: Tensor) -> Tensor:
-        mains = tensor.detach().to(_device()).contiguous()
+        mains = tensor.detach().to(meeting_device()).contiguous()
         dist.broadcast(mains, 0)
         return mains.to(tensor.device)
 
@@ -116,16 +117,11 @@ class SplitTokens(Tokens):
         lengths = torch.zeros(self.shard.processes, dtype=torch.int64)
         lengths[self.shard.rank] = len(own)
         counts = self.sum(lengths).tolist()
-        padded = torch.zeros(max(counts), *own.shape[1:], dtype=own.dtype, device=_device())
+        padded = torch.zeros(max(counts), *own.shape[1:], dtype=own.dtype, device=meeting_device())
         padded[: len(own)] = own
         pieces = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(pieces, padded)
         return [piece[:count].to(own.device) for piece, count in zip(pieces, counts, strict=True)]
-
-
-def _device() -> torch.device:
-    """Where tensors must be to travel between processes."""
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
 ALONE = Tokens()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from pme_lightning.embedding import FullEmbedding
+from pme_lightning.embedding.row_lookup import _rows_by_wide_numbers
 
 
 def table(first_order: bool = True) -> FullEmbedding:
@@ -27,6 +29,17 @@ def test_lookup_reads_rows() -> None:
     assert full.linear is not None
     assert torch.equal(linear[1], full.linear[[0, 1], 0])
     assert torch.equal(full(ids), embeddings)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [1, 3, 4, 16])
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("first", [0, 1])
+def test_rows_are_read_as_wide_numbers(dtype: torch.dtype, width: int, rows: int, first: int) -> None:
+    # As on a GPU; columns behind a first-order weight begin within a wide number.
+    whole = torch.randn(rows, first + width).to(dtype)[:, first:]
+    ids = torch.randint(0, rows, (6, 2))
+    assert torch.equal(_rows_by_wide_numbers(ids, whole), whole[ids])
 
 
 def test_counts_every_per_token_parameter() -> None:
