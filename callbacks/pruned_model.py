@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from pme_lightning.callbacks.rank_sums import spans_processes
+from pme_lightning.callbacks.rank_sums import rows_of_all, spans_processes
 from pme_lightning.embedding import FullEmbedding
 from pme_lightning.embedding.projection import projected
 from pme_lightning.errors import BadInput
@@ -39,11 +39,13 @@ class RecentBatches:
         """Keeps a batch, and lets go the one that is the longest ago if there are enough.
 
         Args:
-            batch: ids ``(B, F)`` and labels ``(B,)``; the first batch of the fit says how many are enough.
+            batch: ids ``(B, F)`` and labels ``(B,)``; the first one of the fit, with what all processes have of it,
+                says how many are enough.
             processes: Of the run.
         """
         if self._length is None:
-            self._length = math.ceil(_ROWS / max(1, len(batch[0]) * processes))
+            # The same in all processes, which may differ by a row: they look at what they keep together.
+            self._length = math.ceil(_ROWS / max(1, rows_of_all(len(batch[0]))))
         rows = math.ceil(_ROWS / processes)
         self._batches.append((batch[0][:rows], batch[1][:rows]))
         while len(self._batches) > self._length:

@@ -38,6 +38,9 @@ from pme_lightning.search import (
 from pme_lightning.sixteen_bits import widened
 from pme_lightning.whole_files import SplitTensor
 
+# What torch's optimizers call them; whatever else they keep of each value is of squares of gradients, or like it.
+_MEANS_OF_GRADIENTS = ("exp_avg", "momentum_buffer", "grad_avg")
+
 
 class PruningCallback(Callback):
     """Drives a search inside ``Trainer.fit`` of a full-size :class:`~pme_lightning.module.CTRModule`.
@@ -119,6 +122,7 @@ class PruningCallback(Callback):
         self.step = 0
         self.steps_per_epoch = 0
         self._started = -1  # the last step that a scoring window began in
+        self._observed = False  # whether gradients of rows have come since the last step
         self.field_tokens: list[int] = []
         self.tokens: Tokens = ALONE
         self._num_tokens = 0
@@ -213,8 +217,8 @@ class PruningCallback(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Leaves fields out; begins a scoring window, and watches the rows of the batch, where the schedule says so."""
+        self._leave_alone(pl_module)
         embedding = self._embedding(pl_module)
-        embedding.observer = embedding.held_observer = embedding.fields_left = None
         if self.result is not None:
             return  # trainer.min_epochs or min_steps keep the fit going
         if self.field_dropout:
@@ -233,12 +237,19 @@ class PruningCallback(Callback):
             if embedding.shard is not None:
                 embedding.held_observer = partial(self._observe_held, trainer, embedding.shard.processes)
 
+    def _leave_alone(self, pl_module: LightningModule) -> None:
+        """Has the table's lookups be what they are without a search."""
+        embedding = pl_module.embedding
+        if isinstance(embedding, FullEmbedding):
+            embedding.observer = embedding.held_observer = embedding.fields_left = None
+
     def _observe(
         self, trainer: Trainer, frequencies: Tensor, ids: Tensor, rows: Tensor | None, linear: Tensor | None = None
     ) -> None:
         """Hands the gradients of each row's own loss to the criterion, given those of what was differentiated."""
         if rows is None:
-            raise BadInput("PruningCallback found no gradient at the embedding: is it frozen?")
+            raise _no_gradient()
+        self._observed = True
         factor = self._factor(trainer, len(ids))
         rows, linear = rows * factor, None if linear is None else linear * factor
         if self.tokens is ALONE:
@@ -266,10 +277,13 @@ class PruningCallback(Callback):
             return  # trainer.min_epochs or min_steps keep the fit going
         action = self.schedule.action(self.step, self.steps_per_epoch)
         embedding = self._embedding(pl_module)
+        if action.score and self.criterion.needs_rows and not self._observed:
+            raise _no_gradient()
+        self._observed = False
         if action.score and self.criterion.needs_gradients:
             weight_grad = embedding.weight.grad
             if weight_grad is None:
-                raise BadInput("PruningCallback found no gradient at the embedding: is it frozen?")
+                raise _no_gradient()
             linear_grad = None if embedding.linear is None else embedding.linear.grad
             self.criterion.update(widened(weight_grad), None if linear_grad is None else widened(linear_grad))
         if action.frozen:
@@ -295,14 +309,17 @@ class PruningCallback(Callback):
         Raises:
             BadInput: The fit was too short for the search.
         """
-        embedding = self._embedding(pl_module)
-        embedding.observer = embedding.held_observer = embedding.fields_left = None
+        self._leave_alone(pl_module)
         if self.result is None:
             steps = self.num_steps(self.steps_per_epoch) if self.steps_per_epoch else "some"
             raise BadInput(
                 f"the search needs {steps} steps and the fit ended after {self.step}: "
                 "raise trainer.max_epochs (or max_steps, max_time), or shorten search.schedule"
             )
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leaves nothing on the module of a search that ended early."""
+        self._leave_alone(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """What a search that was interrupted goes on from."""
@@ -453,12 +470,12 @@ class PruningCallback(Callback):
 
     @staticmethod
     def _rotate_moments(embedding: FullEmbedding, basis: Tensor, optimizers: list[Optimizer]) -> None:
-        """Turns moments with the rows (Adam's, Adagrad's): the first exactly, the second as far as a diagonal can."""
+        """Turns what optimizers keep of rows with them: means of gradients exactly, squares as a diagonal can."""
         for optimizer in optimizers:
-            state = optimizer.state.get(embedding.weight, {})
-            for name, turn in (("exp_avg", basis), ("exp_avg_sq", basis.square()), ("sum", basis.square())):
-                if name in state:
-                    state[name].copy_(widened(state[name]) @ turn)
+            for name, kept in optimizer.state.get(embedding.weight, {}).items():
+                if isinstance(kept, Tensor) and kept.shape == embedding.weight.shape:
+                    turn = basis if name in _MEANS_OF_GRADIENTS else basis.square()
+                    kept.copy_(widened(kept) @ turn)
 
     def _values(self, embedding: FullEmbedding) -> int:
         """How many per-token values the budget leaves beside the projection, or those of all fields."""
@@ -477,3 +494,7 @@ class PruningCallback(Callback):
         if not isinstance(embedding, FullEmbedding):
             raise BadInput("PruningCallback searches the sizes of a full-size table; this one is multi-size already")
         return embedding
+
+
+def _no_gradient() -> BadInput:
+    return BadInput("PruningCallback found no gradient at the embedding: is it frozen?")

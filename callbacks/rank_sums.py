@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pme_lightning.embedding.exchange import meeting_device
 from pme_lightning.search import Criterion, Scores, SplitTokens
 
 
 def spans_processes() -> bool:
     """Whether there is more than one process."""
     return dist.is_initialized() and dist.get_world_size() > 1
+
+
+def rows_of_all(batch_rows: int) -> int:
+    """Returns the sum over processes of the rows that each has in its batch; called by all of them together."""
+    if not spans_processes():
+        return batch_rows
+    total = torch.tensor(batch_rows, device=meeting_device())
+    dist.all_reduce(total)
+    return int(total)
 
 
 def add_up(criterion: Criterion) -> None:

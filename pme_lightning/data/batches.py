@@ -22,6 +22,8 @@ from pme_lightning.errors import BadInput
 
 # Up to this many ids (256 MiB) the range check at construction costs less than a tenth of a second.
 _CHECKED_IDS = 1 << 26
+# Rows of a rank in the last batch of an epoch of training: batch norm has nothing to learn of a single one.
+LEAST_TO_TRAIN_ON = 2
 
 
 class ClickDataset(Dataset):
@@ -124,21 +126,23 @@ class Cuts:
     """Where the order of ``n`` rows is cut into batches, and these into the parts of ranks.
 
     The *global* batch of ``world_size * batch_size`` rows is what is cut from the order, and each rank takes its part
-    of it. The last global batch is split as evenly as it goes; where it has fewer rows than there are ranks it joins
-    the batch before it. So every rank has the same number of batches, and none of them is empty.
+    of it. The last global batch is split as evenly as it goes; where it has too few rows for the ranks it joins the
+    batch before it. So every rank has the same number of batches, and none of them is empty.
 
     Args:
         n: number of rows, at least ``world_size``.
         batch_size: rows per batch and rank.
         world_size: number of ranks.
         drop_last: leave out a last global batch that is not full.
+        least: rows that each rank must have of a last batch that stands for itself.
     """
 
-    def __init__(self, n: int, batch_size: int, world_size: int, drop_last: bool = False) -> None:
+    def __init__(self, n: int, batch_size: int, world_size: int, drop_last: bool = False, least: int = 1) -> None:
         self.world_size = world_size
         self.global_batch = batch_size * world_size
         full, rest = divmod(n, self.global_batch)
-        self.num_batches = full if drop_last or rest == 0 or (full and rest < world_size) else full + 1
+        joins = full > 0 and rest < least * world_size
+        self.num_batches = full if drop_last or rest == 0 or joins else full + 1
         # Where the last global batch of each epoch ends.
         self._stop = full * self.global_batch if drop_last else n
 
@@ -161,7 +165,8 @@ class PermutationBatchSampler(DistributedSampler):
     batch ``B`` see in every step the rows that one process sees with batch ``2B``. No row is dropped or repeated
     (unless ``drop_last``) and every rank yields the same number of batches, so neither training nor evaluation
     hangs on uneven shards: the last global batch is split as evenly as it goes, and where it has fewer rows than
-    there are ranks it joins the batch before it.
+    there are ranks, or fewer than two for each where rows are shuffled to train on, it joins the batch before it (a
+    batch norm learns nothing of a single row, and torch's refuses it).
 
     It is a :class:`~torch.utils.data.distributed.DistributedSampler` because that is how Lightning knows that the
     sharding is done already and must not be done again on top.
@@ -208,7 +213,7 @@ class PermutationBatchSampler(DistributedSampler):
         )
         self.n = n
         self.batch_size = batch_size
-        self.cuts = Cuts(n, batch_size, world_size, drop_last)
+        self.cuts = Cuts(n, batch_size, world_size, drop_last, least=LEAST_TO_TRAIN_ON if shuffle else 1)
         self.num_batches = self.cuts.num_batches
         self._done = (-1, 0)
         self._prefetch = prefetch

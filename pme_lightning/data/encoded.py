@@ -26,6 +26,18 @@ if TYPE_CHECKING:
 SPLITS = ("train", "valid", "test")
 
 
+def of_one_mind(yes: bool, device: torch.device) -> bool:
+    """Whether all processes say yes; those that train on GPUs call it together, on others each is asked alone.
+
+    Processes that hold rows in the memory of a GPU share the order out that it draws: all of them do, or none.
+    """
+    if device.type != "cuda" or place_among_processes()[1] == 1:
+        return yes
+    said = torch.tensor(int(yes), device=device)
+    dist.all_reduce(said, op=dist.ReduceOp.MIN)
+    return bool(said)
+
+
 def place_among_processes() -> tuple[int, int]:
     """The rank of this process and how many there are; 0 and 1 of a run in one process."""
     if dist.is_available() and dist.is_initialized():
@@ -110,6 +122,7 @@ class EncodedDataModule(LightningDataModule, ABC):
         self._rows_on_gpu: dict[str, RowsOnGPU] = {}
         self._renumbering: Tensor | None = None
         self._trained: tuple[int, int] | None = None
+        self._held_then: bool | None = None
 
     @abstractmethod
     def encoded(self) -> EncodedData:
@@ -219,12 +232,18 @@ class EncodedDataModule(LightningDataModule, ABC):
         if self.trainer is None:
             return {}
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
-        return {"epoch": self.trainer.current_epoch, "batches": progress.current.completed}
+        return {
+            "epoch": self.trainer.current_epoch,
+            "batches": progress.current.completed,
+            "on_gpu": "train" in self._rows_on_gpu,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Has the next training go on after what :meth:`state_dict` told of."""
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._trained = (state_dict["epoch"], state_dict["batches"])
+            # A GPU draws other orders than a processor does.
+            self._held_then = state_dict.get("on_gpu")
 
     # Loaders.
 
@@ -278,7 +297,11 @@ class EncodedDataModule(LightningDataModule, ABC):
         if held is not None and held.ids.device == device and self.on_gpu is not False:
             return True
         self._rows_on_gpu.pop(split, None)
-        if not belongs_on_gpu(f"the {split} split of data '{self.name}'", self._dataset(split), device, self.on_gpu):
+        wanted = self.on_gpu
+        if split == "train" and self._held_then is not None:
+            wanted, self._held_then = self._held_then, None
+        name = f"the {split} split of data '{self.name}'"
+        if not of_one_mind(belongs_on_gpu(name, self._dataset(split), device, wanted), device):
             return False
         self._rows_on_gpu[split] = RowsOnGPU(self._dataset(split), device)
         return True

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from pme_lightning.data.batches import Cuts, keep
+from pme_lightning.data.batches import LEAST_TO_TRAIN_ON, Cuts, keep
 from pme_lightning.data.labels import binary_labels
 from pme_lightning.data.streams import Stream
 from pme_lightning.data.vocabulary import Vocabulary
@@ -72,7 +72,7 @@ class StreamedRows(IterableDataset):
         self.seed = seed
         self.rank = rank
         self.batch_size = batch_size
-        self.cuts = Cuts(n, batch_size, world_size)
+        self.cuts = Cuts(n, batch_size, world_size, least=LEAST_TO_TRAIN_ON if shuffle else 1)
         self.renumbering: Tensor | None = None
         self.epoch_now: Callable[[], int] | None = None
         # Shared with workers that outlive an epoch: the epoch, and its batches that were done before an interruption.

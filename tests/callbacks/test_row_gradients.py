@@ -100,3 +100,31 @@ def test_every_schedule_finds_sizes_within_the_budget(
 def test_a_search_without_steps_is_refused() -> None:
     with pytest.raises(BadInput, match="ExpectedInformation needs gradients"):
         PruningCallback(ExpectedInformation(), NoTraining(), Prefix())
+
+
+def test_a_frozen_table_is_named(tiny: LightningDataModule, make_trainer: Build) -> None:
+    model = module(tiny, FM)
+    model.embedding.requires_grad_(False)
+    callback = PruningCallback(ExpectedInformation(), AfterWarmup(epochs=1), Prefix())
+    with pytest.raises(BadInput, match="no gradient at the embedding: is it frozen"):
+        make_trainer(callbacks=[callback], max_epochs=2).fit(model, datamodule=tiny)
+
+
+class Fails(Callback):
+    """Ends a fit early."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == 8:
+            raise OSError("the disk is full")
+
+
+def test_a_search_that_failed_leaves_nothing_on_the_model(tiny: LightningDataModule, make_trainer: Build) -> None:
+    model, criterion = module(tiny, FM), Recorded()
+    callback = PruningCallback(criterion, AfterWarmup(epochs=1), Prefix(), field_dropout=0.3)
+    with pytest.raises(OSError, match="disk"):
+        make_trainer(callbacks=[callback, Fails()], max_epochs=2).fit(model, datamodule=tiny)
+    assert criterion.seen
+    assert model.embedding.observer is None
+    assert model.embedding.fields_left is None

@@ -38,9 +38,10 @@ def test_ranks_share_every_row_without_overlap(
         batches = rows_of(sampler)
         assert len(batches) == len(sampler)
         assert all(batches)
-        # Only the last batch may differ, by the rows that are too few for a batch of their own.
+        # Only the last batch may differ, by the rows that are too few for one of their own: single ones, to train on.
         assert all(len(batch) == batch_size for batch in batches[:-1])
-        assert len(batches[-1]) <= batch_size + 1
+        assert len(batches[-1]) <= batch_size + 1 + shuffle
+        assert not shuffle or len(batches) == 1 or len(batches[-1]) >= min(2, batch_size)
         shares.append(batches)
     assert len({len(batches) for batches in shares}) == 1
     assert sorted(row for batches in shares for batch in batches for row in batch) == list(range(n))

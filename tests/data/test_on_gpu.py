@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from lightning.pytorch.trainer.states import TrainerFn
 
-from pme_lightning.data import ClickDataset, on_gpu
+from pme_lightning.data import ClickDataset, encoded, on_gpu
 from pme_lightning.data.orders import shuffled
 from pme_lightning.errors import BadInput
 
@@ -62,6 +64,43 @@ def test_where_rows_belong(dataset: ClickDataset, monkeypatch: pytest.MonkeyPatc
     free[0] = needed - 1
     with pytest.raises(BadInput, match=r"on_gpu=true: rows takes .* cuda:0 has .* free: set data.on_gpu=false"):
         on_gpu.belongs_on_gpu("rows", dataset, GPU, True)
+
+
+def test_all_processes_hold_rows_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def least(said: torch.Tensor, **how: Any) -> None:
+        assert how == {"op": dist.ReduceOp.MIN}
+        asked.append(int(said))
+        said.fill_(0)
+
+    monkeypatch.setattr(encoded.torch, "tensor", lambda value, **_: torch.full((), value))
+    monkeypatch.setattr(dist, "all_reduce", least)
+    assert encoded.of_one_mind(True, GPU), "alone"
+    monkeypatch.setattr(encoded, "place_among_processes", lambda: (0, 2))
+    assert not encoded.of_one_mind(True, GPU), "another process has no room"
+    assert asked == [1]
+    assert encoded.of_one_mind(True, torch.device("cpu"))
+    assert asked == [1]
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_fit_that_goes_on_holds_rows_where_it_did(
+    tiny: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch, held: bool
+) -> None:
+    tiny.trainer = make_trainer(max_epochs=1)
+    tiny.trainer.state.fn = TrainerFn.FITTING
+    assert tiny.state_dict()["on_gpu"] is False
+    wanted: list[bool | None] = []
+    monkeypatch.setattr(encoded, "belongs_on_gpu", lambda *given: wanted.append(given[3]) or bool(given[3]))
+    tiny.load_state_dict({"epoch": 0, "batches": 2, "on_gpu": held})
+    tiny.val_dataloader()
+    tiny.train_dataloader()
+    assert wanted == [None, held]
+    assert tiny.state_dict()["on_gpu"] is held
+    tiny.renumber(None)
+    tiny.train_dataloader()
+    assert wanted[2:] == [None], "the next fit decides for itself"
 
 
 def test_a_device_draws_a_permutation_however_many_rows_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
