@@ -67,6 +67,11 @@ class ResumePoint(Callback):
         """What the fit has taken so far, with the time before it was interrupted."""
         return self._before + time.monotonic() - self._started
 
+    @property
+    def _folder(self) -> str:
+        """Where Lightning's checkpoint callback says that the checkpoints of this fit are."""
+        return str(self.path.parent.resolve())
+
     def logged_steps(self) -> int | None:
         """Returns how many steps a fit that goes on has logged before; ``None`` if it starts."""
         if not self.resumes:
@@ -84,14 +89,17 @@ class ResumePoint(Callback):
                 "should_stop": trainer.should_stop,
                 "batches_that_stepped": trainer.fit_loop.epoch_loop._batches_that_stepped,
                 "seconds": self.seconds,
+                "folder": self._folder,
             }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Takes it up again, also where the folder has been moved since."""
         self._loaded = checkpoint.get("resume_point")
-        for name, state in checkpoint["callbacks"].items():
-            if name.startswith("ModelCheckpoint"):
-                _move(state, str(self.path.parent.resolve()))
+        then = None if self._loaded is None else self._loaded["folder"]
+        for state in checkpoint["callbacks"].values():
+            # Those of others keep theirs elsewhere.
+            if isinstance(state, dict) and then is not None and state.get("dirpath") == then:
+                _move(state, self._folder)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock; a fit that had ended stays ended."""

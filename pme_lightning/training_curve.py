@@ -74,9 +74,9 @@ class TrainingCurve(Callback):
     def _add_point(self, trainer: Trainer) -> None:
         self.loss.append((self._epochs(trainer), float(self._sum) / self._summed))
         self._sum, self._summed = 0.0, 0
-        if len(self.loss) > _MOST_POINTS:
+        if len(self.loss) > _MOST_POINTS and len(self.loss) % 2 == 0:
             # All of them span equally many batches: the mean of two is that of their batches.
-            pairs = zip(self.loss[0::2], self.loss[1::2], strict=False)
+            pairs = zip(self.loss[0::2], self.loss[1::2], strict=True)
             self.loss = [(later[0], (before[1] + later[1]) / 2) for before, later in pairs]
             self._merged *= 2
 

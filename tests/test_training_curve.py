@@ -62,9 +62,16 @@ def test_long_fits_keep_few_points(tiny: Any, make_trainer: Callable[..., Traine
     curve = TrainingCurve()
     losses = fitted(tiny, make_trainer, curve, max_epochs=60)
     assert len(losses) == 240
-    assert 100 <= len(curve.loss) <= 200
+    assert 100 <= len(curve.loss) <= 201
     assert [loss for _, loss in curve.loss][:100] == pytest.approx([fmean(losses[i : i + 2]) for i in range(0, 200, 2)])
     assert curve.loss[-1][0] == pytest.approx(60)
+
+
+def test_no_point_is_lost_where_neighbours_are_merged(tiny: Any, make_trainer: Callable[..., Trainer]) -> None:
+    tiny.batch_size = 80  # 4 batches an epoch, each a point
+    curve = TrainingCurve()
+    losses = fitted(tiny, make_trainer, curve, max_steps=201, max_epochs=-1)
+    assert curve.loss[-1] == (pytest.approx(201 / 4), pytest.approx(losses[-1]))
 
 
 def test_an_interrupted_curve_goes_on(tiny: Any, make_trainer: Callable[..., Trainer]) -> None:

@@ -141,7 +141,7 @@ class LazyAdagrad(Optimizer):
                 state = self.state[parameter]
                 if not state:
                     # Apart from the sum, so that a step count on the processor never waits for the device.
-                    state["step"] = torch.tensor(0.0)
+                    state["step"] = torch.tensor(0)
                     state["sum"] = torch.full_like(parameter, group["initial_accumulator_value"])
                 state["step"] += 1
                 blocks = self.blocks_of(parameter)

@@ -234,3 +234,23 @@ def test_in_16_bits_chance_is_the_same_everywhere_and_leaves_that_of_others_alon
         second.grad = sparse_of(grad)
         again.step()
     assert torch.equal(second, whole)
+
+
+def test_steps_are_counted_however_many_they_are() -> None:
+    weight = torch.nn.Parameter(torch.ones(3, 2))
+    optimizer = LazyAdagrad([weight], lr=0.1, weight_decay=0.5, initial_accumulator_value=1.0, decay_interval=64)
+    optimizer.state[weight].update(step=torch.tensor(1 << 24), sum=torch.ones(3, 2))
+    weight.grad = torch.zeros(3, 2)
+    for _ in range(63):
+        optimizer.step()
+    assert torch.equal(weight, torch.ones(3, 2)), "no decay is due"
+    optimizer.step()
+    assert (weight < 1).all()
+
+
+def test_the_count_of_steps_is_a_whole_number() -> None:
+    weight = torch.nn.Parameter(torch.ones(3, 2))
+    optimizer = LazyAdagrad([weight])
+    weight.grad = torch.ones(3, 2)
+    optimizer.step()
+    assert optimizer.state[weight]["step"].dtype == torch.int64
