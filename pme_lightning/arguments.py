@@ -219,11 +219,21 @@ def _make_paths_absolute(config: Namespace) -> None:
     """Lets the written configuration name the same files from any folder."""
     data = config.data.init_args if "init_args" in config.data else Namespace()
     places = [(config, key) for key in ("sizes", "ckpt_path")]
-    places += [(data, key) for key in vars(data) if key == "path" or key.endswith("_path")]
+    places += [(data, key) for key in vars(data) if key in ("path", "vocabulary") or key.endswith("_path")]
     for node, key in places:
         value = node[key]
-        if isinstance(value, str) and Path(value).expanduser().exists():
-            node[key] = str(Path(value).expanduser().absolute())
+        node[key] = [_absolute(each) for each in value] if isinstance(value, list) else _absolute(value)
+    if data.get("cache_dir"):
+        # It may not be there yet.
+        data.cache_dir = str(Path(data.cache_dir).expanduser().absolute())
+
+
+def _absolute(path: Any) -> Any:
+    """Returns the absolute path of a file, a folder or a pattern of such; what names none may be on the hub: as is."""
+    if not isinstance(path, str):
+        return path
+    place = Path(path).expanduser()
+    return str(place.absolute()) if place.exists() or any(character in path for character in "*?[") else path
 
 
 def _check_values(config: Namespace) -> None:

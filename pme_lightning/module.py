@@ -227,6 +227,11 @@ class CTRModule(LightningModule):
                 "this model numbers tokens by size, the data module by vocabulary: call "
                 "data.renumber(SearchResult.load('sizes.safetensors').order()) with the sizes of the model's run"
             )
+        if renumbered and not numbered_by_size:
+            raise BadInput(
+                "this model numbers tokens by vocabulary, the data module by the sizes of another model, which was "
+                "trained with it before: call data.renumber(None)"
+            )
         self._settle_gradients()
 
     def _settle_gradients(self) -> None:

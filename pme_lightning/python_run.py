@@ -30,7 +30,6 @@ class Outcome:
     Attributes:
         summary: What ``summary.json`` holds.
         module: The fine-tuned multi-size model, with its best weights by validation.
-        data: The data module, its tokens numbered as the model has them: ``Trainer().test(module, data)`` works.
         sizes: The size of every token.
         folder: The run folder.
         checkpoint: The file of the model.
@@ -39,11 +38,20 @@ class Outcome:
 
     summary: dict[str, Any]
     module: CTRModule
-    data: EncodedDataModule
+    _data: EncodedDataModule
     sizes: SearchResult
     folder: Path
     checkpoint: Path
     sizes_file: Path
+
+    @property
+    def data(self) -> EncodedDataModule:
+        """The data module, its tokens numbered as the model has them: ``Trainer().test(module, data)`` works.
+
+        Several outcomes may have one data module in common: the one that was asked last has it numbered its way.
+        """
+        self._data.renumber(self.sizes.order())
+        return self._data
 
     def export(self, folder: str | Path, bits: int = 8) -> ExportedModel:
         """Writes the model in the form in which it is served; see :func:`~pme_lightning.export.export_model`."""
@@ -136,7 +144,6 @@ def search_and_finetune(
     summary = runner.run()
     checkpoint = runner.folder.checkpoints("finetune") / "best.ckpt"
     sizes = SearchResult.load(runner.folder.sizes)
-    runner.data.renumber(sizes.order())
     module = CTRModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
     return Outcome(summary, module, runner.data, sizes, runner.folder.path, checkpoint, runner.folder.sizes)
 

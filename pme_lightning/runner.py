@@ -459,7 +459,8 @@ class Runner:
     def _data(self) -> EncodedDataModule:
         data = self.given.get("data") or build(self.config.data)
         data.seed = self.config.seed
-        folder = find_run_folder(self.config.ckpt_path or self.config.sizes or "")
+        file = self.config.ckpt_path or self.config.sizes
+        folder = find_run_folder(file) if file else None
         if folder is not None:
             data.use_vocabulary(folder / "vocabulary")
         data.prepare_data()
@@ -467,6 +468,8 @@ class Runner:
         needed = USES_CHECKPOINT.get(self.command)
         for stage in ("fit", "test") if needed is None else (needed,):
             data.setup(stage)
+        # A run before this one may have left the data module of a program numbered by its sizes.
+        data.renumber(None)
         report.print_data(data)
         if self.command not in ("test", "predict"):
             check_labels(data)

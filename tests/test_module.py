@@ -177,6 +177,22 @@ def test_ids_in_another_numbering_are_refused(tiny: LightningDataModule, make_tr
     make_trainer().test(module, datamodule=tiny, verbose=False)
 
 
+@pytest.mark.parametrize("indexed", [False, True], ids=["full size", "with an index"])
+def test_a_table_of_the_vocabularys_ids_refuses_others(
+    tiny: LightningDataModule, make_trainer: Callable[..., Trainer], indexed: bool
+) -> None:
+    module = CTRModule(tiny.field_tokens, FM, embedding_dim=4)
+    if indexed:
+        sizes = torch.arange(tiny.num_tokens).clamp(max=4)
+        module.set_embedding(MultiSizeEmbedding.from_sizes(sizes, 4, sizes > 0))
+        assert module.embedding.index is not None
+    tiny.renumber(torch.randperm(tiny.num_tokens))
+    with pytest.raises(BadInput, match=r"by vocabulary, the data module by the sizes .* call data.renumber\(None\)"):
+        make_trainer(max_epochs=1).fit(module, datamodule=tiny)
+    tiny.renumber(None)
+    make_trainer(max_epochs=1).fit(module, datamodule=tiny)
+
+
 @pytest.mark.parametrize("multi_size", [False, True])
 def test_rows_stay_in_32_bits_where_the_network_has_16(multi_size: bool) -> None:
     seen: list[Tensor] = []

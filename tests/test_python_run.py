@@ -85,6 +85,17 @@ def test_the_baseline_leaves_the_data_numbered_for_the_model(tiny: Any, make_tra
     assert measured(outcome, make_trainer) == pytest.approx(outcome.summary["test"])
 
 
+def test_one_data_module_serves_several_runs(tiny: Any, make_trainer: Any) -> None:
+    settings = QUICK | {"search": "pme", "settings": {"model.embedding_dim": 4}}
+    first = search_and_finetune(tiny, "fm", 0.6, **settings)
+    other = search_and_finetune(tiny, "fm", 0.4, **settings)
+    again = search_and_finetune(tiny, "fm", 0.6, **settings)
+    assert again.sizes.fingerprint() == first.sizes.fingerprint() != other.sizes.fingerprint()
+    assert again.summary["test"] == first.summary["test"]
+    for outcome in (first, other):
+        assert measured(outcome, make_trainer) == pytest.approx(outcome.summary["test"])
+
+
 def test_a_search_of_the_users_own(tiny: Any) -> None:
     search = PruningCallback(Fisher(), AfterWarmup(epochs=1), Prefix(), budget=0.6)
     outcome = search_and_finetune(tiny, "fm", search=search, trainer={"max_epochs": 1}, baseline=False)

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from pme_lightning.cli import main
+from pme_lightning.data.vocabulary import Vocabulary
 from pme_lightning.module import CTRModule
 from pme_lightning.search import SearchResult
 
@@ -315,3 +316,17 @@ def test_predict_needs_the_new_rows_only(run: Run, tmp_path: Path) -> None:
     found = pl.read_parquet(predicted["folder"] / "predictions.parquet")["probability"]
     assert len(found) == 3
     assert found.is_between(0, 1, closed="none").all()
+
+
+def test_a_run_within_the_folder_of_another_makes_its_own_vocabulary(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, base in (("a", 0), ("b", 1000)):
+        rows = {"label": [i * 7 % 3 % 2 for i in range(600)], "user": [base + i % 40 for i in range(600)]}
+        pl.DataFrame(rows).write_parquet(tmp_path / f"{name}.parquet")
+    words = ["fit", "backbone=fm", "data=parquet", "trainer.max_epochs=1", "model.embedding_dim=4"]
+    first = run(*words, f"data.path={tmp_path}/a.parquet", small=False)["folder"]
+    monkeypatch.chdir(first / "checkpoints")
+    main([*words, f"data.path={tmp_path}/b.parquet", "run_dir=other"])
+    known = [set(Vocabulary.load(folder / "vocabulary").tokens("user")) for folder in (first, Path("other"))]
+    assert known == [set(range(40)), set(range(1000, 1040))]

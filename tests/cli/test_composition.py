@@ -188,3 +188,23 @@ def test_arguments_of_classes_within_classes_can_be_null(search: str) -> None:
         BadInput, match=r"unknown key 'search.schedule.mx_steps' \(=null\).*'search.schedule.max_steps'"
     ):
         parse_config(compose(parse_words([*words, "search.schedule.mx_steps=null"])))
+
+
+def test_the_configuration_names_the_same_files_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "saved").mkdir()
+    for name in ("a.parquet", "b.parquet"):
+        write(tmp_path / name, "")
+    words = ["data=parquet", "data.vocabulary=saved", "data.cache_dir=new", "data.label=y"]
+
+    def data(path: str) -> object:
+        return parse_config(compose(parse_words([*words, f"data.path={path}"])))[1].data.init_args
+
+    assert data("a.parquet").path == str(tmp_path / "a.parquet")
+    assert data("a.parquet").vocabulary == str(tmp_path / "saved")
+    assert data("a.parquet").cache_dir == str(tmp_path / "new")
+    assert data("[a.parquet,b.parquet]").path == [str(tmp_path / name) for name in ("a.parquet", "b.parquet")]
+    assert data("*.parquet").path == str(tmp_path / "*.parquet")
+    assert data("reczoo/Frappe_x1").path == "reczoo/Frappe_x1", "what is on the hub is no file"
