@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 from pme_lightning.errors import BadInput, did_you_mean
@@ -38,6 +39,28 @@ def import_class(path: str) -> type:
 def class_path(value: type | str) -> str:
     """Returns the import path of a class (a string is taken as one already)."""
     return value if isinstance(value, str) else f"{value.__module__}.{value.__qualname__}"
+
+
+def relative(path: str, name: str) -> str | None:
+    """Returns the import path of the class of a name that has a base in common with another one; None: there is none.
+
+    Args:
+        path: The other class.
+        name: Without its module.
+    """
+    for base in import_class(path).__mro__:
+        if base.__module__ in ("builtins", "abc", "typing"):
+            break
+        found = next((each for each in _subclasses(base) if each.__name__ == name), None)
+        if found is not None:
+            return class_path(found)
+    return None
+
+
+def _subclasses(base: type) -> Iterator[type]:
+    yield base
+    for each in base.__subclasses__():
+        yield from _subclasses(each)
 
 
 def instantiate(path: type | str, /, *args: Any, **kwargs: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from pme_lightning.class_path import relative
 from pme_lightning.errors import BadInput, did_you_mean
 
 COMMANDS = {
@@ -357,7 +358,10 @@ def _switch_class(config: dict[str, Any], key: str, value: str) -> dict[str, Any
     if not (holds_class or may_hold_one) or not re.fullmatch(r"[A-Za-z_][\w.]*", value):
         return None
     if "." not in value:
-        return None
+        found = relative(node["class_path"], value) if isinstance(node, Mapping) else None
+        if found is None:
+            return None
+        value = found
     return merge(config, _under(spelled, {"class_path": value}))
 
 

@@ -37,6 +37,16 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def check_name(column: str) -> None:
+    """Refuses the name of a column that reads as a pattern of names.
+
+    Raises:
+        BadInput: it is ``*``, or begins with ``^`` and ends with ``$``.
+    """
+    if column == "*" or (column.startswith("^") and column.endswith("$")):
+        raise BadInput(f"a column called '{column}' cannot be used: it reads as a pattern of names; rename it")
+
+
 def check_columns(frame: pl.LazyFrame, columns: Sequence[str], where: str) -> None:
     """Raises BadInput, with the nearest name, where a frame lacks one of the columns."""
     with reading(where):
@@ -44,6 +54,7 @@ def check_columns(frame: pl.LazyFrame, columns: Sequence[str], where: str) -> No
     for column in columns:
         if column not in names:
             raise BadInput(f"column '{column}' is missing in {where}: {did_you_mean(column, names)}")
+        check_name(column)
 
 
 def slices(frame: pl.LazyFrame, columns: Sequence[str], where: str) -> Iterator[pl.DataFrame]:

@@ -155,7 +155,9 @@ class ClickDataModule(EncodedDataModule):
         self.min_count = min_count
         self.csv = CsvOptions(separator, header, tuple(column_names) if column_names is not None else None)
         by = split or split_by(time_column, split_column)
-        self.split_options = SplitOptions(by, tuple(fractions or ()), time_column, split_column, split_seed)
+        self.split_options = SplitOptions(
+            by, tuple(fractions or ()), time_column, split_column, split_seed, (timestamps or {}).get(time_column or "")
+        )
         named = {"split": split, "time_column": time_column, "split_column": split_column}
         self._split_named = [f"data.{key}={value}" for key, value in named.items() if value is not None]
         self.cache = cache_root(cache_dir)

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import polars as pl
 
 from pme_lightning.data.options import check_whole_number
+from pme_lightning.data.times import has_clock
 from pme_lightning.errors import BadInput, did_you_mean
 
 Kind = Literal["categorical", "numeric", "hour", "weekday", "weekend"]
@@ -209,7 +210,7 @@ def _fields_of(
             Field(f"{name}_weekday", "weekday", column=name, time_format=time_format),
             Field(f"{name}_weekend", "weekend", column=name, time_format=time_format),
         ]
-        if dtype == pl.Date:
+        if dtype == pl.Date or (time_format is not None and not has_clock(time_format)):
             return parts
         return [Field(f"{name}_hour", "hour", column=name, time_format=time_format), *parts]
     criteo = (

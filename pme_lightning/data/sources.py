@@ -138,6 +138,8 @@ def find_parts(path: str | Sequence[str], format: Format = "auto", cache_dir: Pa
     """
     if format not in get_args(Format):
         raise BadInput(f"data.format={format} is unknown: {did_you_mean(str(format), get_args(Format))}")
+    if not path:
+        raise BadInput("data.path is empty: name a file, a folder, a pattern or a list of files")
     if not isinstance(path, str):
         return {ALL: _files_part([Path(one).expanduser() for one in path], format)}
     local = Path(path).expanduser()

@@ -11,10 +11,12 @@ from typing import Literal, get_args
 import numpy as np
 import polars as pl
 
+from pme_lightning.data.cache import check_name
 from pme_lightning.data.encoded import SPLITS
 from pme_lightning.data.options import check_whole_number
 from pme_lightning.data.permutation import Permutation
 from pme_lightning.data.sources import ALL, reading, split_name
+from pme_lightning.data.times import in_order
 from pme_lightning.errors import BadInput, did_you_mean
 
 SplitBy = Literal["fraction", "time", "column"]
@@ -31,6 +33,7 @@ class SplitOptions:
         by: ``fraction`` (seeded, at random), ``time`` (the oldest rows train, the latest test) or ``column``.
         fractions: of train, valid and test.
         time_column: orders the rows for ``time``.
+        time_format: strftime codes of a time column of text or integers.
         split_column: holds train, valid or test for ``column``.
         seed: of the random division.
     """
@@ -40,6 +43,7 @@ class SplitOptions:
     time_column: str | None = None
     split_column: str | None = None
     seed: int = 42
+    time_format: str | None = None
 
     def __post_init__(self) -> None:
         """Raises BadInput where the options do not fit together."""
@@ -173,7 +177,8 @@ def _by_share(frame: pl.LazyFrame, names: Sequence[str], options: SplitOptions) 
     with reading("the data"):
         if options.by == "time":
             _check_column(frame, str(options.time_column))
-            time = _ordered(frame.select(str(options.time_column)).collect(engine="streaming").to_series())
+            column = frame.select(str(options.time_column)).collect(engine="streaming").to_series()
+            time = in_order(column, options.time_format)
             n = len(time)
         else:
             n = int(frame.select(pl.len()).collect(engine="streaming").item())
@@ -205,19 +210,6 @@ def _by_share(frame: pl.LazyFrame, names: Sequence[str], options: SplitOptions) 
     return ByNumber(names, lambda start, stop: member[start:stop])
 
 
-def _ordered(time: pl.Series) -> pl.Series:
-    """The time column in a type whose order is the order of time; text that reads as numbers is ordered as such."""
-    if time.null_count():
-        row = int(time.is_null().arg_true()[0]) + 1
-        raise BadInput(f"the time column '{time.name}' is missing in row {row}")
-    if time.dtype == pl.String:
-        for dtype in (pl.Int64, pl.Float64):
-            number = time.cast(dtype, strict=False)
-            if number.null_count() == 0:
-                return number
-    return time
-
-
 def _by_column(frame: pl.LazyFrame, options: SplitOptions) -> Division:
     name = str(options.split_column)
     _check_column(frame, name)
@@ -241,3 +233,4 @@ def _check_column(frame: pl.LazyFrame, name: str) -> None:
     names = frame.collect_schema().names()
     if name not in names:
         raise BadInput(f"there is no column '{name}' to split by, {did_you_mean(name, names)}")
+    check_name(name)

@@ -7,6 +7,7 @@ import polars as pl
 
 from pme_lightning.data.binning import log2_bins, quantile_bins
 from pme_lightning.data.schema import Field, check_single_values
+from pme_lightning.data.times import parsed
 from pme_lightning.errors import BadInput, did_you_mean
 
 
@@ -41,10 +42,17 @@ def token_values(frame: pl.DataFrame, field: Field, edges: np.ndarray | None = N
 def canonical(values: pl.Series) -> pl.Series:
     """The same values as String, Int64, UInt64 or Float64, so that equal values of other widths are equal tokens.
 
-    Text stays exactly as it is; booleans become "true" and "false", dates, times and decimals their text. NaN is a
-    missing value, as the tools that write it mean it, and -0.0 is 0.0.
+    Text stays exactly as it is; booleans become "true" and "false", dates, times and decimals their text, the same
+    in whatever unit and scale they are stored. NaN is a missing value, as the tools that write it mean it, and -0.0 is
+    0.0.
     """
     dtype = values.dtype
+    if dtype.is_decimal():
+        return values.cast(pl.String).str.replace(r"(\.\d*?)0+$", "${1}").str.replace(r"\.$", "")
+    if isinstance(dtype, pl.Datetime) and dtype.time_unit != "us":
+        micro = values.dt.cast_time_unit("us")
+        if (micro.dt.cast_time_unit(dtype.time_unit) == values).all():
+            return micro.cast(pl.String)
     if dtype in (pl.String, pl.Int64, pl.UInt64):
         return values
     if dtype.is_float():
@@ -101,13 +109,8 @@ def numbers(column: pl.Series) -> pl.Series:
 def _part_of_time(column: pl.Series, field: Field) -> pl.Series:
     times = column
     if column.dtype not in (pl.Date, pl.Datetime):
-        text, form = column.cast(pl.String), field.time_format or "%Y-%m-%d %H:%M:%S"
-        if "%H" in form and "%M" not in form:
-            # The parser takes no hour without a minute.
-            text, form = text + ":00", form + ":%M"
-        has_time = any(code in form for code in ("%H", "%I", "%T", "%s", "%R"))
-        times = text.str.to_datetime(form, strict=False) if has_time else text.str.to_date(form, strict=False)
-        _check_all_read(column, times, f"a time of the form {field.time_format}")
+        times = parsed(column, field.time_format)
+        _check_all_read(column, times, f"a time of the form {field.time_format or 'YYYY-MM-DD HH:MM:SS'}")
     if field.kind == "hour":
         return (times.cast(pl.Datetime) if times.dtype == pl.Date else times).dt.hour().cast(pl.Int64)
     weekday = times.dt.weekday()

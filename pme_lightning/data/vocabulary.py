@@ -105,9 +105,14 @@ class Vocabulary:
         fields = schema.fields
         least = _least_counts(min_count, [one.name for one in fields])
         edges = _quantile_edges(slices, schema)
-        if scratch is not None:
-            scratch.mkdir(parents=True, exist_ok=True)
-        folder = TemporaryDirectory(prefix=TEMPORARY, dir=scratch)
+        try:
+            if scratch is not None:
+                scratch.mkdir(parents=True, exist_ok=True)
+            folder = TemporaryDirectory(prefix=TEMPORARY, dir=scratch)
+        except OSError as error:
+            raise BadInput(
+                f"the cache '{scratch}' cannot be written: {error.strerror} (data.cache_dir=FOLDER moves it)"
+            ) from error
         counts = ValueCounts(len(fields), Path(folder.name))
         try:
             for part in slices():

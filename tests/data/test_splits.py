@@ -124,3 +124,21 @@ def test_too_few_rows_and_no_train() -> None:
         divide({"test": rows(3)}, SplitOptions())
     with pytest.raises(BadInput, match="split into files already"):
         divide({"train": rows(3)}, SplitOptions(by="column", split_column="row"))
+
+
+@pytest.mark.parametrize("name", ["*", "^t.*$"])
+@pytest.mark.parametrize("by", ["time", "column"])
+def test_a_column_whose_name_is_a_pattern_is_refused(name: str, by: str) -> None:
+    frame = pl.LazyFrame({"label": [0, 1], name: [1, 2]})
+    options = SplitOptions(by, time_column=name) if by == "time" else SplitOptions(by, split_column=name)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="reads as a pattern of names; rename it"):
+        divide({"all": frame}, options)
+
+
+def test_the_oldest_rows_train_by_the_form_of_their_times() -> None:
+    days = [f"{day:02}/{month:02}/2020" for month in range(1, 11) for day in range(1, 11)]
+    frame = pl.LazyFrame({"t": days})
+    division = divide({"all": frame}, SplitOptions("time", time_column="t", time_format="%d/%m/%Y"))["all"]
+    assert division.codes(frame.collect(), 0).tolist() == [0] * 80 + [1] * 10 + [2] * 10
+    with pytest.raises(BadInput, match="data.timestamps"):
+        divide({"all": frame}, SplitOptions("time", time_column="t"))
