@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
 from argparse import ArgumentError
 from collections.abc import Iterator
+from dataclasses import is_dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,11 +173,23 @@ def build(node: Any) -> Any:
     if isinstance(node, (Namespace, dict)):
         values = vars(node) if isinstance(node, Namespace) else node
         if "class_path" in values:
-            return instantiate(values["class_path"], **build(values.get("init_args") or {}))
+            arguments = build(values.get("init_args") or {})
+            return instantiate(values["class_path"], **_with_dataclasses(values["class_path"], arguments))
         return {key: build(value) for key, value in values.items()}
     if isinstance(node, (list, tuple)):
         return type(node)(build(value) for value in node)
     return node
+
+
+def _with_dataclasses(path: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of a class; what it has an object of a dataclass for by default is one again."""
+    parameters = inspect.signature(import_class(path)).parameters
+    made = dict(arguments)
+    for name, value in arguments.items():
+        default = parameters[name].default if name in parameters else None
+        if is_dataclass(default) and not isinstance(default, type) and isinstance(value, dict):
+            made[name] = replace(default, **value)
+    return made
 
 
 def init_args(node: Namespace) -> dict[str, Any]:
@@ -194,12 +209,26 @@ def optimizer_arguments(config: Namespace) -> dict[str, Any]:
 
 def print_config(parser: LightningArgumentParser, config: Namespace, command: str) -> str:
     """Returns the whole configuration as YAML that ``--config`` takes, the command included."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        text = parser.dump(config, format="yaml", skip_none=False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            text = parser.dump(_with_values_of_enums(config), format="yaml", skip_none=False)
+    except (TypeError, ValueError, yaml.YAMLError) as error:
+        raise BadInput(f"the configuration cannot be written: {_one_line(str(error))}") from error
     # The folder is not part of what is repeated: the repetition writes one of its own.
     resolved = yaml.safe_load(text) | {"run_dir": None, "resume": None}
     return yaml.safe_dump({"command": command, **resolved}, sort_keys=False, width=100)
+
+
+def _with_values_of_enums(node: Any) -> Any:
+    """Returns a part of the configuration as it is written: some defaults of Lightning's are members of enums."""
+    if isinstance(node, Namespace):
+        return Namespace(**{key: _with_values_of_enums(value) for key, value in vars(node).items()})
+    if isinstance(node, dict):
+        return {key: _with_values_of_enums(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_with_values_of_enums(value) for value in node]
+    return node.value if isinstance(node, str) and isinstance(node, Enum) else node
 
 
 def _parse(args: list[str]) -> Arguments:
@@ -230,7 +259,7 @@ def _make_paths_absolute(config: Namespace) -> None:
 
 def _absolute(path: Any) -> Any:
     """Returns the absolute path of a file, a folder or a pattern of such; what names none may be on the hub: as is."""
-    if not isinstance(path, str):
+    if not isinstance(path, str) or not path:
         return path
     place = Path(path).expanduser()
     return str(place.absolute()) if place.exists() or any(character in path for character in "*?[") else path
@@ -257,6 +286,9 @@ def _check_values(config: Namespace) -> None:
         raise BadInput("trainer.fast_dev_run keeps no checkpoint to go on with; use trainer.limit_train_batches=10")
     if trainer.accumulate_grad_batches < 1:
         raise BadInput(f"trainer.accumulate_grad_batches: {trainer.accumulate_grad_batches} is below 1")
+    flushes = None if config.logger is None else init_args(config.logger).get("flush_logs_every_n_steps")
+    if flushes is not None and flushes < 1:
+        raise BadInput(f"logger.flush_logs_every_n_steps: {flushes} is below 1")
     if (trainer.gradient_clip_val or 0) < 0:
         raise BadInput(f"trainer.gradient_clip_val: {trainer.gradient_clip_val} is below 0; null for no clipping")
     every = trainer.check_val_every_n_epoch

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +27,27 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
         raise
     except MisconfigurationException as error:
         raise BadInput(f"trainer: {error}") from error
+    except ValueError as error:
+        # How many batches there are it learns when the fit has begun.
+        if "val_check_interval" in str(error):
+            raise BadInput(f"trainer: {' '.join(str(error).split())}") from error
+        raise
+
+
+@contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Lets Ctrl-C wait: what is raised while objects are finalized nobody gets to see."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def quiet_lightning() -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pme_lightning.arguments import build, init_args, optimizer_arguments
 from pme_lightning.averages import check_averages
+from pme_lightning.class_path import import_class
 from pme_lightning.composition import USES_CHECKPOINT
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
@@ -49,13 +50,20 @@ def check_parts(command: str, config: Namespace) -> Trainer:
     """
     weight, row = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
     build_optimizer([weight, row], [row], **optimizer_arguments(config))
+    if issubclass(import_class(config.optimizer.class_path), torch.optim.SparseAdam):
+        raise BadInput(
+            "optimizer: SparseAdam steps rows of tables alone, and the network has none: "
+            "embedding_optimizer=torch.optim.SparseAdam"
+        )
     table_optimizer = config.get("embedding_optimizer") or config.optimizer
     check_bits(config.model.embedding_bits, table_optimizer.class_path)
     search = build(config.search)
     check_logger(config.logger)
     EarlyStopping(**config.early_stopping.as_dict())
     options = check_processes(command, build(config.trainer))
-    trainer = build_trainer(options | {"logger": False, "enable_progress_bar": False})
+    given = options.get("callbacks") or []
+    bars = any(isinstance(each, ProgressBar) for each in (given if isinstance(given, list) else [given]))
+    trainer = build_trainer(options | {"logger": False, "enable_progress_bar": bars})
     split = shard_of(trainer) is not None
     if command not in USES_CHECKPOINT:
         check_precision(trainer.precision, split)

@@ -39,13 +39,8 @@ class RunFolder:
         self._made: list[Path] = []
         self._finished: dict[str, Any] = {}
         self.reopened = False
-        try:
-            taken = writes and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
-        except OSError as error:
-            raise BadInput(f"run_dir: '{self.path}' cannot be used: {error.strerror}") from error
-        if taken and not self._new:
-            what = "holds files already" if self.path.is_dir() else "is a file"
-            raise BadInput(f"run_dir: '{path}' {what}; name a new or empty folder, or leave run_dir out")
+        if writes and not self._new:
+            self.check_empty()
 
     @classmethod
     def reopen(cls, path: str | Path, writes: bool = True) -> RunFolder:
@@ -68,6 +63,20 @@ class RunFolder:
             for unfinished in folder.path.rglob(f".*.{ending}"):
                 unfinished.unlink(missing_ok=True)
         return folder
+
+    def check_empty(self) -> None:
+        """Checks that nothing is in the folder, if there is one.
+
+        Raises:
+            BadInput: Something is, or it is a file.
+        """
+        try:
+            taken = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        except OSError as error:
+            raise BadInput(f"run_dir: '{self.path}' cannot be used: {error.strerror}") from error
+        if taken:
+            what = "holds files already" if self.path.is_dir() else "is a file"
+            raise BadInput(f"run_dir: '{self.path}' {what}; name a new or empty folder, or leave run_dir out")
 
     def create(self) -> None:
         """Makes the folder; one named by time gets a number if another run of this second has that name.

@@ -6,7 +6,8 @@ import gc
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from pme_lightning.export import ExportedModel
 from pme_lightning.export.measured import measured
 from pme_lightning.export.saved import write_exported
 from pme_lightning.findings import Findings
-from pme_lightning.lightning_answers import interruptible, quiet_lightning
+from pme_lightning.folder_lock import locked
+from pme_lightning.lightning_answers import interruptible, interrupts_held_back, quiet_lightning
 from pme_lightning.live_figures import live_figures
 from pme_lightning.loggers import abandon_loggers, finish_loggers, log_sizes, phase_logger
 from pme_lightning.module import CTRModule
@@ -150,7 +152,10 @@ class Runner:
             self.data = self._data()
         if self.command == "pareto":
             pareto.settle_budgets(self.config, self.module())
-        self._open_folder()
+        with self._opened_folder():
+            return self._run_in_folder()
+
+    def _run_in_folder(self) -> dict[str, Any]:
         try:
             if not self.folder.reopened:
                 self.folder.write_text("config.yaml", self._config_text())
@@ -169,7 +174,9 @@ class Runner:
                 raise
             folder = report.shown(self.folder.path)
             kept = f"what was done so far is in {folder}"
-            if self.command not in USES_CHECKPOINT and not (self.folder.path / "summary.json").is_file():
+            # What is wrong with the input will be so the next time, too.
+            goes_on = self.command not in USES_CHECKPOINT and not isinstance(error, BadInput)
+            if goes_on and not (self.folder.path / "summary.json").is_file():
                 kept += f"; the same command with resume={folder} goes on"
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(kept) from None
@@ -181,24 +188,31 @@ class Runner:
         (pareto.print_curve if self.command == "pareto" else report.print_summary)(summary, self.folder.path)
         return summary
 
-    def _open_folder(self) -> None:
+    @contextmanager
+    def _opened_folder(self) -> Iterator[None]:
         """Makes the folder of the run, the same for all of its processes, or opens the one to go on in.
 
         Raises:
-            BadInput: The run there is another one.
+            BadInput: The run there is another one, or another one is at work there.
         """
-        if self.config.resume:
-            self.folder = RunFolder.reopen(self.config.resume, writes=is_main())
-            check_same_run(self.config.resume, self._config_text(), self.folder, self.data)
-            wait_for_all()
-        else:
-            if is_main():
-                self.folder.create()
-            path = agree(str(self.folder.path) if is_main() else None)
-            if not is_main():
-                self.folder = RunFolder(path, writes=False)
-        self.folder.finish("data", data_facts(self.data))
-        self.findings = Findings(self.folder, self.data)
+        with ExitStack() as held:
+            if self.config.resume:
+                if is_main():
+                    held.enter_context(locked(check_resumable(self.config.resume)))
+                self.folder = RunFolder.reopen(self.config.resume, writes=is_main())
+                check_same_run(self.config.resume, self._config_text(), self.folder, self.data)
+                wait_for_all()
+            else:
+                if is_main():
+                    self.folder.create()
+                    held.enter_context(locked(self.folder.path))
+                    self.folder.check_empty()
+                path = agree(str(self.folder.path) if is_main() else None)
+                if not is_main():
+                    self.folder = RunFolder(path, writes=False)
+            self.folder.finish("data", data_facts(self.data))
+            self.findings = Findings(self.folder, self.data)
+            yield
 
     # The commands.
 
@@ -335,12 +349,14 @@ class Runner:
             self.folder.checkpoints(phase), "best", enable_version_counter=False, **self.config.checkpoint.as_dict()
         )
         throughput, curve = Throughput(), TrainingCurve()
-        stopping = EarlyStopping(**self.config.early_stopping.as_dict())
+        # Where nothing was measured there is no checkpoint either: what to do about it is said below.
+        stopping = EarlyStopping(**self.config.early_stopping.as_dict() | {"strict": False})
         point = self._resume_point(self.folder.checkpoints(phase) / "last.ckpt")
         own = [point, *callbacks, stopping, checkpoint, throughput, curve]
         trainer = self._trainer(phase, own, first=1 + len(callbacks))
-        epochs = f"{trainer.max_epochs} epoch{'' if trainer.max_epochs == 1 else 's'}"
-        report.say(f"{'fine-tune' if callbacks else 'full-size model'}: at most {epochs}")
+        most = trainer.max_epochs or -1
+        until = "until validation says enough" if most < 0 else f"at most {most} epoch{'' if most == 1 else 's'}"
+        report.say(f"{'fine-tune' if callbacks else 'full-size model'}: {until}")
         self._fit_on(trainer, module, point)
         self.findings.add_curve(phase, curve)
         if not checkpoint.best_model_path:
@@ -369,7 +385,8 @@ class Runner:
         checkpoint = str(point.path) if point.resumes else None
         # A Trainer is in a cycle with much that it has: what the phase before left would go at some time only.
         module.trainer = self.data.trainer = None
-        gc.collect()
+        with interrupts_held_back():
+            gc.collect()
         # As it connects processes Lightning would rewind the random numbers, and they would draw others than one alone.
         os.environ.pop("PL_GLOBAL_SEED", None)
         with interruptible(trainer):

@@ -206,3 +206,19 @@ def test_rows_stay_in_32_bits_where_the_network_has_16(multi_size: bool) -> None
     with torch.autocast("cpu", torch.bfloat16):
         assert module(ids).dtype == torch.bfloat16
     assert torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "Adagrad", "SGD"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_fused_optimizers_clip_as_others_do(
+    tiny: LightningDataModule, make_trainer: Callable[..., Trainer], optimizer: str, precision: str
+) -> None:
+    found = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        arguments = {"lr": 0.05, "fused": fused}
+        module = CTRModule(tiny.field_tokens, Sum, None, 4, 0.1, f"torch.optim.{optimizer}", arguments)
+        trainer = make_trainer(max_epochs=1, gradient_clip_val=0.01, precision=precision)
+        trainer.fit(module, datamodule=tiny)
+        found.append(module.embedding.weight.detach())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)

@@ -41,7 +41,9 @@ def build_optimizer(
     """
     parameters = list(parameters)
     if embedding_optimizer is None:
-        return _told(_made(optimizer, parameters, optimizer_args), blocks)
+        alone = _told(_made(optimizer, parameters, optimizer_args), blocks)
+        # A fused one would unscale gradients in its step: too late for those that are to be clipped.
+        return JoinedOptimizer([alone]) if getattr(alone, "_step_supports_amp_scaling", False) else alone
     network = [parameter for parameter in parameters if all(parameter is not own for own in table)]
     optimizers = [_made(optimizer, network, optimizer_args)] if network else []
     try:

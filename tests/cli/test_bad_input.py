@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from pme_lightning.cli import main
+from pme_lightning.folder_lock import locked
 
 SMALL = ["data.rows=6000", "data.tokens=600", "data.num_fields=4", "model.embedding_dim=8"]
 CASES = [
@@ -36,6 +38,9 @@ CASES = [
     ("trainer.fast_dev_run=true", "trainer.limit_train_batches=10"),
     ("trainer.check_val_every_n_epoch=99", "is above trainer.max_epochs"),
     ("trainer.accumulate_grad_batches=0", "accumulate_grad_batches: 0 is below 1"),
+    ("trainer.gradient_clip_val=-1", "gradient_clip_val: -1 is below 0; null for no clipping"),
+    ("logger=csv logger.flush_logs_every_n_steps=0", "flush_logs_every_n_steps: 0 is below 1"),
+    ("optimizer=torch.optim.SparseAdam", "embedding_optimizer=torch.optim.SparseAdam"),
     ("early_stopping.monitor=nonsense", "early_stopping.monitor: 'nonsense' is not measured"),
     ("checkpoint.monitor=valid_logloss", "write checkpoint.mode=min"),
     ("model.embedding_init_std=-1", "embedding_init_std is -1"),
@@ -229,3 +234,51 @@ def test_a_checkpoint_is_not_measured_as_another_model(
     assert "leave backbone and model out" in fails([*words, "backbone=fm"], capsys)
     assert "embedding_dim 8, not 4" in fails([*words, "model.embedding_dim=4"], capsys)
     assert "there is no file" in fails(["predict", "ckpt_path=typo.ckpt", "data.predict_path=x.csv"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("trainer.max_steps=3", "no checkpoint was kept: valid_auc was not measured before the end"),
+        ("trainer.val_check_interval=1000", "val_check_interval` (1000) must be less than or equal"),
+    ],
+)
+def test_a_fit_that_measures_nothing(
+    words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = fails(["fit", "backbone=fm", *SMALL, "data.batch_size=256", "trainer.max_epochs=1", *words.split()], capsys)
+    assert said in told
+    assert "goes on" not in told, "it would only fail again"
+
+
+@pytest.mark.parametrize("path", ["data.path=", "data.path=[]"])
+def test_no_path_at_all(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "data.path is empty" in fails(["fit", "data=parquet", path], capsys)
+
+
+def test_a_cache_that_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = parquet(tmp_path, click=[0, 1] * 50, user=list(range(100)))
+    told = fails(["fit", "data=parquet", f"data.path={path}", "data.label=click", f"data.cache_dir={path}"], capsys)
+    assert "cannot be written" in told
+    assert "data.cache_dir=FOLDER moves it" in told
+
+
+def test_a_folder_that_another_run_is_at_work_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pme_lightning.runner.locked", partial(locked, patience=0.0))
+    (tmp_path / "out").mkdir()
+    words = ["fit", "backbone=fm", *SMALL, "trainer.max_epochs=1", "run_dir=out"]
+    with locked(tmp_path / "out"):
+        assert f"another run is writing to '{tmp_path}/out'" in fails(words, capsys)
+    assert not list((tmp_path / "out").iterdir())
+    main(words)
+    assert (tmp_path / "out" / "summary.json").is_file()

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
-from pme_lightning.arguments import parse_config
+from pme_lightning.arguments import build, parse_config, print_config
+from pme_lightning.class_path import import_class
 from pme_lightning.composition import BESIDE, COMMANDS, GROUPS, GroupFiles, compose, merge, parse_words, read_yaml
 from pme_lightning.errors import BadInput
+from pme_lightning.search import Magnitude
 
 
 def test_words_are_sorted_by_kind() -> None:
@@ -208,3 +214,30 @@ def test_the_configuration_names_the_same_files_from_any_folder(
     assert data("[a.parquet,b.parquet]").path == [str(tmp_path / name) for name in ("a.parquet", "b.parquet")]
     assert data("*.parquet").path == str(tmp_path / "*.parquet")
     assert data("reczoo/Frappe_x1").path == "reczoo/Frappe_x1", "what is on the hub is no file"
+
+
+def test_a_class_named_short_starts_from_nothing() -> None:
+    def configured(*words: str) -> Any:
+        return parse_config(compose(parse_words([*words])))[1]
+
+    table = configured("embedding_optimizer=SparseAdam").embedding_optimizer
+    assert import_class(table.class_path) is torch.optim.SparseAdam
+    assert table.init_args == configured("embedding_optimizer=torch.optim.SparseAdam").embedding_optimizer.init_args
+    network = configured("--optimizer=SGD", "optimizer.lr=0.5").optimizer
+    assert import_class(network.class_path) is torch.optim.SGD
+    assert network.init_args.lr == 0.5
+    assert network.init_args.fused is None, "Adam's"
+    criterion = configured("search.criterion=Magnitude").search.init_args.criterion
+    assert import_class(criterion.class_path) is Magnitude
+    assert criterion.init_args.as_dict() == {"axes": "original"}
+
+
+def test_what_a_class_has_objects_for_by_default_can_be_written_and_built() -> None:
+    callbacks = (
+        "[{class_path: lightning.pytorch.callbacks.Timer}, {class_path: lightning.pytorch.callbacks.RichProgressBar}]"
+    )
+    parser, config = parse_config(compose(parse_words([f"trainer.callbacks={callbacks}"])))
+    assert "interval: step" in print_config(parser, config, "fit")
+    timer, bar = build(config.trainer.callbacks)
+    assert isinstance(timer, Timer)
+    assert bar.theme == RichProgressBarTheme()

@@ -140,5 +140,5 @@ def test_the_oldest_rows_train_by_the_form_of_their_times() -> None:
     frame = pl.LazyFrame({"t": days})
     division = divide({"all": frame}, SplitOptions("time", time_column="t", time_format="%d/%m/%Y"))["all"]
     assert division.codes(frame.collect(), 0).tolist() == [0] * 80 + [1] * 10 + [2] * 10
-    with pytest.raises(BadInput, match="data.timestamps"):
+    with pytest.raises(BadInput, match=r"data\.timestamps"):
         divide({"all": frame}, SplitOptions("time", time_column="t"))

@@ -1,0 +1,49 @@
+"""Ctrl-C waits where nobody would see what it raises, and comes then."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+
+import pytest
+
+from pme_lightning.lightning_answers import interrupts_held_back
+
+
+class Slow:
+    """Is interrupted while it is finalized."""
+
+    finalized = False
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        Slow.finalized = True
+
+
+def test_an_interrupt_comes_after_what_may_not_be_disturbed() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    Slow()
+    with pytest.raises(KeyboardInterrupt), interrupts_held_back():
+        gc.collect()
+    assert Slow.finalized
+    assert signal.getsignal(signal.SIGINT) is before
+    with interrupts_held_back():
+        pass
+
+
+def test_other_threads_are_never_interrupted() -> None:
+    done: list[bool] = []
+
+    def work() -> None:
+        with interrupts_held_back():
+            done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done
