@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from methods import with_seed
 from torch import Tensor
 
-from pme_lightning.arguments import build, init_args, optimizer_arguments
+from pme_lightning.arguments import backbone_arguments, build, init_args, optimizer_arguments
 from pme_lightning.averages import without_averages
 from pme_lightning.class_path import instantiate
 from pme_lightning.data import EncodedDataModule
@@ -169,7 +169,7 @@ class Measurement:
         return CTRModule(
             self.data.field_tokens,
             backbone=config.backbone.class_path,
-            backbone_args=init_args(config.backbone),
+            backbone_args=backbone_arguments(config),
             **optimizer_arguments(config),
             **config.model.as_dict(),
         )

@@ -166,7 +166,7 @@ class PrunedModel:
                     weights.append(linear.view(ids.shape).detach().requires_grad_())
                 with torch.enable_grad():
                     embeddings = values if basis is None else projected(values, basis.transpose(-1, -2))
-                    logits = self.module.backbone(embeddings, *weights)
+                    logits = self.module.backbone(embeddings, **({"linear": weights[0]} if weights else {}))
                     wanted = labels.to(device).float()
                     loss = F.binary_cross_entropy_with_logits(logits.float(), wanted, reduction="sum")
                     yield frequencies.view(ids.shape), values, weights, loss

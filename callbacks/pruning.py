@@ -440,6 +440,7 @@ class PruningCallback(Callback):
             linear = linear * embedding.kept_linear
         with added_up(self.criterion):
             scores = self.criterion.scores(weight, linear, self.frequencies)
+        self._check_scores(scores, weight, linear)
         if self.tokens is ALONE:
             scores = same_on_all(scores)
         else:
@@ -450,6 +451,22 @@ class PruningCallback(Callback):
         if scores.linear is not None and embedding.kept_linear is not None:
             scores = replace(scores, linear=scores.linear * embedding.kept_linear[:, 0])
         return scores
+
+    def _check_scores(self, scores: Scores, weight: Tensor, linear: Tensor | None) -> None:
+        """Refuses scores that do not fit the table: criteria may be anybody's."""
+        name = f"{type(self.criterion).__name__}.scores"
+        if not isinstance(scores, Scores):
+            raise BadInput(f"{name} returned a {type(scores).__name__}; it must return pme_lightning.search.Scores")
+        if scores.table.shape != weight.shape:
+            raise BadInput(
+                f"{name} gave values scores of shape {tuple(scores.table.shape)}; the table has {tuple(weight.shape)}"
+            )
+        shape, wanted = (None if each is None else (len(each),) for each in (scores.linear, linear))
+        if shape != wanted:
+            given, needs = ("none", "has") if scores.linear is None else (f"{shape}", "has no")
+            raise BadInput(
+                f"{name} gave first-order weights {given}; the table {needs} first-order weights {wanted or ''}"
+            )
 
     def _masks(self, scores: Scores, allocation: Allocation) -> tuple[Tensor, Tensor | None]:
         """Returns which values and first-order weights are kept, where the table is."""

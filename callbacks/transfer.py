@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 
+from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
@@ -40,7 +43,7 @@ class TransferCallback(Callback):
         7
     """
 
-    def __init__(self, sizes: SearchResult | str | Path, init: Literal["scratch", "warm"] = "scratch") -> None:
+    def __init__(self, sizes: SearchResult | str | Path | None, init: Literal["scratch", "warm"] = "scratch") -> None:
         if init not in ("scratch", "warm"):
             raise BadInput(f"transfer.init is '{init}'; choose 'scratch' or 'warm'")
         if sizes is None:  # the result of a PruningCallback that has not searched
@@ -55,6 +58,9 @@ class TransferCallback(Callback):
             BadInput: The sizes do not fit the module or the data, or the module was built with others.
         """
         module, datamodule = cast(CTRModule, pl_module), getattr(trainer, "datamodule", None)
+        before = takewhile(lambda each: each is not self, trainer.callbacks)  # type: ignore[attr-defined]
+        if any(isinstance(each, WeightAveraging) for each in before):
+            raise BadInput("TransferCallback goes before callbacks that average weights: they copy the table as it is")
         rebuilds = isinstance(module.embedding, FullEmbedding)
         if rebuilds and stage != "fit":
             return  # a full-size table knows the vocabulary's ids alone
@@ -64,7 +70,8 @@ class TransferCallback(Callback):
         if renumbers:
             # A table with an index takes the vocabulary's ids.
             indexed = isinstance(module.embedding, MultiSizeEmbedding) and module.embedding.index is not None
-            datamodule.renumber(None if indexed else self.result.order())  # type: ignore[union-attr]
+            told = (self.result.fingerprint(),) if isinstance(datamodule, EncodedDataModule) else ()
+            datamodule.renumber(*((None,) if indexed else (self.result.order(), *told)))  # type: ignore[union-attr]
         if rebuilds:
             self.rebuild(module, renumbered=renumbers)
 

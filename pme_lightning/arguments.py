@@ -197,6 +197,21 @@ def init_args(node: Namespace) -> dict[str, Any]:
     return node.init_args.as_dict() if "init_args" in node else {}
 
 
+def backbone_arguments(config: Namespace) -> dict[str, Any]:
+    """Returns the arguments of the backbone, without those that are objects by default and were left at that.
+
+    A checkpoint holds plain values, and the class has its defaults in itself.
+    """
+    parameters = inspect.signature(import_class(config.backbone.class_path)).parameters
+    return {
+        name: value
+        for name, value in init_args(config.backbone).items()
+        if isinstance(value, (bool, int, float, str, list, tuple, dict, type(None)))
+        or name not in parameters
+        or value is not parameters[name].default
+    }
+
+
 def optimizer_arguments(config: Namespace) -> dict[str, Any]:
     """Returns the arguments of :class:`CTRModule` that say what trains it."""
     arguments: dict[str, Any] = {}

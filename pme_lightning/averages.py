@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 
 from pme_lightning.errors import BadInput
 from pme_lightning.processes import shard_of
@@ -18,7 +18,21 @@ def without_averages(callbacks: Iterable[Callback]) -> list[Callback]:
     A search goes without the others: it scores the weights as they are trained, and ends with those. So does a test by
     the Trainer that trained: they would put the weights of the last step in the place of a checkpoint's averages.
     """
-    return [each for each in callbacks if not isinstance(each, WeightAveraging)]
+    return [each for each in callbacks if not isinstance(each, (WeightAveraging, StochasticWeightAveraging))]
+
+
+def check_buffers(callback: WeightAveraging, name: str) -> None:
+    """Refuses averages of what is no weight.
+
+    Args:
+        callback: That averages.
+        name: What it is called where it was given.
+    """
+    if callback._use_buffers:
+        raise BadInput(
+            f"{name} averages whole numbers too, such as where a table begins: give it use_buffers: false, and it "
+            "copies them"
+        )
 
 
 def check_averages(config: Namespace, trainer: Trainer) -> None:
@@ -29,11 +43,7 @@ def check_averages(config: Namespace, trainer: Trainer) -> None:
         name = f"trainer.callbacks: {type(callback).__name__}"
         if config.model.embedding_bits < 32:
             raise BadInput(f"{name} would lose most of its small steps in values of 16 bits: model.embedding_bits=32")
-        if callback._use_buffers:
-            raise BadInput(
-                f"{name} averages whole numbers too, such as where a table begins: give it use_buffers: false, and it "
-                "copies them"
-            )
+        check_buffers(callback, name)
         if config.checkpoint.save_weights_only:
             raise BadInput(
                 f"{name} puts averages into whole checkpoints alone: leave checkpoint.save_weights_only false"

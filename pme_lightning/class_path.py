@@ -59,7 +59,8 @@ def relative(path: str, name: str) -> str | None:
 
 def _subclasses(base: type) -> Iterator[type]:
     yield base
-    for each in base.__subclasses__():
+    below: list[type] = base.__subclasses__()
+    for each in below:
         yield from _subclasses(each)
 
 

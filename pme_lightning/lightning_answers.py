@@ -15,6 +15,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pme_lightning.errors import BadInput
 
+LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+
 
 @contextmanager
 def interruptible(trainer: Trainer) -> Iterator[None]:
@@ -52,7 +54,7 @@ def interrupts_held_back() -> Iterator[None]:
 
 def quiet_lightning() -> None:
     """Keeps the advice of Lightning and torch out of the way of the output; warnings about real trouble stay."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+    for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",

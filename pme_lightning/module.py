@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import BinaryAUROC
 
+from pme_lightning.averages import check_buffers
 from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, Shard, SizeClass
 from pme_lightning.errors import BadInput
@@ -24,6 +26,7 @@ from pme_lightning.search import FullTable
 from pme_lightning.sharded_strategy import ShardedStrategy
 from pme_lightning.sixteen_bits import check_bits
 
+_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 EMBEDDING_DTYPES = {32: torch.float32, 16: torch.bfloat16}
 
 
@@ -110,13 +113,14 @@ class CTRModule(LightningModule):
             raise BadInput(f"field_tokens is {list(field_tokens)}; every field needs at least one token")
         field_tokens = [int(n) for n in field_tokens]
         backbone = class_path(backbone)
+        _check_plain("backbone", backbone_args)
         # Plain types only: the checkpoint must load without running code from it.
         self.save_hyperparameters(logger=False, ignore=["shard"])
         self.shard = None if shard is None or shard.processes == 1 else shard
         self.field_tokens = field_tokens
         self.set_optimizers(optimizer, optimizer_args, embedding_optimizer, embedding_optimizer_args)
         self.backbone: nn.Module = instantiate(backbone, len(field_tokens), embedding_dim, **(backbone_args or {}))
-        self.first_order = "linear" in inspect.signature(self.backbone.forward).parameters
+        self.first_order = _takes_linear(self.backbone)
         num_tokens, dtype = sum(field_tokens), EMBEDDING_DTYPES[embedding_bits]
         if classes is None:
             self.embedding = FullEmbedding(
@@ -221,11 +225,22 @@ class CTRModule(LightningModule):
         renumbered = getattr(getattr(self.trainer, "datamodule", None), "is_renumbered", None)
         if stage == "fit":
             check_precision(self.trainer.precision, split=self.shard is not None)
+        if stage == "fit" and isinstance(self.embedding, MultiSizeEmbedding):
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAveraging):
+                    check_buffers(callback, type(callback).__name__)
         numbered_by_size = isinstance(self.embedding, MultiSizeEmbedding) and self.embedding.index is None
         if numbered_by_size and renumbered is False:
             raise BadInput(
                 "this model numbers tokens by size, the data module by vocabulary: call "
                 "data.renumber(SearchResult.load('sizes.safetensors').order()) with the sizes of the model's run"
+            )
+        other = getattr(getattr(self.trainer, "datamodule", None), "numbered_by", None)
+        own = self.hparams["sizes_fingerprint"]
+        if numbered_by_size and other and own and other != own:
+            raise BadInput(
+                f"this model numbers tokens by its sizes ({own}), the data module by those of another model ({other}): "
+                "call data.renumber(sizes.order(), sizes.fingerprint()) with the sizes of the model's run"
             )
         if renumbered and not numbered_by_size:
             raise BadInput(
@@ -301,7 +316,7 @@ class CTRModule(LightningModule):
         # Projections are small, and pairwise terms are differences of large sums: rows stay as they are stored.
         with torch.autocast(ids.device.type, enabled=False):
             embeddings, linear = self.embedding.lookup(ids)
-        return self.backbone(embeddings) if linear is None else self.backbone(embeddings, linear)
+        return self.backbone(embeddings) if linear is None else self.backbone(embeddings, linear=linear)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Returns the mean log loss of a batch; over several processes it is weighted by their rows."""
@@ -390,3 +405,37 @@ class CTRModule(LightningModule):
             clip_gradients(parameters, gradient_clip_val, gradient_clip_algorithm or "norm", split)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+
+def _takes_linear(backbone: nn.Module) -> bool:
+    """Whether a backbone asks for first-order weights.
+
+    Raises:
+        BadInput: It asks for more than embeddings and these.
+    """
+    parameters = list(inspect.signature(backbone.forward).parameters.values())
+    if not parameters:
+        raise BadInput(f"{type(backbone).__name__}.forward takes nothing; it is given the embeddings (B, F, D)")
+    others = parameters[1:]
+    needed = [each.name for each in others if each.default is each.empty and each.kind not in _ANY_NUMBER]
+    if unknown := [name for name in needed if name != "linear"]:
+        raise BadInput(
+            f"{type(backbone).__name__}.forward asks for '{unknown[0]}'; it is given the embeddings (B, F, D) and, as "
+            "'linear', the first-order weights (B, F)"
+        )
+    return any(each.name == "linear" for each in others)
+
+
+def _check_plain(name: str, value: Any) -> None:
+    """Refuses what a checkpoint cannot hold without running code when it is read."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            _check_plain(f"{name}.{key}", each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            _check_plain(name, each)
+    elif value is not None and type(value) not in (bool, int, float, str):
+        raise BadInput(
+            f"{name} is {value!r}: a checkpoint holds numbers, texts and lists of such; give the backbone one of "
+            "these, and let it find the object by that"
+        )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningDataModule
 from torch import nn
 
 from pme_lightning.arguments import parse_config
 from pme_lightning.class_path import class_path
-from pme_lightning.composition import CommandLine, GroupFiles, compose
+from pme_lightning.composition import CommandLine, GroupFiles, compose, parse_words
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.data.frames import frame_file, is_frame
 from pme_lightning.errors import BadInput, did_you_mean
@@ -21,6 +23,10 @@ from pme_lightning.export import ExportedModel, export_model
 from pme_lightning.module import CTRModule
 from pme_lightning.runner import Runner
 from pme_lightning.search import SearchResult
+from pme_lightning.undisturbed import undisturbed
+
+# Of search_and_finetune; a setting of the name would be something else, or nothing.
+_ARGUMENTS = ("data", "backbone", "search", "logger", "baseline", "run_dir", "seed")
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Outcome:
 
         Several outcomes may have one data module in common: the one that was asked last has it numbered its way.
         """
-        self._data.renumber(self.sizes.order())
+        self._data.renumber(self.sizes.order(), self.sizes.fingerprint())
         return self._data
 
     def export(self, folder: str | Path, bits: int = 8) -> ExportedModel:
@@ -116,11 +122,12 @@ def search_and_finetune(
         ['auc', 'logloss']
     """
     given: dict[str, Any] = {}
-    line = CommandLine(command="pme")
-    line.overrides += [(key, _word(value)) for key, value in (settings or {}).items()]
+    line = _settings(settings or {})
     _add_data(line, given, data)
     _add_class(line, "backbone", backbone)
     if isinstance(search, Callback):
+        if not hasattr(search, "num_steps"):
+            raise BadInput(f"search: {type(search).__name__} is no search; such as PruningCallback are")
         given["search"] = search
         if budget is not None:
             raise BadInput("budget: the search that is given as an object has one: leave budget out")
@@ -132,19 +139,24 @@ def search_and_finetune(
         for key, _ in line.overrides:
             if key.partition(".")[0] == group:
                 raise BadInput(f"settings: {key}: {group} is an object of yours: set it there")
+    for name, options in (("trainer", trainer), ("backbone_args", backbone_args)):
+        if options is not None and not isinstance(options, Mapping):
+            raise BadInput(f"{name}: a mapping of options is needed, not a {type(options).__name__}")
     named = {f"backbone.{key}": value for key, value in (backbone_args or {}).items()}
     named |= {f"trainer.{key}": value for key, value in (trainer or {}).items()}
     named |= {"baseline": baseline, "run_dir": run_dir, "seed": seed}
     named |= {} if budget is None else {"search.budget": budget}
-    line.overrides += [(key, _word(value)) for key, value in named.items()]
+    line.overrides += [(key, _word(key, value)) for key, value in named.items()]
 
-    runner = Runner("pme", *parse_config(compose(line)), given=given)
-    if runner.check() > 1:
-        raise BadInput("trainer: several processes are started by the command line, or by torchrun, not from here")
-    summary = runner.run()
-    checkpoint = runner.folder.checkpoints("finetune") / "best.ckpt"
-    sizes = SearchResult.load(runner.folder.sizes)
-    module = CTRModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+    with undisturbed():
+        runner = Runner("pme", *parse_config(compose(line)), given=given)
+        if runner.check() > 1:
+            raise BadInput("trainer: several processes are started by the command line, or by torchrun, not from here")
+        summary = runner.run()
+        checkpoint = runner.folder.checkpoints("finetune") / "best.ckpt"
+        sizes = SearchResult.load(runner.folder.sizes)
+        runner.data.renumber(sizes.order(), sizes.fingerprint())
+        module = CTRModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
     return Outcome(summary, module, runner.data, sizes, runner.folder.path, checkpoint, runner.folder.sizes)
 
 
@@ -158,7 +170,8 @@ def _add_data(line: CommandLine, given: dict[str, Any], data: Any) -> None:
         given["data"] = data
     elif is_frame(data):
         line.choices["data"] = "parquet"
-        line.overrides.append(("data.path", str(frame_file(data))))
+        cache = dict(line.overrides).get("data.cache_dir")
+        line.overrides.append(("data.path", str(frame_file(data, cache))))
         if not any(key == "data.name" for key, _ in line.overrides):
             line.overrides.append(("data.name", "frame"))
     elif isinstance(data, (str, Path)):
@@ -183,11 +196,55 @@ def _add_class(line: CommandLine, group: str, value: Any) -> None:
             f"{group}: name a choice or a class, not an object of {type(value).__name__}: each phase builds its own"
         )
     path = class_path(value)
-    if "<locals>" in path:
-        raise BadInput(f"{group}: {path} is defined within a function: define it at the top, so that it has a name")
+    if isinstance(value, type):
+        _check_found(group, value, path)
     line.overrides.insert(0, (group, path))
 
 
-def _word(value: Any) -> str:
-    """Returns a value as one would type it after ``key=``."""
-    return str(value) if isinstance(value, (str, Path)) else json.dumps(value, default=str)
+def _check_found(group: str, value: type, path: str) -> None:
+    """Refuses a class that its import path does not lead back to: each phase, and a checkpoint, builds it by that."""
+    if "." in value.__qualname__:
+        where = "a function" if "<locals>" in path else "another class"
+        raise BadInput(f"{group}: {path} is defined within {where}: define it at the top, so that it has a name")
+    found = getattr(sys.modules.get(value.__module__), value.__name__, None)
+    if found is None:
+        raise BadInput(f"{group}: there is no {path} to be found by this name: define it at the top of a module")
+    if found is not value:
+        raise BadInput(f"{group}: {path} is another class by now: the one that was given has lost its name to it")
+
+
+def _settings(settings: Mapping[str, Any]) -> CommandLine:
+    """Sorts settings as the words of a command line are.
+
+    Raises:
+        BadInput: One of them has an argument of its own.
+    """
+    for key in settings:
+        if key in _ARGUMENTS:
+            raise BadInput(f"settings: {key} has an argument of its own: {key}=...")
+    line = parse_words([f"{key}={_word(key, value)}" for key, value in settings.items()])
+    line.command = "pme"
+    return line
+
+
+def _word(key: str, value: Any) -> str:
+    """Returns a value as one would type it after ``key=``.
+
+    Raises:
+        BadInput: It cannot be typed.
+    """
+
+    def typed(other: Any) -> Any:
+        if isinstance(other, type):
+            return class_path(other)
+        if isinstance(other, Path):
+            return str(other)
+        if isinstance(other, (np.generic, np.ndarray)):
+            return other.tolist()
+        raise BadInput(
+            f"{key}: an object of {type(other).__name__} cannot be given here, as each phase builds its own: name its "
+            "class, {'class_path': 'module.Class', 'init_args': {...}}"
+        )
+
+    text = value if isinstance(value, (str, Path, type)) else json.dumps(value, default=typed)
+    return str(typed(text) if isinstance(text, type) else text)

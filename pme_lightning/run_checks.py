@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from pme_lightning.arguments import build, init_args, optimizer_arguments
+from pme_lightning.arguments import backbone_arguments, build, optimizer_arguments
 from pme_lightning.averages import check_averages
 from pme_lightning.class_path import import_class
 from pme_lightning.composition import USES_CHECKPOINT
@@ -97,7 +97,7 @@ def check_same_model(path: str, module: CTRModule, config: Namespace) -> None:
     """Refuses a command line that asks for another model than the checkpoint of a run holds."""
     if find_run_folder(path) is None:
         return
-    asked = {"backbone": config.backbone.class_path, "backbone_args": init_args(config.backbone)}
+    asked = {"backbone": config.backbone.class_path, "backbone_args": backbone_arguments(config)}
     asked |= {key: config.model[key] for key in ("embedding_dim", "embedding_bits")}
     for key, value in asked.items():
         if json.dumps(value, default=str) != json.dumps(module.hparams[key], default=str):

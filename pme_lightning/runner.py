@@ -21,7 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
 from pme_lightning import pareto, report
-from pme_lightning.arguments import build, init_args, optimizer_arguments, print_config
+from pme_lightning.arguments import backbone_arguments, build, init_args, optimizer_arguments, print_config
 from pme_lightning.averages import without_averages
 from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.composition import USES_CHECKPOINT
@@ -440,7 +440,7 @@ class Runner:
         return CTRModule(
             self.data.field_tokens,
             backbone=self.config.backbone.class_path,
-            backbone_args=init_args(self.config.backbone),
+            backbone_args=backbone_arguments(self.config),
             **optimizer_arguments(self.config),
             **self.config.model.as_dict(),
             shard=self.shard,
@@ -469,7 +469,7 @@ class Runner:
             )
         if isinstance(module.embedding, MultiSizeEmbedding) and module.embedding.index is None:
             sizes = find_sizes(path, module.hparams["sizes_fingerprint"], self.config.sizes)
-            self.data.renumber(sizes.order())
+            self.data.renumber(sizes.order(), sizes.fingerprint())
             self._numbered_by = sizes
         return module
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import random
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 import yaml
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import ModelSummary
 from torch import Tensor, nn
 
 from pme_lightning import BadInput, Outcome, SearchResult, search_and_finetune
@@ -184,3 +191,130 @@ def test_a_class_within_a_function_has_no_name_to_be_found_by(tiny: Any) -> None
 
     with pytest.raises(BadInput, match="defined within a function"):
         search_and_finetune(tiny, Hidden)
+
+
+class Activated(Towers):
+    """A backbone with an object for a default, and one that any text names."""
+
+    def __init__(
+        self, num_fields: int, embedding_dim: int, activation: type[nn.Module] = nn.ReLU, kind: object = None
+    ) -> None:
+        super().__init__(num_fields, embedding_dim)
+        self.activation = activation()
+
+
+class Masked(Towers):
+    """A backbone whose first-order weights are not its second parameter."""
+
+    def forward(self, embeddings: Tensor, mask: Tensor | None = None, *, linear: Tensor) -> Tensor:
+        assert mask is None
+        return super().forward(embeddings) + linear.sum(1)
+
+
+class Asking(Towers):
+    """A backbone that asks for what nobody gives it."""
+
+    def forward(self, embeddings: Tensor, first_order: Tensor) -> Tensor:
+        return super().forward(embeddings) + first_order.sum(1)
+
+
+Lost = type("Masked", (Towers,), {"__module__": __name__})
+
+
+class Outer:
+    """Holds a class."""
+
+    class Inner(Towers):
+        """A class that no import path names."""
+
+
+def test_what_is_an_object_by_default_stays_with_the_class(tiny: Any) -> None:
+    outcome = search_and_finetune(tiny, Activated, 0.5, **QUICK)
+    assert type(outcome.module.backbone.activation) is nn.ReLU
+    assert outcome.module.hparams["backbone_args"] == {"kind": None}
+
+
+def test_first_order_weights_are_given_by_name(tiny: Any, make_trainer: Any) -> None:
+    outcome = search_and_finetune(tiny, Masked, 0.5, **QUICK | {"search": "pme"})
+    assert outcome.module.first_order
+    assert measured(outcome, make_trainer) == pytest.approx(outcome.summary["test"])
+    outcome.export("served")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"backbone": Asking}, r"Asking.forward asks for 'first_order'; it is given the embeddings"),
+        ({"backbone": Lost}, "Masked is another class by now"),
+        ({"backbone": Outer.Inner}, "defined within another class"),
+        (
+            {"backbone": type("Note", (Towers,), {"__module__": "builtins"})},
+            "no builtins.Note to be found by this name",
+        ),
+        ({"backbone": Activated, "backbone_args": {"activation": nn.GELU}}, "a checkpoint holds numbers, texts"),
+        ({"backbone": Activated, "backbone_args": {"kind": nn.GELU()}}, "an object of GELU cannot be given here"),
+        ({"trainer": "gpu"}, "trainer: a mapping of options is needed, not a str"),
+        ({"trainer": {"callbacks": [ModelSummary()]}}, r"name its class, {'class_path': 'module.Class'"),
+        ({"settings": {"seed": 5}}, "settings: seed has an argument of its own"),
+        ({"settings": {"experiment": "nothing"}}, "experiment=nothing: no such choice"),
+        ({"search": ModelSummary()}, "search: ModelSummary is no search"),
+    ],
+)
+def test_what_cannot_be_run_is_named(tiny: Any, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        search_and_finetune(tiny, **{"backbone": "fm", "budget": 0.5} | QUICK | given)
+    assert not Path("runs").exists()
+
+
+def test_settings_are_those_of_the_command_line(tiny: Any) -> None:
+    settings = {"optimizer": "adam", "optimizer.lr": np.float32(0.5), "model.embedding_dim": np.int64(4)}
+    outcome = search_and_finetune(tiny, "fm", np.float64(0.75), settings=settings, **QUICK)
+    assert outcome.module.optimizer_class == "torch.optim.Adam"
+    assert outcome.module.embedding_optimizer_class is None
+    assert outcome.module.optimizer_args["lr"] == 0.5
+    assert outcome.module.embedding.embedding_dim == 4
+    Path("mine/backbone").mkdir(parents=True)
+    (Path("mine/backbone") / "towers.yaml").write_text(
+        f"backbone: {{class_path: {__name__}.Towers, init_args: {{width: 3}}}}"
+    )
+    outcome = search_and_finetune(tiny, "fm", 0.5, settings={"config_dir": "mine"}, **QUICK)
+    assert type(outcome.module.backbone).__name__ == "FM"
+
+
+def test_the_process_is_left_as_it_was(tiny: Any) -> None:
+    def state() -> list[Any]:
+        names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+        seeds = [os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")]
+        levels = [logging.getLogger(name).level for name in names]
+        return [levels, list(warnings.filters), seeds, torch.are_deterministic_algorithms_enabled()]
+
+    def drawn() -> list[float]:
+        return [random.random(), np.random.random(), float(torch.rand(()))]
+
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(1)
+    expected, before = [drawn(), drawn()], state()
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(1)
+    found = [drawn()]
+    search_and_finetune(tiny, "fm", 0.5, **QUICK | {"trainer": {"max_epochs": 1, "deterministic": True}})
+    assert [*found, drawn()] == expected
+    assert state() == before
+
+
+def test_a_model_of_other_sizes_is_refused(tiny: Any, make_trainer: Any) -> None:
+    settings = QUICK | {"settings": {"model.embedding_dim": 4}}
+    first = search_and_finetune(tiny, "fm", 0.6, **settings)
+    other = search_and_finetune(tiny, "fm", 0.4, **settings)
+    data = first.data
+    assert other.data is data is tiny
+    with pytest.raises(BadInput, match=r"by its sizes .* those of another model .*: call data.renumber"):
+        make_trainer().test(first.module, data, verbose=False)
+    tiny.renumber(first.sizes.order(), first.sizes.fingerprint())
+    assert make_trainer().test(first.module, data, verbose=False)[0]["test_auc"] == first.summary["test"]["auc"]
+
+
+def test_a_frame_is_kept_in_the_cache_that_is_named(tmp_path: Path) -> None:
+    cache = tmp_path / "own cache"
+    search_and_finetune(clicks(), "fm", 0.5, settings={"data.cache_dir": str(cache)}, **QUICK)
+    assert len(list((cache / "frames").iterdir())) == 1

@@ -36,7 +36,7 @@ class ClickDataset(Dataset):
         renumbering: int32 tensor ``(V,)``; where given, batches hold ``renumbering[ids]``.
 
     Raises:
-        BadInput: an id is out of range, or ids and labels differ in length.
+        BadInput: an id is out of range, a label neither 0 nor 1, or ids and labels differ in length.
     """
 
     def __init__(
@@ -58,6 +58,11 @@ class ClickDataset(Dataset):
                 raise BadInput(
                     f"id {wrong} in row {row}, field {field} is out of range: ids go from 0 to {num_tokens - 1}"
                 )
+        if labels is not None and 0 < len(labels) <= _CHECKED_IDS:
+            wrong_labels = ~((labels == 0) | (labels == 1))
+            if wrong_labels.any():
+                row = int(wrong_labels.argmax())
+                raise BadInput(f"the label in row {row} is {labels[row]}: labels are 0 and 1")
         self._maps: list[np.memmap] = []
         for one in (ids, labels):
             if isinstance(one, np.memmap) and isinstance(one.base, mmap.mmap):

@@ -69,6 +69,10 @@ class EncodedData:
         """Raises BadInput where the parts do not fit together or a split is empty."""
         if len(self.fields) != len(self.field_tokens):
             raise BadInput(f"{len(self.fields)} fields but {len(self.field_tokens)} counts of tokens")
+        if not isinstance(self.frequencies, Tensor) or self.frequencies.is_floating_point():
+            raise BadInput("the frequencies must be a tensor of whole numbers, the training rows of each token")
+        if len(self.frequencies) and int(self.frequencies.min()) < 0:
+            raise BadInput(f"the frequency of a token is {int(self.frequencies.min())}; it must be 0 or more")
         if self.frequencies.shape != (sum(self.field_tokens),):
             raise BadInput(f"{sum(self.field_tokens)} tokens need as many frequencies, not {len(self.frequencies)}")
         for split, (ids, _) in self.splits.items():
@@ -121,6 +125,7 @@ class EncodedDataModule(LightningDataModule, ABC):
         self._datasets: dict[str, ClickDataset] = {}
         self._rows_on_gpu: dict[str, RowsOnGPU] = {}
         self._renumbering: Tensor | None = None
+        self._numbered_by: str | None = None
         self._trained: tuple[int, int] | None = None
         self._held_then: bool | None = None
 
@@ -190,11 +195,13 @@ class EncodedDataModule(LightningDataModule, ABC):
 
     # Numbering and vocabulary.
 
-    def renumber(self, order: Tensor | None) -> None:
+    def renumber(self, order: Tensor | None, fingerprint: str | None = None) -> None:
         """Gives tokens new ids in all later batches: token ``order[i]`` of the vocabulary gets id ``i``.
 
         Args:
             order: int tensor ``(V,)``, a permutation of all token ids; None goes back to the vocabulary's numbering.
+            fingerprint: of the sizes that the order is by (``SearchResult.fingerprint()``), so that a model of other
+                sizes is refused; None leaves that to the caller.
 
         Raises:
             BadInput: ``order`` is no permutation of the tokens.
@@ -207,10 +214,15 @@ class EncodedDataModule(LightningDataModule, ABC):
                 raise BadInput(f"the new order of tokens must hold each of the {V} token ids exactly once")
             renumbering = torch.empty(V, dtype=torch.int32)
             renumbering[order] = torch.arange(V, dtype=torch.int32)
-        self._renumbering = renumbering
+        self._renumbering, self._numbered_by = renumbering, fingerprint
         self._rows_on_gpu.clear()
         for dataset in self._datasets.values():
             dataset.renumbering = renumbering
+
+    @property
+    def numbered_by(self) -> str | None:
+        """The fingerprint of the sizes that batches are numbered by, where that was told."""
+        return self._numbered_by
 
     @property
     def is_renumbered(self) -> bool:

@@ -95,8 +95,10 @@ class ExportedModel:
         """
         try:
             rows = frame if isinstance(frame, pl.DataFrame) else pl.from_pandas(frame)
-        except TypeError as error:
-            raise BadInput(f"predict takes a data frame of polars or pandas, not a {type(frame).__name__}") from error
+        except TypeError:
+            rows = None
+        if not isinstance(rows, pl.DataFrame):
+            raise BadInput(f"predict takes a data frame of polars or pandas, not a {type(frame).__name__}")
         parts = [self.vocabulary.encode_fields(part) for part in rows.iter_slices(_BATCH_ROWS)]
         return self.predict_ids(np.concatenate([np.empty((0, len(self.facts["fields"])), np.int32), *parts]))
 
@@ -107,6 +109,8 @@ class ExportedModel:
             BadInput: There are other columns, or ids that the vocabulary does not have.
         """
         ids = np.asarray(ids)
+        if not np.issubdtype(ids.dtype, np.integer):
+            raise BadInput(f"ids are whole numbers, not of type {ids.dtype}")
         fields, tokens = len(self.facts["fields"]), self.facts["tokens"]
         if ids.ndim != 2 or ids.shape[1] != fields:
             raise BadInput(f"ids have shape {ids.shape}; the model needs a column for each of its {fields} fields")

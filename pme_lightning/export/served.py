@@ -214,7 +214,7 @@ class ServedModel(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """Returns the probability of a click for each row of ids."""
         embeddings, linear = self.embedding(ids)
-        logits = self.backbone(embeddings) if linear is None else self.backbone(embeddings, linear)
+        logits = self.backbone(embeddings) if linear is None else self.backbone(embeddings, linear=linear)
         return torch.sigmoid(logits)
 
 

@@ -15,7 +15,7 @@ from pme_lightning.backbones import DCN, FM
 from pme_lightning.callbacks import PruningCallback
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
-from pme_lightning.search import AfterWarmup, AtInit, ExpectedInformation, Gradual, NoTraining, Prefix
+from pme_lightning.search import AfterWarmup, AtInit, ExpectedInformation, Gradual, NoTraining, Prefix, Scores
 
 Build = Callable[..., Trainer]
 
@@ -128,3 +128,30 @@ def test_a_search_that_failed_leaves_nothing_on_the_model(tiny: LightningDataMod
     assert criterion.seen
     assert model.embedding.observer is None
     assert model.embedding.fields_left is None
+
+
+class Odd(ExpectedInformation):
+    """Gives scores that do not fit the table."""
+
+    def __init__(self, change: Callable[[Scores], Any]) -> None:
+        super().__init__(rounds=0)
+        self.change = change
+
+    def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Any:
+        return self.change(super().scores(weight, linear, frequencies))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda scores: scores.table, "Odd.scores returned a Tensor; it must return"),
+        (lambda scores: Scores(scores.table[1:], scores.linear), r"scores of shape \(32, 4\); the table has \(33, 4\)"),
+        (lambda scores: Scores(scores.table), "gave first-order weights none; the table has first-order weights"),
+    ],
+)
+def test_scores_that_do_not_fit_are_the_criterions(
+    tiny: LightningDataModule, make_trainer: Build, change: Callable[[Scores], Any], said: str
+) -> None:
+    callback = PruningCallback(Odd(change), AfterWarmup(epochs=0.5), Prefix())
+    with pytest.raises(BadInput, match=said):
+        make_trainer(callbacks=[callback], max_epochs=2).fit(module(tiny, FM), datamodule=tiny)

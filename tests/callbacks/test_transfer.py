@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 
 from pme_lightning.backbones import DCN, FM, DeepFM
@@ -282,3 +283,16 @@ def test_the_fingerprint_tells_sizes_apart() -> None:
     assert result(33).fingerprint() == result(33).fingerprint()
     assert result(33).fingerprint() != result(33, seed=1).fingerprint()
     assert result(33).fingerprint() != result(33, linear=torch.ones(33, dtype=torch.bool)).fingerprint()
+
+
+def test_averages_come_after_the_transfer(tiny: LightningDataModule, make_trainer: Build) -> None:
+    found = result(tiny.num_tokens)
+    for use_buffers, first, said in (
+        (False, True, "goes before callbacks that average"),
+        (True, False, "whole numbers"),
+    ):
+        average, transfer = EMAWeightAveraging(decay=0.9, use_buffers=use_buffers), TransferCallback(found)
+        callbacks = [average, transfer] if first else [transfer, average]
+        with pytest.raises(BadInput, match=said):
+            make_trainer(max_epochs=1, callbacks=callbacks).fit(module(tiny), datamodule=tiny)
+        tiny.renumber(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from pme_lightning.data import ClickDataset, PermutationBatchSampler, orders
+from pme_lightning.data import ClickDataset, EncodedData, PermutationBatchSampler, orders
 from pme_lightning.data.batches import keep
 from pme_lightning.errors import BadInput
 
@@ -208,3 +209,23 @@ def test_rows_are_fetched_ahead_a_window_at_a_time(tmp_path: Path, monkeypatch: 
     sampler.go_on(0, 50)
     for batch in sampler:
         assert set(batch.tolist()) <= set(fetched)
+
+
+@pytest.mark.parametrize("wrong", [-1, 2, 0.5, float("nan")])
+def test_labels_are_0_and_1(wrong: float) -> None:
+    labels = np.array([0, 1, wrong, 1], dtype=np.float32)
+    with pytest.raises(BadInput, match=f"the label in row 2 is {wrong}.*: labels are 0 and 1"):
+        ClickDataset(np.zeros((4, 1), np.int32), labels, 1)
+
+
+@pytest.mark.parametrize(
+    ("frequencies", "said"),
+    [
+        (np.array([1, 2]), "must be a tensor of whole numbers"),
+        (torch.tensor([1.0, 2.0]), "must be a tensor of whole numbers"),
+        (torch.tensor([1, -2]), "is -2; it must be 0 or more"),
+    ],
+)
+def test_frequencies_are_counts(frequencies: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        EncodedData("mine", ["f"], [2], frequencies, {})

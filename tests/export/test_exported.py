@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 import torch
@@ -104,6 +105,10 @@ def test_ids_that_the_vocabulary_does_not_have_are_refused(exported: ExportedMod
         exported.predict_ids(np.array([[0, -1]]))
     with pytest.raises(BadInput, match=r"shape \(1, 3\); the model needs a column for each of its 2 fields"):
         exported.predict_ids(np.array([[0, 1, 2]]))
+    with pytest.raises(BadInput, match="whole numbers, not of type float64"):
+        exported.predict_ids(np.array([[0.0, 1.0]]))
+    with pytest.raises(BadInput, match="a data frame of polars or pandas, not a Series"):
+        exported.predict(pd.Series([1, 2]))
 
 
 def test_a_server_needs_torch_alone(exported: ExportedModel, frame: pl.DataFrame, tmp_path: Path) -> None:
