@@ -32,7 +32,7 @@ class BudgetSizes:
         score: Asks the criterion for its scores once more, along the axes that it has by then.
 
     Attributes:
-        scores: What the last sizes were decided by.
+        scores: What the search itself found values to be worth.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class BudgetSizes:
 
     @property
     def scores(self) -> Scores:
-        """What the last sizes were decided by."""
+        """What the search itself found values to be worth: where there are rounds, sizes are settled by others."""
         if self._scores is None:
             raise RuntimeError("the criterion was interrupted while it scored")
         return self._scores
 
     def of(self, budget: Budget) -> Allocation:
-        """Returns who keeps what; :attr:`scores` are those that decided.
+        """Returns who keeps what; :attr:`scores` are those that it started from.
 
         Args:
             budget: What the sizes may sum to, with the projection, or those of all fields.

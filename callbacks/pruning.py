@@ -138,7 +138,11 @@ class PruningCallback(Callback):
 
     @property
     def scores(self) -> Scores | None:
-        """What the last sizes were decided by; ``None`` before the end."""
+        """What the search found values to be worth; ``None`` before the end.
+
+        With a criterion that looks at the pruned model (``rounds``) the sizes start from these and are settled by what
+        values are worth there.
+        """
         return None if self._sizes is None else self._sizes.scores
 
     def num_steps(self, steps_per_epoch: int) -> int:

@@ -120,7 +120,7 @@ def test_the_page_on_criteria(
     (code,), (config,) = blocks("docs/criterion.md"), blocks("docs/criterion.md", "yaml")
     Path("my_criteria.py").write_text(code)
     Path("my_configs/search").mkdir(parents=True)
-    Path("my_configs/search/row_fisher.yaml").write_text(config.partition("\n")[2])
+    Path("my_configs/search/row_fisher.yaml").write_text(config)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_criteria", raising=False)
 

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -25,9 +26,19 @@ class Slow:
         Slow.finalized = True
 
 
+@pytest.fixture
+def _collected_by_hand() -> Iterator[None]:
+    """Nothing is finalized before the test says so."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_collected_by_hand")
 def test_an_interrupt_comes_after_what_may_not_be_disturbed() -> None:
     before = signal.getsignal(signal.SIGINT)
     Slow()
+    assert not Slow.finalized
     with pytest.raises(KeyboardInterrupt), interrupts_held_back():
         gc.collect()
     assert Slow.finalized
