@@ -29,12 +29,35 @@ def located(parts: Mapping[str, Part], csv: CsvOptions) -> Iterator[None]:
             raise
         for part in parts.values():
             fault = faulty_line(part.files, csv) if part.format == "csv" else None
+            fault = fault or _odd_file(part, csv)
             if fault is not None:
                 raise BadInput(fault) from error
         if "CSV malformed" in str(error):
             places = ", ".join(part.where() for part in parts.values())
             raise BadInput(f"{places} cannot be read: is there a quote within a cell that is not doubled?") from error
         raise
+
+
+def _odd_file(part: Part, csv: CsvOptions) -> str | None:
+    """The first file whose columns are not those of the first one; None if there is none."""
+    if part.dataset is not None or len(part.files) < 2 or (part.format == "csv" and not csv.header):
+        return None
+    first, *others = (Part(part.format, (file,)) for file in part.files)
+    columns = dict(first.frame(csv).collect_schema())
+    for other in others:
+        own = dict(other.frame(csv).collect_schema())
+        place, before = f"'{other.files[0]}'", f"'{first.files[0]}'"
+        for name, dtype in columns.items():
+            if name not in own:
+                return f"{place} has no column '{name}', which {before} has: all files need the same columns"
+            if own[name] != dtype:
+                return f"column '{name}' is {own[name]} in {place} and {dtype} in {before}: write it as one type"
+        more = [name for name in own if name not in columns]
+        if more:
+            return f"{place} has a column '{more[0]}', which {before} has not: all files need the same columns"
+        if list(own) != list(columns):
+            return f"{place} has the columns of {before} in another order: write them in one"
+    return None
 
 
 def _place_of_label(part: Part, csv: CsvOptions, error: BadLabel) -> str | None:

@@ -791,3 +791,32 @@ def test_goodbooks_from_a_copy_in_another_format(shared_data: Path, tmp_path: Pa
     one, two = (ready(tmp_path / kind, tmp_path / "cache") for kind in ("parquet", "csv"))
     assert one.field_tokens == two.field_tokens
     shutil.rmtree(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rows: rows.drop("item"), "p1.{kind}' has no column 'item', which '.*p0.{kind}' has"),
+        (lambda rows: rows.with_columns(more=1), "p1.{kind}' has a column 'more', which '.*p0.{kind}' has not"),
+        (
+            lambda rows: rows.with_columns(pl.col("user").cast(pl.Int32)),
+            "column 'user' is Int32 in '.*p1.parquet' and Int64",
+        ),
+        (lambda rows: rows.select("item", "click", "user"), "p1.csv' has the columns of '.*p0.csv' in another order"),
+    ],
+    ids=["missing", "more", "another type", "another order"],
+)
+def test_a_file_that_differs_from_the_first_is_named(
+    tmp_path: Path, kind: str, change: Callable[[pl.DataFrame], pl.DataFrame], said: str
+) -> None:
+    rows = pl.DataFrame({"click": [0, 1] * 30, "user": list(range(60)), "item": ["a", "b", "c"] * 20})
+    (tmp_path / "in").mkdir()
+    for number, own in enumerate((rows, change(rows))):
+        getattr(own, f"write_{kind}")(tmp_path / "in" / f"p{number}.{kind}")
+    data = ClickDataModule(path=str(tmp_path / "in"), cache_dir=str(tmp_path / "cache"))
+    if kind not in said and "{kind}" not in said:
+        data.prepare_data()  # the text of CSV files has no types, and columns of Parquet files no order
+        return
+    with pytest.raises(BadInput, match=said.format(kind=kind)):
+        data.prepare_data()
