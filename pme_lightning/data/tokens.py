@@ -50,9 +50,10 @@ def canonical(values: pl.Series) -> pl.Series:
     if dtype.is_decimal():
         return values.cast(pl.String).str.replace(r"(\.\d*?)0+$", "${1}").str.replace(r"\.$", "")
     if isinstance(dtype, pl.Datetime) and dtype.time_unit != "us":
+        # Value by value: columns come in slices, and what a slice holds beside a value must not change its text.
         micro = values.dt.cast_time_unit("us")
-        if (micro.dt.cast_time_unit(dtype.time_unit) == values).all():
-            return micro.cast(pl.String)
+        same = (micro.dt.cast_time_unit(dtype.time_unit) == values).fill_null(True)
+        return micro.cast(pl.String).zip_with(same, values.cast(pl.String))
     if dtype in (pl.String, pl.Int64, pl.UInt64):
         return values
     if dtype.is_float():

@@ -97,6 +97,8 @@ def test_equal_values_of_another_unit_or_scale_are_equal_tokens() -> None:
     assert len(texts) == 1
     fine = pl.Series([1, 2]).cast(pl.Datetime("ns"))
     assert canonical(fine).n_unique() == 2, "what a microsecond cannot tell apart stays apart"
+    beside = pl.Series([time, None], dtype=pl.Datetime("ns")).append(fine)
+    assert canonical(beside).to_list() == [*texts, None, *canonical(fine)], "whatever else is in the slice"
     scales = [pl.Series(["1.50", "-3", "100"]).cast(pl.Decimal(10, scale)) for scale in (2, 3)]
     assert [canonical(each).to_list() for each in scales] == [["1.5", "-3", "100"]] * 2
     assert align(pl.Series([-3, 100]), pl.String(), "price").to_list() == ["-3", "100"]
