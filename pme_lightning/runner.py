@@ -238,11 +238,22 @@ class Runner:
     def _finetune(self) -> dict[str, Any]:
         assert self.sizes is not None
         transfer = self.transfer(self.sizes)
-        if self.warm and not self.config.ckpt_path:
-            self.config.ckpt_path = self._searched_model()
-        module = self._load() if self.config.ckpt_path else self.module()
+        module = self._to_finetune()
         self.keep_sizes(self.sizes)
         return self.summary(None, self.trained("finetune", module, transfer))
+
+    def _to_finetune(self) -> CTRModule:
+        """Returns the model to start from: that of the checkpoint, the one that was searched, or a fresh one."""
+        if self.config.ckpt_path or not self.warm:
+            return self._load() if self.config.ckpt_path else self.module()
+        self.config.ckpt_path = self._searched_model()
+        try:
+            return self._load()
+        except BadInput as error:
+            raise BadInput(
+                f"{error} (it is the model that was searched, from which fine-tunes start: transfer.init=scratch "
+                "starts from nothing)"
+            ) from error
 
     def _fit(self) -> dict[str, Any]:
         return self.summary(None, self.trained("full", self.module()))

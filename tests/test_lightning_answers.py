@@ -28,9 +28,11 @@ class Slow:
 
 @pytest.fixture
 def _collected_by_hand() -> Iterator[None]:
-    """Nothing is finalized before the test says so."""
+    """Nothing is finalized before the test says so, and interrupts are what they are in a program of their own."""
     gc.disable()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
+    signal.signal(signal.SIGINT, before)
     gc.enable()
 
 

@@ -202,6 +202,11 @@ def test_finetune_starts_warm_from_the_searched_model(run: Run, capsys: pytest.C
     started = run("finetune", sizes, "transfer.init=warm", *still, small=False)
     fresh = run("finetune", sizes, "transfer.init=scratch", *still, small=False)
     assert started["test"]["logloss"] < fresh["test"]["logloss"] - 0.005
+    with pytest.raises(SystemExit):
+        main(["finetune", sizes, "transfer.init=warm", "backbone=dcn"])
+    said = capsys.readouterr().err
+    assert "was trained with backbone pme_lightning.backbones.FM" in said
+    assert "it is the model that was searched, from which fine-tunes start: transfer.init=scratch" in said
     (searched["folder"] / "checkpoints" / "search" / "last.ckpt").unlink()
     with pytest.raises(SystemExit):
         run("finetune", sizes, "transfer.init=warm", *still, small=False)
