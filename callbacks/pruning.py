@@ -19,6 +19,7 @@ from pme_lightning.embedding import FullEmbedding, RowLayout
 from pme_lightning.embedding.field_dropout import fields_left
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
+from pme_lightning.optim import turn_state
 from pme_lightning.search import (
     ALONE,
     Allocation,
@@ -35,11 +36,9 @@ from pme_lightning.search import (
     keep_fraction,
     parse_budget,
 )
+from pme_lightning.search.criteria import check_scores
 from pme_lightning.sixteen_bits import widened
 from pme_lightning.whole_files import SplitTensor
-
-# What torch's optimizers call them; whatever else they keep of each value is of squares of gradients, or like it.
-_MEANS_OF_GRADIENTS = ("exp_avg", "momentum_buffer", "grad_avg")
 
 
 class PruningCallback(Callback):
@@ -409,7 +408,8 @@ class PruningCallback(Callback):
             allocation = self._allocate(scores, round(total * keep_fraction(progress, target / total)))
             if scores.basis is not None:
                 embedding.rotate_(scores.basis)
-                self._rotate_moments(embedding, scores.basis, optimizers or [])
+                for optimizer in optimizers or []:
+                    turn_state(optimizer, embedding.weight, scores.basis)
                 # From here on rows are coordinates: the axes are those of the table itself.
                 self.criterion.axes = "original"  # type: ignore[attr-defined]
             embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
@@ -444,7 +444,7 @@ class PruningCallback(Callback):
             linear = linear * embedding.kept_linear
         with added_up(self.criterion):
             scores = self.criterion.scores(weight, linear, self.frequencies)
-        self._check_scores(scores, weight, linear)
+        check_scores(type(self.criterion).__name__, scores, weight, linear)
         if self.tokens is ALONE:
             scores = same_on_all(scores)
         else:
@@ -455,22 +455,6 @@ class PruningCallback(Callback):
         if scores.linear is not None and embedding.kept_linear is not None:
             scores = replace(scores, linear=scores.linear * embedding.kept_linear[:, 0])
         return scores
-
-    def _check_scores(self, scores: Scores, weight: Tensor, linear: Tensor | None) -> None:
-        """Refuses scores that do not fit the table: criteria may be anybody's."""
-        name = f"{type(self.criterion).__name__}.scores"
-        if not isinstance(scores, Scores):
-            raise BadInput(f"{name} returned a {type(scores).__name__}; it must return pme_lightning.search.Scores")
-        if scores.table.shape != weight.shape:
-            raise BadInput(
-                f"{name} gave values scores of shape {tuple(scores.table.shape)}; the table has {tuple(weight.shape)}"
-            )
-        shape, wanted = (None if each is None else (len(each),) for each in (scores.linear, linear))
-        if shape != wanted:
-            given, needs = ("none", "has") if scores.linear is None else (f"{shape}", "has no")
-            raise BadInput(
-                f"{name} gave first-order weights {given}; the table {needs} first-order weights {wanted or ''}"
-            )
 
     def _masks(self, scores: Scores, allocation: Allocation) -> tuple[Tensor, Tensor | None]:
         """Returns which values and first-order weights are kept, where the table is."""
@@ -488,15 +472,6 @@ class PruningCallback(Callback):
             field_tokens=self.field_tokens,
             tokens=self.tokens,
         )
-
-    @staticmethod
-    def _rotate_moments(embedding: FullEmbedding, basis: Tensor, optimizers: list[Optimizer]) -> None:
-        """Turns what optimizers keep of rows with them: means of gradients exactly, squares as a diagonal can."""
-        for optimizer in optimizers:
-            for name, kept in optimizer.state.get(embedding.weight, {}).items():
-                if isinstance(kept, Tensor) and kept.shape == embedding.weight.shape:
-                    turn = basis if name in _MEANS_OF_GRADIENTS else basis.square()
-                    kept.copy_(widened(kept) @ turn)
 
     def _values(self, embedding: FullEmbedding) -> int:
         """How many per-token values the budget leaves beside the projection, or those of all fields."""

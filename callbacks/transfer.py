@@ -70,8 +70,10 @@ class TransferCallback(Callback):
         if renumbers:
             # A table with an index takes the vocabulary's ids.
             indexed = isinstance(module.embedding, MultiSizeEmbedding) and module.embedding.index is not None
-            told = (self.result.fingerprint(),) if isinstance(datamodule, EncodedDataModule) else ()
-            datamodule.renumber(*((None,) if indexed else (self.result.order(), *told)))  # type: ignore[union-attr]
+            if isinstance(datamodule, EncodedDataModule) and not indexed:
+                datamodule.renumber(self.result.order(), self.result.fingerprint())
+            else:
+                datamodule.renumber(None if indexed else self.result.order())  # type: ignore[union-attr]
         if rebuilds:
             self.rebuild(module, renumbered=renumbers)
 

@@ -27,7 +27,12 @@ def check_logger(config: Namespace | None) -> None:
     Raises:
         BadInput: An argument is not one that it takes.
     """
-    if config is not None and issubclass(import_class(config.class_path), RunLogger):
+    if config is None:
+        return
+    flushes = init_args(config).get("flush_logs_every_n_steps")
+    if flushes is not None and flushes < 1:
+        raise BadInput(f"logger.flush_logs_every_n_steps: {flushes} is below 1")
+    if issubclass(import_class(config.class_path), RunLogger):
         from pme_lightning.dashboards.open_run import check_arguments
 
         check_arguments(init_args(config))

@@ -246,5 +246,6 @@ def _word(key: str, value: Any) -> str:
             "class, {'class_path': 'module.Class', 'init_args': {...}}"
         )
 
-    text = value if isinstance(value, (str, Path, type)) else json.dumps(value, default=typed)
-    return str(typed(text) if isinstance(text, type) else text)
+    if isinstance(value, (str, Path)):
+        return str(value)
+    return class_path(value) if isinstance(value, type) else json.dumps(value, default=typed)

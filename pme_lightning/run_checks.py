@@ -61,8 +61,7 @@ def check_parts(command: str, config: Namespace) -> Trainer:
     check_logger(config.logger)
     EarlyStopping(**config.early_stopping.as_dict())
     options = check_processes(command, build(config.trainer))
-    given = options.get("callbacks") or []
-    bars = any(isinstance(each, ProgressBar) for each in (given if isinstance(given, list) else [given]))
+    bars = any(isinstance(each, ProgressBar) for each in listed(options.get("callbacks")))
     trainer = build_trainer(options | {"logger": False, "enable_progress_bar": bars})
     split = shard_of(trainer) is not None
     if command not in USES_CHECKPOINT:
@@ -105,6 +104,11 @@ def check_same_model(path: str, module: CTRModule, config: Namespace) -> None:
                 f"ckpt_path: '{path}' was trained with {key} {module.hparams[key]}, not {value}: "
                 "leave backbone and model out, they come with the checkpoint"
             )
+
+
+def listed(value: Any) -> list[Any]:
+    """Returns an option of a Trainer that may be a list, one thing or None as a list."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def build_trainer(options: dict[str, Any]) -> Trainer:

@@ -55,7 +55,7 @@ from pme_lightning.progress import phase_progress
 from pme_lightning.ranks import is_main
 from pme_lightning.resume_point import ResumePoint
 from pme_lightning.resuming import check_no_other_folder, check_same_run, data_facts, load_module, searched_model
-from pme_lightning.run_checks import build_trainer, check_labels, check_parts, check_paths, check_same_model
+from pme_lightning.run_checks import build_trainer, check_labels, check_parts, check_paths, check_same_model, listed
 from pme_lightning.run_folder import RunFolder, check_resumable, find_run_folder, find_sizes, sizes_files
 from pme_lightning.search import SearchResult
 from pme_lightning.throughput import Throughput
@@ -543,7 +543,7 @@ class Runner:
         resolved = yaml.safe_load(self._config_text())
         logged = next((each.logged_steps() for each in callbacks if isinstance(each, ResumePoint)), None)
         self._logger = phase_logger(self.config.logger, self.folder, phase, resolved, logged)
-        given = _listed(options.get("callbacks"))
+        given = listed(options.get("callbacks"))
         if phase == "search":
             given = without_averages(given)
         options["callbacks"] = [*callbacks[:first], *given, *callbacks[first:]]
@@ -551,7 +551,7 @@ class Runner:
             options["callbacks"] += live_figures(callbacks)
         # Lightning would add a checkpoint callback of its own.
         options["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in options["callbacks"])
-        options["plugins"] = [*_listed(options.get("plugins")), WholeCheckpoints()]
+        options["plugins"] = [*listed(options.get("plugins")), WholeCheckpoints()]
         options["logger"] = self._logger or False
         options["default_root_dir"] = str(self.folder.path)
         options["enable_model_summary"] = bool(options.get("enable_model_summary"))
@@ -573,7 +573,3 @@ class Runner:
 
     def _label(self) -> str:
         return f"{self.command}-{self.config.backbone.class_path.rpartition('.')[2].lower()}"
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]

@@ -7,6 +7,7 @@ from pme_lightning.optim.lazy_adagrad import LazyAdagrad
 from pme_lightning.optim.row_blocks import RowBlock
 from pme_lightning.optim.row_exchange import average_rows
 from pme_lightning.optim.sparse_gradients import takes_sparse_gradients
+from pme_lightning.optim.turned_state import turn_state
 
 __all__ = [
     "JoinedOptimizer",
@@ -16,4 +17,5 @@ __all__ = [
     "build_optimizer",
     "clip_gradients",
     "takes_sparse_gradients",
+    "turn_state",
 ]

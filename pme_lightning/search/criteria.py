@@ -37,6 +37,31 @@ class Scores:
     basis: Tensor | None = None
 
 
+def check_scores(criterion: str, scores: Scores, weight: Tensor, linear: Tensor | None) -> None:
+    """Refuses scores that do not fit the table: criteria may be anybody's.
+
+    Args:
+        criterion: What it is called.
+        scores: What it returned.
+        weight: ``(V, D)`` the table.
+        linear: ``(V, 1)`` the first-order weights, or None.
+
+    Raises:
+        BadInput: they are no :class:`Scores`, or of another shape.
+    """
+    name = f"{criterion}.scores"
+    if not isinstance(scores, Scores):
+        raise BadInput(f"{name} returned a {type(scores).__name__}; it must return pme_lightning.search.Scores")
+    if scores.table.shape != weight.shape:
+        raise BadInput(
+            f"{name} gave values scores of shape {tuple(scores.table.shape)}; the table has {tuple(weight.shape)}"
+        )
+    shape, wanted = (None if each is None else (len(each),) for each in (scores.linear, linear))
+    if shape != wanted:
+        given, needs = ("none", "has") if scores.linear is None else (f"{shape}", "has no")
+        raise BadInput(f"{name} gave first-order weights {given}; the table {needs} first-order weights {wanted or ''}")
+
+
 class Criterion(ABC):
     """Computes scores. The life of one scoring window: ``start``, an update after each batch, ``scores``.
 

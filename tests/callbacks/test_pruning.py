@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from pme_lightning.backbones import DCN, FM
 from pme_lightning.callbacks import PruningCallback
-from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding
+from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import (
@@ -339,28 +339,3 @@ def test_fields_are_left_out_while_it_searches_and_at_no_other_time(
 def test_axes_of_each_field_are_for_a_search_that_prunes_once() -> None:
     with pytest.raises(BadInput, match="axes=field is for a search that prunes once, and Gradual prunes step by step"):
         PruningCallback(ExpectedInformation("field"), Gradual(), Prefix())
-
-
-def test_what_optimizers_keep_turns_with_the_rows() -> None:
-    torch.manual_seed(0)
-    embedding = FullEmbedding(6, 4)
-    basis = torch.linalg.qr(torch.randn(4, 4))[0]
-    for cls, options, means in (
-        (torch.optim.Adam, {"amsgrad": True}, {"exp_avg"}),
-        (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}, {"momentum_buffer"}),
-        (torch.optim.RMSprop, {"centered": True}, {"grad_avg"}),
-        (torch.optim.Adagrad, {}, set()),
-        (torch.optim.Adadelta, {}, set()),
-    ):
-        optimizer = cls([embedding.weight], **options)
-        embedding.weight.grad = torch.randn(6, 4)
-        optimizer.step()
-        state = optimizer.state[embedding.weight]
-        before = {name: kept.clone() for name, kept in state.items() if kept.shape == (6, 4)}
-        assert before.keys() >= means
-        assert len(before) > 0
-        PruningCallback._rotate_moments(embedding, basis, [optimizer])
-        for name, kept in before.items():
-            turned = kept @ (basis if name in means else basis.square())
-            torch.testing.assert_close(state[name], turned, msg=f"{cls.__name__} {name}")
-            assert name in means or (state[name] >= 0).all()
