@@ -17,7 +17,7 @@ from pme_lightning.backbones import FM, DeepFM
 from pme_lightning.callbacks import PEPCallback, PruningCallback, TransferCallback
 from pme_lightning.embedding import MultiSizeEmbedding, SoftThreshold
 from pme_lightning.module import CTRModule
-from pme_lightning.optim import JoinedOptimizer
+from pme_lightning.optim import JoinedOptimizer, turn_state
 from pme_lightning.search import AfterWarmup, Fisher, Gradual, NoTraining, Popularity, Prefix, SearchResult, TopK
 
 D = 4
@@ -193,10 +193,10 @@ def test_a_rotation_turns_adagrads_sums(tiny: LightningDataModule) -> None:
     sums = optimizer.state[model.embedding.weight]["sum"]
     assert torch.equal(sums, torch.full_like(sums, 1e-8))
     quarter = torch.tensor([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 0.6, 0.8], [0, 0, -0.8, 0.6]])
-    PruningCallback._rotate_moments(model.embedding, quarter, [optimizer])
+    turn_state(optimizer, model.embedding.weight, quarter)
     assert torch.allclose(sums, torch.full_like(sums, 1e-8), atol=0), "what is alike along all axes stays so"
     sums.copy_(torch.tensor([1.0, 2.0, 3.0, 5.0]).expand_as(sums))
-    PruningCallback._rotate_moments(model.embedding, quarter, [optimizer])
+    turn_state(optimizer, model.embedding.weight, quarter)
     # Axes 0 and 1 change places; along axis 2 come 0.36 of 3 and 0.64 of 5.
     assert torch.allclose(sums[0], torch.tensor([2.0, 1.0, 0.36 * 3 + 0.64 * 5, 0.64 * 3 + 0.36 * 5]))
 
