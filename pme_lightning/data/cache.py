@@ -21,6 +21,8 @@ from pme_lightning.errors import BadInput, did_you_mean
 _SLICE_VALUES = 1 << 23
 # Rows at a time where there are few columns: what looks them up takes some numbers for each.
 _SLICE_ROWS = 1 << 20
+# Changes whenever what is found in the cache would be made otherwise, while saved vocabularies stay as they are.
+_CACHE_VERSION = 2
 _PREFETCH = ("POLARS_ROW_GROUP_PREFETCH_SIZE", "POLARS_CSV_CHUNK_PREFETCH_LIMIT")
 
 Arrays = tuple[np.ndarray, np.ndarray | None]
@@ -33,7 +35,7 @@ def cache_root(cache_dir: str | None) -> Path:
 
 def key_of(*parts: Any) -> str:
     """A short hash of JSON-able parts and of the version of the encoding."""
-    text = json.dumps([FORMAT_VERSION, *parts], sort_keys=True, default=str)
+    text = json.dumps([FORMAT_VERSION, _CACHE_VERSION, *parts], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

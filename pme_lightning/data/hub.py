@@ -45,6 +45,27 @@ class HubSplit:
         """The files on disk, none for a data set of the hub."""
         return () if self.folder is None else tuple(sorted(f for f in self.folder.iterdir() if f.is_file()))
 
+    def shards(self) -> tuple[Path, ...]:
+        """Those files on disk that hold rows, in order.
+
+        Others may lie beside them: what ``map`` and ``filter`` keep, or shards of a data set that was saved to the same
+        folder before.
+
+        Raises:
+            BadInput: the folder does not say which they are, or one is missing.
+        """
+        if self.folder is None:
+            return ()
+        try:
+            state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+            shards = tuple(self.folder / one["filename"] for one in state["_data_files"])
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise cannot_read(f"'{self.name}'", error) from error
+        for file in shards:
+            if not file.is_file():
+                raise BadInput(f"the saved data set '{self.folder}' is damaged: its file '{file.name}' is missing")
+        return shards
+
     def stamp(self) -> list[str | None]:
         """What names the content of a data set of the hub: its commit."""
         return [self.repository, self.revision, self.split]
@@ -64,7 +85,7 @@ class HubSplit:
             else:
                 dataset = datasets.load_dataset(self.repository, split=self.split, revision=self.revision)
         except Exception as error:
-            raise cannot_read(self.name, error) from error
+            raise cannot_read(f"'{self.name}'", error) from error
         return _lazy(dataset)
 
 
@@ -84,7 +105,7 @@ def saved_splits(folder: Path) -> dict[str, HubSplit]:
     try:
         names = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
     except (ValueError, KeyError, OSError) as error:
-        raise cannot_read(str(folder), error) from error
+        raise cannot_read(f"'{folder}'", error) from error
     for name in names:
         if not is_saved(folder / name):
             raise BadInput(f"the saved data set '{folder}' is damaged: its split '{name}' is missing")
@@ -114,7 +135,7 @@ def find(repository: str, cache_dir: Path | None = None) -> Path | dict[str, Hub
     except Exception as error:
         copy = _local_copy(repository)
         if copy is None:
-            raise cannot_read(repository, error) from error
+            raise cannot_read(f"'{repository}'", error) from error
         names, revision = [str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()], copy.name
     archives = [name for name in names if name.endswith(".zip")]
     try:
@@ -127,7 +148,7 @@ def find(repository: str, cache_dir: Path | None = None) -> Path | dict[str, Hub
     except BadInput:
         raise
     except Exception as error:
-        raise cannot_read(repository, error) from error
+        raise cannot_read(f"'{repository}'", error) from error
     return {
         split: HubSplit(f"{repository} ({split})", repository=repository, revision=revision, split=split)
         for split in splits
@@ -157,22 +178,22 @@ def unpack(archive: Path, cache_dir: Path | None) -> Path:
             with zipfile.ZipFile(archive) as opened, whole_folder(folder, replace=False) as partial:
                 opened.extractall(partial)
         except (zipfile.BadZipFile, OSError) as error:
-            raise cannot_read(str(archive), error) from error
+            raise cannot_read(f"'{archive}'", error) from error
     return folder
 
 
-def cannot_read(name: str, error: Exception) -> BadInput:
-    """What is wrong with a data set, in one line, from what a library says of it."""
+def cannot_read(where: str, error: Exception) -> BadInput:
+    """What is wrong with a data set, in one line, from what a library says of it; ``where`` names it, in quotes."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     kind = type(error).__name__
     if kind in ("RepositoryNotFoundError", "DatasetNotFoundError"):
-        return BadInput(f"'{name}' is neither a file or folder here nor a data set of the Hugging Face hub")
+        return BadInput(f"{where} is neither a file or folder here nor a data set of the Hugging Face hub")
     if any(word in kind for word in ("Connect", "Offline", "Timeout", "Network", "LocalEntry", "Proxy")):
         return BadInput(
-            f"the Hugging Face hub cannot be reached for '{name}' ({lines[0]}): with data.path=FILE_OR_FOLDER the "
+            f"the Hugging Face hub cannot be reached for {where} ({lines[0]}): with data.path=FILE_OR_FOLDER the "
             "same data are read from disk"
         )
-    return BadInput(f"'{name}' cannot be read: {lines[0]}")
+    return BadInput(f"{where} cannot be read: {lines[0]}")
 
 
 def _lazy(dataset: Dataset) -> pl.LazyFrame:

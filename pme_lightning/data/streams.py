@@ -54,8 +54,7 @@ class Stream:
         if part.dataset is None:
             return cls(part.where(), "parquet", part.files)
         if part.dataset.folder is not None:
-            arrow = tuple(file for file in part.files if file.suffix == ".arrow")
-            return cls(part.where(), "arrow", arrow)
+            return cls(part.where(), "arrow", part.dataset.shards())
         hub = part.dataset
         return cls(part.where(), hub.repository, revision=hub.revision, split=hub.split)
 

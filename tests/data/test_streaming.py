@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -317,3 +318,39 @@ def test_bad_data(splits: Path, tmp_path: Path) -> None:
         (tmp_path / "csv" / f"{split}.csv").write_text("label,user\n1,2\n0,3\n")
     with pytest.raises(BadInput, match=r"is CSV, and data\.streaming=true takes Parquet files"):
         streamed(tmp_path / "csv")
+
+
+def test_a_saved_data_set_is_streamed_without_what_lies_beside_it(tmp_path: Path) -> None:
+    def saved(rows: int, first: int) -> datasets.Dataset:
+        return datasets.Dataset.from_dict({"label": [0, 1] * (rows // 2), "user": list(range(first, first + rows))})
+
+    old = datasets.DatasetDict(train=saved(40, 0), valid=saved(10, 0), test=saved(10, 0))
+    old.save_to_disk(tmp_path / "saved", num_shards={"train": 4, "valid": 1, "test": 1})
+    new = datasets.DatasetDict(train=saved(20, 100), valid=saved(10, 0), test=saved(10, 0))
+    new.save_to_disk(tmp_path / "saved", num_shards={"train": 2, "valid": 1, "test": 1})
+    datasets.load_from_disk(tmp_path / "saved")["train"].filter(lambda row: row["label"] == 1)
+    train = tmp_path / "saved" / "train"
+    assert [len(list(train.glob(f"{kind}-*.arrow"))) for kind in ("data", "cache")] == [6, 1]
+    data = ClickDataModule(str(tmp_path / "saved"), cache_dir=str(tmp_path / "cache"), streaming=True)
+    data.prepare_data()
+    data.setup()
+    assert data.rows == {"train": 20, "valid": 10, "test": 10}
+    assert sorted(data.vocabulary.tokens("user")) == list(range(100, 120))
+    assert sum(len(labels) for _, labels in data.train_dataloader()) == 20
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda train: (train / "state.json").write_text("{}"), "'{}' cannot be read: '_data_files'"),
+        (lambda train: next(train.glob("*.arrow")).unlink(), "the saved data set '{}' is damaged: its file 'data-"),
+    ],
+    ids=["state", "shard"],
+)
+def test_a_damaged_saved_data_set_is_not_streamed(tmp_path: Path, broken: Any, message: str) -> None:
+    one = datasets.Dataset.from_dict({"label": [0, 1], "user": [1, 2]})
+    datasets.DatasetDict(train=one, valid=one, test=one).save_to_disk(tmp_path / "saved")
+    broken(tmp_path / "saved" / "train")
+    data = ClickDataModule(str(tmp_path / "saved"), cache_dir=str(tmp_path / "cache"), streaming=True)
+    with pytest.raises(BadInput, match=re.escape(message.format(tmp_path / "saved" / "train"))):
+        data.prepare_data()
