@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from jsonargparse import Namespace
@@ -44,14 +45,21 @@ def check_same_run(resume: str, config: str, folder: RunFolder, data: EncodedDat
                 f"resume: {key.replace('.init_args', '')} is {now.get(key)}, the run in '{resume}' was started with "
                 f"{before.get(key)}: give the same command, or resume={resume} alone"
             )
-    facts = folder.finished("data")
-    if facts is not None and facts != data_facts(data):
+    facts, found = folder.finished("data"), data_facts(data)
+    # A run that an earlier version started has noted less.
+    if facts is not None and any(found[key] != value for key, value in facts.items()):
         raise BadInput(f"resume: the data have changed since the run in '{resume}' was started: start a new run")
 
 
 def data_facts(data: EncodedDataModule) -> dict[str, Any]:
-    """Returns what must be the same for a run to go on."""
-    return {"rows": data.rows, "field_tokens": list(data.field_tokens)}
+    """Returns what must be the same for a run to go on: how much there is of all, and which tokens and labels."""
+    labels = {split: labels for split, (_, labels) in data.data.splits.items()}
+    return {
+        "rows": data.rows,
+        "field_tokens": list(data.field_tokens),
+        "clicks": {split: int(np.count_nonzero(each)) for split, each in labels.items()},
+        "vocabulary": None if data.vocabulary is None else data.vocabulary.fingerprint,
+    }
 
 
 def searched_model(folder: RunFolder, shard: Shard | None = None) -> CTRModule:

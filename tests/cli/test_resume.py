@@ -16,6 +16,10 @@ import pytest
 import torch
 
 from pme_lightning.cli import main
+from pme_lightning.data import ClickDataModule
+from pme_lightning.errors import BadInput
+from pme_lightning.resuming import check_same_run, data_facts
+from pme_lightning.run_folder import RunFolder
 from pme_lightning.search import SearchResult
 
 ROOT = Path(__file__).parents[2]
@@ -154,3 +158,42 @@ def test_what_cannot_be_gone_on_with_is_told(
     assert message in said
     assert said.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "same"),
+    [
+        ([], True),
+        ([pl.col("user") + 0], True),
+        ([pl.col("user") * 7 + 1], False),
+        ([(1 - pl.col("label")).alias("label")], False),
+    ],
+    ids=["nothing", "written anew", "tokens", "labels"],
+)
+@pytest.mark.parametrize("noted", ["now", "by an earlier version"])
+def test_other_data_with_as_many_rows_and_tokens_are_not_gone_on_with(
+    tmp_path: Path, changed: list[pl.Expr], same: bool, noted: str
+) -> None:
+    rows = pl.DataFrame({"label": [0, 1, 1] * 40, "user": [7, 8, 9, 9] * 30})
+
+    def encoded(frame: pl.DataFrame) -> ClickDataModule:
+        frame.write_parquet(tmp_path / "clicks.parquet")
+        data = ClickDataModule(str(tmp_path / "clicks.parquet"), cache_dir=str(tmp_path / "cache"))
+        data.prepare_data()
+        data.setup()
+        return data
+
+    folder = RunFolder(tmp_path / "run", writes=True)
+    folder.create()
+    folder.write_text("config.yaml", "seed: 42")
+    folder.finish("data", data_facts(encoded(rows)))
+    if noted != "now":
+        facts = folder.finished("data")
+        assert facts is not None
+        folder.finish("data", {key: facts[key] for key in ("rows", "field_tokens")})
+    data = encoded(rows.with_columns(changed))
+    if same or noted != "now":
+        check_same_run("run", "seed: 42", RunFolder.reopen(tmp_path / "run"), data)
+        return
+    with pytest.raises(BadInput, match="the data have changed since the run in 'run' was started"):
+        check_same_run("run", "seed: 42", RunFolder.reopen(tmp_path / "run"), data)
