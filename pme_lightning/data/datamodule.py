@@ -169,6 +169,7 @@ class ClickDataModule(EncodedDataModule):
         self._given_vocabulary: Vocabulary | None = None
         self._vocabulary: Vocabulary | None = None
         self._only_predicts = False
+        self._drawn: list[str] = []
         self._folder: EncodedFolder | StreamFolder | None = None
         self._predict_folder: EncodedFolder | None = None
         self._streams: dict[str, Stream] = {}
@@ -274,6 +275,27 @@ class ClickDataModule(EncodedDataModule):
         self._given_vocabulary = Vocabulary.load(folder)
         self._only_predicts = self.predict_path is not None
 
+    def check_unseen(self, split: str) -> None:
+        """Refuses a split that is drawn at random from other rows than those of a checkpoint's vocabulary.
+
+        Raises:
+            BadInput: the file has changed, is another one, or is divided otherwise, so that the split may have rows
+                that were trained on.
+        """
+        if split == "predict":
+            if self.predict_path is not None:
+                return
+            split = "test"
+        # With data.vocabulary the checkpoint itself was trained on other rows than the vocabulary was fitted on.
+        if self._given_vocabulary is None or self._vocabulary_path is not None:
+            return
+        folder = self._encoded_folder()
+        if split in self._drawn and not folder.meta["as_fitted"]:
+            raise BadInput(
+                f"the rows of '{self._name()}' are not those that the model was trained on, or are divided otherwise: "
+                f"its {split} split, drawn at random, may have rows that it was trained on"
+            )
+
     # Finding and encoding.
 
     def _name(self) -> str:
@@ -303,6 +325,8 @@ class ClickDataModule(EncodedDataModule):
         parts = self._parts()
         stamps = {split: part.stamp() for split, part in parts.items()}
         whole = all(split in parts for split in SPLITS)
+        if self.split_options.by == "fraction" and (ALL in parts or "train" in parts):
+            self._drawn = [split for split in SPLITS if split not in parts]
         if whole and self._split_named and self._given_vocabulary is None:
             raise BadInput(
                 f"{' and '.join(self._split_named)} would divide the rows, but '{self._name()}' is split into train, "
@@ -329,7 +353,8 @@ class ClickDataModule(EncodedDataModule):
             try:
                 with located(parts, self.csv):
                     sources = self._sources(parts, [vocabulary.schema.label, *vocabulary.schema.columns()])
-                    self._encode(folder, sources, vocabulary, labelled=True, total=cheap_count(parts))
+                    fitted, total = self._given_vocabulary is None, cheap_count(parts)
+                    self._encode(folder, sources, vocabulary, labelled=True, total=total, fitted=fitted)
             except BadInput:
                 link.unlink(missing_ok=True)
                 raise
@@ -440,10 +465,16 @@ class ClickDataModule(EncodedDataModule):
             return Vocabulary.fit(train_slices, schema, self.min_count, scratch=self.cache)
 
     def _encode(
-        self, folder: Path, sources: dict[str, Source], vocabulary: Vocabulary, labelled: bool, total: int | None
+        self,
+        folder: Path,
+        sources: dict[str, Source],
+        vocabulary: Vocabulary,
+        labelled: bool,
+        total: int | None,
+        fitted: bool = False,
     ) -> None:
         with rows_progress(f"encoding '{self._name()}'", total) as progress:
-            write_encoded(folder, sources, vocabulary, labelled, progress)
+            write_encoded(folder, sources, vocabulary, labelled, progress, fitted)
 
 
 def _left_vocabulary(folder: Path) -> Vocabulary | None:

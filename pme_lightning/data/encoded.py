@@ -237,6 +237,16 @@ class EncodedDataModule(LightningDataModule, ABC):
     def use_vocabulary(self, folder: str | Path) -> None:
         """Asks to encode with a saved vocabulary; without effect where ids are made, not looked up."""
 
+    def check_unseen(self, split: str) -> None:
+        """Refuses a split that may have rows that the model of a checkpoint was trained on, as far as that shows.
+
+        Args:
+            split: valid, test, or predict.
+
+        Raises:
+            BadInput: it may.
+        """
+
     # How far training has come.
 
     def state_dict(self) -> dict[str, Any]:

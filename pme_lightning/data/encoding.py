@@ -24,6 +24,8 @@ from pme_lightning.errors import BadInput
 
 # How often what is written is noted down: that much work is lost at most.
 _NOTE_SECONDS = 15.0
+# Ids that are counted at a time.
+_COUNTED_IDS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,12 @@ class Source:
 
 
 def write_encoded(
-    folder: Path, sources: Mapping[str, Source], vocabulary: Vocabulary, labelled: bool, progress: RowsProgress
+    folder: Path,
+    sources: Mapping[str, Source],
+    vocabulary: Vocabulary,
+    labelled: bool,
+    progress: RowsProgress,
+    fitted: bool = False,
 ) -> None:
     """Encodes rows into a cache folder, which appears under its name when it is whole.
 
@@ -49,6 +56,8 @@ def write_encoded(
         vocabulary: encodes them; it is saved with them.
         labelled: whether the rows must have labels.
         progress: is told the number of rows of every slice done.
+        fitted: whether the vocabulary was fitted on the training rows; where it was not, they are counted, and the
+            folder says whether they have as many of each token as those that it was fitted on.
 
     Raises:
         BadInput: an empty split, a bad label, a missing column, or no space is left for the cache.
@@ -64,6 +73,7 @@ def write_encoded(
             vocabulary.save_frequencies(partial / "frequencies.npy")
             meta = {"rows": rows, "labelled": labelled, "schema": vocabulary.schema.to_json()}
             meta["field_tokens"] = vocabulary.field_tokens
+            meta["as_fitted"] = fitted or ("train" in rows and _counted_as(vocabulary, partial / "train_ids.npy"))
             (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
             (partial / _Notes.NAME).unlink(missing_ok=True)
     except OSError as error:
@@ -113,6 +123,19 @@ def _write_rows(
             if ids[split].rows == 0:
                 raise BadInput(f"the {split} split is empty: it has no rows")
         return {split: ids[split].rows for split in splits}
+
+
+def _counted_as(vocabulary: Vocabulary, file: Path) -> bool:
+    """Whether encoded rows have each token as often as the rows that the vocabulary was fitted on."""
+    ids, wanted = np.load(file, mmap_mode="r"), vocabulary.frequencies.numpy()
+    if len(ids) * ids.shape[1] != wanted.sum():
+        return False
+    counts = np.zeros(len(wanted), dtype=np.int64)
+    # As many ids at a time as there are counts to go through, or more.
+    rows = max(_COUNTED_IDS, len(wanted)) // ids.shape[1] + 1
+    for start in range(0, len(ids), rows):
+        counts += np.bincount(ids[start : start + rows].ravel(), minlength=len(wanted))
+    return bool((counts == wanted).all())
 
 
 class _Notes:

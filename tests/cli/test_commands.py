@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -335,3 +337,34 @@ def test_a_run_within_the_folder_of_another_makes_its_own_vocabulary(
     main([*words, f"data.path={tmp_path}/b.parquet", "run_dir=other"])
     known = [set(Vocabulary.load(folder / "vocabulary").tokens("user")) for folder in (first, Path("other"))]
     assert known == [set(range(40)), set(range(1000, 1040))]
+
+
+def test_a_file_that_has_changed_is_not_divided_anew_for_a_checkpoint(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = pl.DataFrame({"label": rng.integers(0, 2, 400), "user": rng.integers(0, 300, 400)})
+    rows.write_parquet(tmp_path / "clicks.parquet")
+    words = ["search", "backbone=fm", "data=parquet", f"data.path={tmp_path}/clicks.parquet", "model.embedding_dim=4"]
+    folder = run(*words, small=False)["folder"]
+    checkpoint, sizes = f"ckpt_path={folder}/checkpoints/search/last.ckpt", f"sizes={folder}/sizes.safetensors"
+    before = run("test", checkpoint, small=False)["test"]
+    pl.concat([rows, rows.head(1)]).write_parquet(tmp_path / "clicks.parquet")
+    wrong = {
+        ("test", checkpoint): "its test split, drawn at random, may have rows that it was trained on; data.test_path=",
+        ("validate", checkpoint): "its valid split, .*; data.valid_path=FILE data.path=null takes all rows of a file",
+        ("export", checkpoint): "its valid split, .*; data.valid_path=",
+        ("predict", checkpoint): "its test split, .*; data.predict_path=",
+        ("finetune", sizes): "its valid split, .*; transfer.init=scratch starts from nothing",
+    }
+    for command, message in wrong.items():
+        with pytest.raises(SystemExit):
+            main([*command, "run_dir=refused"])
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert re.match(f"error: the rows of 'clicks' are not those that the model was trained on.*{message}", said)
+    run("finetune", sizes, "transfer.init=scratch", "trainer.max_epochs=1", small=False)
+    rows.write_parquet(tmp_path / "test.parquet")
+    own = ["data.path=null", f"data.test_path={tmp_path}/test.parquet"]
+    assert run("test", checkpoint, *own, small=False)["data"]["rows"] == {"test": 400}
+    rows.write_parquet(tmp_path / "clicks.parquet")
+    assert run("test", checkpoint, small=False)["test"] == before

@@ -820,3 +820,50 @@ def test_a_file_that_differs_from_the_first_is_named(
         return
     with pytest.raises(BadInput, match=said.format(kind=kind)):
         data.prepare_data()
+
+
+# Rows of several tokens each, some of them rare.
+RANDOM = pl.concat(FRAMES.values()).drop("row")
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "seen"),
+    [
+        (lambda rows: rows, {}, ()),
+        (lambda rows: pl.concat([rows, rows.head(5)]), {}, ("valid", "test", "predict")),
+        (lambda rows: rows.tail(100), {}, ("valid", "test", "predict")),
+        (lambda rows: rows.reverse(), {}, ("valid", "test", "predict")),
+        (lambda rows: rows, {"split_seed": 1}, ("valid", "test", "predict")),
+        (lambda rows: rows, {"fractions": (0.7, 0.2, 0.1)}, ("valid", "test", "predict")),
+        (lambda rows: rows.reverse(), {"test_path": "{}/new.parquet"}, ("valid",)),
+        (lambda rows: rows.reverse(), {"test_path": "{}/new.parquet", "valid_path": "{}/new.parquet"}, ()),
+        (lambda rows: rows.reverse(), {"path": None, "test_path": "{}/new.parquet"}, ()),
+        (lambda rows: rows.reverse(), {"predict_path": "{}/new.parquet"}, ("valid", "test")),
+        (lambda rows: rows.reverse(), {"time_column": "time"}, ()),
+        (lambda rows: rows.reverse(), {"vocabulary": "{}/vocabulary"}, ()),
+    ],
+)
+@pytest.mark.parametrize("trained_here", [True, False])
+def test_rows_that_may_have_been_trained_on(
+    tmp_path: Path, change: Callable, options: dict[str, Any], seen: tuple[str, ...], trained_here: bool
+) -> None:
+    RANDOM.with_row_index("time").write_parquet(tmp_path / "clicks.parquet")
+    RANDOM.with_row_index("time").write_parquet(tmp_path / "new.parquet")
+    fields: dict[str, Any] = {"drop": ["time"], "min_count": 3, "bins": 4}
+    trained = ready(tmp_path / "clicks.parquet", tmp_path / "cache", **fields)
+    trained.save_vocabulary(tmp_path / "vocabulary")
+    for split in ("valid", "test", "predict"):
+        trained.check_unseen(split)
+    change(RANDOM.with_row_index("time")).write_parquet(tmp_path / "clicks.parquet")
+    cache = tmp_path / ("cache" if trained_here else "elsewhere")
+    placed = {key: value.format(tmp_path) if isinstance(value, str) else value for key, value in options.items()}
+    data = ClickDataModule(**{"path": str(tmp_path / "clicks.parquet"), "cache_dir": str(cache)} | fields | placed)
+    data.use_vocabulary(tmp_path / "vocabulary")
+    data.prepare_data()
+    data.setup("test")
+    for split in ("valid", "test", "predict"):
+        if split in seen:
+            with pytest.raises(BadInput, match="the rows of 'clicks' are not those that the model was trained on, or"):
+                data.check_unseen(split)
+        else:
+            data.check_unseen(split)
