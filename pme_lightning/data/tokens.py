@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
@@ -61,6 +63,33 @@ def canonical(values: pl.Series) -> pl.Series:
     if dtype.is_integer() and dtype not in (pl.Int128, pl.UInt128):
         return values.cast(pl.Int64)
     return values.cast(pl.String)
+
+
+# Every way in which a boolean is written, that of the canonical text first.
+BOOLEANS = {True: ("true", "True", "TRUE", "1", "1.0"), False: ("false", "False", "FALSE", "0", "0.0")}
+_READ = {text: truth for truth, texts in BOOLEANS.items() for text in texts}
+
+
+def booleans_as(values: pl.Series, dtype: pl.DataType, tokens: Sequence[str]) -> pl.Series:
+    """Canonical values of a column that holds booleans, or held them in training, as the training data wrote them.
+
+    Tools write a boolean as true, True or 1, and booleans with missing values as 1.0: where a value is no token itself,
+    it becomes the one that reads as the same.
+
+    Args:
+        values: canonical values; what reads as no boolean stays as it is.
+        dtype: of the field's tokens.
+        tokens: those of the texts of :data:`BOOLEANS` that are tokens, where tokens are text.
+    """
+    text = values.cast(pl.String)
+    read = text.replace_strict(_READ, default=None, return_dtype=pl.Boolean)
+    if dtype != pl.String:
+        return read.cast(dtype) if read.null_count() == values.null_count() else values
+    if values.dtype == pl.Float64 and read.null_count() > values.null_count():
+        return values
+    first = {truth: next((one for one in texts if one in tokens), texts[0]) for truth, texts in BOOLEANS.items()}
+    written = read.replace_strict(first, default=None, return_dtype=pl.String)
+    return text.zip_with(text.is_in(list(tokens)) | written.is_null(), written)
 
 
 def align(values: pl.Series, dtype: pl.DataType, field: str) -> pl.Series:

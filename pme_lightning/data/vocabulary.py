@@ -26,7 +26,7 @@ from pme_lightning.data.lookup import Lookup, lookup_of
 from pme_lightning.data.npy_writer import NpyWriter
 from pme_lightning.data.options import check_whole_number
 from pme_lightning.data.schema import Schema
-from pme_lightning.data.tokens import align, column_of, numbers, token_values
+from pme_lightning.data.tokens import BOOLEANS, align, booleans_as, column_of, numbers, token_values
 from pme_lightning.errors import BadInput, did_you_mean
 
 # Changes whenever the same data would be encoded otherwise than before.
@@ -168,11 +168,13 @@ class Vocabulary:
             BadInput: a column is missing, or its values are of a kind that cannot match the training data's.
         """
         ids = np.empty((len(frame), len(self.fields)), dtype=np.int32)
-        lookups = self._lookups
+        lookups, held = self._lookups, self.schema.dtypes
 
         def encode(f: int) -> None:
             one, table = self.schema.fields[f], self._tables[f]
             values = token_values(frame, one, self.edges.get(one.name))
+            if one.kind == "categorical" and "Boolean" in (str(frame.schema[one.source]), held.get(one.source)):
+                values = booleans_as(values, table.dtype, self._boolean_tokens(f))
             index = lookups[f].find(align(values, table.dtype, one.source))
             np.add(index, self.offsets[f], out=ids[:, f])
             if table.missing is not None and values.null_count():
@@ -182,6 +184,13 @@ class Vocabulary:
         # numpy and Polars let other threads run while they search.
         list(self._threads.map(encode, range(len(self.fields))))
         return ids
+
+    def _boolean_tokens(self, f: int) -> list[str]:
+        """Those texts of a boolean that are tokens of a field, where its tokens are text."""
+        if self._tables[f].dtype != pl.String:
+            return []
+        texts = [text for texts in BOOLEANS.values() for text in texts]
+        return [text for text, index in zip(texts, self._lookups[f].find(pl.Series(texts)), strict=True) if index]
 
     @cached_property
     def _lookups(self) -> list[Lookup]:

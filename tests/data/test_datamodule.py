@@ -867,3 +867,20 @@ def test_rows_that_may_have_been_trained_on(
                 data.check_unseen(split)
         else:
             data.check_unseen(split)
+
+
+@pytest.mark.parametrize("written", ["csv of polars", "csv of pandas", "integers"])
+def test_booleans_of_another_file_are_the_same_tokens(tmp_path: Path, written: str) -> None:
+    rows = pl.DataFrame({"label": [0, 1] * 20, "flag": [True, False, False, True] * 10})
+    rows.write_parquet(tmp_path / "train.parquet")
+    if written == "csv of polars":
+        rows.write_csv(tmp_path / "other.csv")
+    elif written == "csv of pandas":
+        rows.to_pandas().to_csv(tmp_path / "other.csv", index=False)
+    else:
+        rows.cast({"flag": pl.Int8}).write_parquet(tmp_path / "other.parquet")
+    other = next(str(file) for file in tmp_path.glob("other.*"))
+    same = ready(tmp_path / "train.parquet", tmp_path / "cache", valid_path=str(tmp_path / "train.parquet"))
+    for first, second in ((str(tmp_path / "train.parquet"), other), (other, str(tmp_path / "train.parquet"))):
+        data = ready(None, tmp_path / "cache", train_path=first, valid_path=second, test_path=second)
+        np.testing.assert_array_equal(data.data.splits["test"][0], same.data.splits["valid"][0])

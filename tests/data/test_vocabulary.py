@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -289,3 +290,45 @@ def test_damaged_vocabularies_are_bad_input(tmp_path: Path, damage: str) -> None
         Vocabulary.load(folder)
     assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+# The same booleans, as tools write them; a column that holds some as text alone is text.
+BOOLEANS = {
+    "booleans": pl.Series([True, False, False, None]),
+    "integers": pl.Series([1, 0, 0, None], dtype=pl.Int8),
+    "floats": pl.Series([1.0, 0.0, 0.0, float("nan")]),
+    "text": pl.Series(["true", "false", "false", None]),
+    "titles": pl.Series(["True", "False", "False", None]),
+    "digits": pl.Series(["1", "0", "0", None]),
+    "categories": pl.Series(["TRUE", "FALSE", "FALSE", None], dtype=pl.Categorical),
+}
+
+
+@pytest.mark.parametrize("other", BOOLEANS)
+def test_booleans_meet_however_they_are_written(tmp_path: Path, other: str) -> None:
+    for trained, asked in (("booleans", other), (other, "booleans")):
+        rows = pl.DataFrame({"label": [0, 1, 0, 1], "flag": BOOLEANS[trained]})
+        vocabulary = Vocabulary.fit(lambda rows=rows: [rows], infer_schema(dict(rows.schema), categorical=["flag"]))
+        vocabulary.save(tmp_path / trained)
+        for each in (vocabulary, Vocabulary.load(tmp_path / trained)):
+            assert each.encode_fields(rows)[:, 0].tolist() == [2, 1, 1, 3]
+            assert each.encode_fields(pl.DataFrame({"flag": BOOLEANS[asked]}))[:, 0].tolist() == [2, 1, 1, 3]
+
+
+def test_what_is_no_boolean_stays_what_it_is() -> None:
+    rows = pl.DataFrame({"label": [0, 1, 0], "flag": [True, False, False]})
+    vocabulary = Vocabulary.fit(lambda: [rows], infer_schema(dict(rows.schema)), min_count=2)
+    assert vocabulary.tokens("flag").to_list() == ["false"]
+    others = pl.DataFrame({"flag": [0, 1, 2, -1, None]})
+    assert vocabulary.encode_fields(others)[:, 0].tolist() == [1, 0, 0, 0, 0]
+    with pytest.raises(BadInput, match="column 'flag' was text in the training data and holds floats here"):
+        vocabulary.encode_fields(pl.DataFrame({"flag": [0.5, 1.0]}))
+    mixed = pl.DataFrame({"label": [0, 1] * 3, "flag": ["True", "true", "False"] * 2})
+    schema = replace(infer_schema(dict(mixed.schema)), dtypes={"label": "Int64", "flag": "Boolean"})
+    vocabulary = Vocabulary.fit(lambda: [mixed], schema)
+    assert vocabulary.tokens("flag").to_list() == ["False", "True", "true"]
+    texts = pl.DataFrame({"flag": ["True", "true", "TRUE", "False", "0", "no"]})
+    assert vocabulary.encode_fields(texts)[:, 0].tolist() == [2, 3, 3, 1, 1, 0]
+    integers = pl.DataFrame({"label": [0, 1] * 2, "user": [0, 1, 7, 9]})
+    vocabulary = Vocabulary.fit(lambda: [integers], infer_schema(dict(integers.schema)))
+    assert vocabulary.encode_fields(pl.DataFrame({"user": [True, False]}))[:, 0].tolist() == [2, 1]
