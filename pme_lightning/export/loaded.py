@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pme_lightning.data.vocabulary import Vocabulary
-from pme_lightning.errors import BadInput
+from pme_lightning.errors import BadInput, did_you_mean
 
 # What an exported model's folder holds.
 MODEL, IDS, VOCABULARY = "model.pt2", "ids.npy", "vocabulary"
@@ -91,14 +91,10 @@ class ExportedModel:
                 What the training rows did not have is out-of-vocabulary.
 
         Raises:
-            BadInput: It is no frame, a column is missing, or values are of another kind than the training data's.
+            BadInput: It is no frame, a column is missing or holds values of several kinds, or of another than the
+                training data's.
         """
-        try:
-            rows = frame if isinstance(frame, pl.DataFrame) else pl.from_pandas(frame)
-        except TypeError:
-            rows = None
-        if not isinstance(rows, pl.DataFrame):
-            raise BadInput(f"predict takes a data frame of polars or pandas, not a {type(frame).__name__}")
+        rows = _columns_of(frame, self.vocabulary.schema.columns())
         parts = [self.vocabulary.encode_fields(part) for part in rows.iter_slices(_BATCH_ROWS)]
         return self.predict_ids(np.concatenate([np.empty((0, len(self.facts["fields"])), np.int32), *parts]))
 
@@ -133,3 +129,22 @@ class ExportedModel:
         if not (self.folder / VOCABULARY / "vocabulary.json").is_file():
             raise BadInput(f"'{self.folder}' has no vocabulary: its data were ids, not values; use predict_ids")
         return Vocabulary.load(self.folder / VOCABULARY)
+
+
+def _columns_of(frame: Any, names: list[str]) -> pl.DataFrame:
+    """The named columns of a frame; nothing else of it need be of a type that Polars has."""
+    of_pandas = hasattr(frame, "to_parquet") and hasattr(frame, "columns")
+    if not of_pandas and not isinstance(frame, pl.DataFrame):
+        raise BadInput(f"predict takes a data frame of polars or pandas, not a {type(frame).__name__}")
+    found = {str(name): name for name in frame.columns}
+    for name in names:
+        if name not in found:
+            raise BadInput(f"column '{name}' is missing in the data: {did_you_mean(name, found)}")
+    own = frame[[found[name] for name in names]]
+    if not of_pandas:
+        return own
+    try:
+        return pl.from_pandas(own)
+    except (TypeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"the data frame cannot be read: {reason}") from error

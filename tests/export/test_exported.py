@@ -97,6 +97,23 @@ def test_what_was_never_seen_is_out_of_vocabulary(exported: ExportedModel) -> No
         exported.predict({"user": ["u1"], "item": [1]})
 
 
+def test_other_columns_of_pandas_may_hold_anything(exported: ExportedModel, frame: pl.DataFrame) -> None:
+    rows = frame.to_pandas()
+    expected = exported.predict(rows).tolist()
+    more = rows.assign(mixed=[1, "a"] * (len(rows) // 2), objects=[object()] * len(rows))
+    assert exported.predict(pd.concat([more, more[["mixed"]]], axis=1)).tolist() == expected
+    wrong = {
+        "the data frame cannot be read: .*more than one|non-unique": pd.concat([rows, rows[["user"]]], axis=1),
+        "the data frame cannot be read: Could not convert": more.assign(item=more["mixed"]),
+        "column 'item' is missing in the data: choose from: user": rows[["user"]],
+        "column 'user' is missing in the data: did you mean 'users'": rows[:0].rename(columns={"user": "users"}),
+    }
+    for message, each in wrong.items():
+        with pytest.raises(BadInput, match=message) as error:
+            exported.predict(each)
+        assert "\n" not in str(error.value)
+
+
 def test_ids_that_the_vocabulary_does_not_have_are_refused(exported: ExportedModel) -> None:
     tokens = exported.facts["tokens"]
     with pytest.raises(BadInput, match=f"reach from 0 to {tokens}; the model's reach from 0 to {tokens - 1}"):
