@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pme_lightning.data.folders import writing
 from pme_lightning.data.sources import reading
 from pme_lightning.data.vocabulary import FORMAT_VERSION, Vocabulary
 from pme_lightning.errors import BadInput, did_you_mean
@@ -101,11 +102,19 @@ def read_link(link: Path) -> str | None:
 
 
 def write_link(link: Path, name: str) -> None:
-    """Writes a link file, whole or not at all."""
-    link.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a link file, whole or not at all.
+
+    Raises:
+        BadInput: the cache cannot be written.
+    """
     partial = link.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_text(json.dumps({"encoded": name}), encoding="utf-8")
-    os.replace(partial, link)
+    with writing(link.parent.parent):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(json.dumps({"encoded": name}), encoding="utf-8")
+            os.replace(partial, link)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 class EncodedFolder:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from pme_lightning.data.cache import EncodedFolder, slices
-from pme_lightning.data.folders import remove_abandoned, resumable_folder, unfinished
+from pme_lightning.data.folders import remove_abandoned, resumable_folder, unfinished, writing
 from pme_lightning.data.labels import binary_labels
 from pme_lightning.data.npy_writer import NpyWriter
 from pme_lightning.data.progress import RowsProgress
@@ -63,23 +63,21 @@ def write_encoded(
         BadInput: an empty split, a bad label, a missing column, or no space is left for the cache.
     """
     remove_abandoned(folder.parent, keep=unfinished(folder))
-    try:
-        with resumable_folder(folder, lambda found: EncodedFolder.open(found) is not None) as partial:
-            if partial is None:
-                return
-            if not (partial / "vocabulary").is_dir():
-                vocabulary.save(partial / "vocabulary")
-            rows = _write_rows(partial, sources, vocabulary, labelled, progress)
-            vocabulary.save_frequencies(partial / "frequencies.npy")
-            meta = {"rows": rows, "labelled": labelled, "schema": vocabulary.schema.to_json()}
-            meta["field_tokens"] = vocabulary.field_tokens
-            meta["as_fitted"] = fitted or ("train" in rows and _counted_as(vocabulary, partial / "train_ids.npy"))
-            (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-            (partial / _Notes.NAME).unlink(missing_ok=True)
-    except OSError as error:
-        raise BadInput(
-            f"the cache '{folder.parent}' cannot be written: {error} (data.cache_dir=FOLDER moves it)"
-        ) from error
+    with (
+        writing(folder.parent),
+        resumable_folder(folder, lambda found: EncodedFolder.open(found) is not None) as partial,
+    ):
+        if partial is None:
+            return
+        if not (partial / "vocabulary").is_dir():
+            vocabulary.save(partial / "vocabulary")
+        rows = _write_rows(partial, sources, vocabulary, labelled, progress)
+        vocabulary.save_frequencies(partial / "frequencies.npy")
+        meta = {"rows": rows, "labelled": labelled, "schema": vocabulary.schema.to_json()}
+        meta["field_tokens"] = vocabulary.field_tokens
+        meta["as_fitted"] = fitted or ("train" in rows and _counted_as(vocabulary, partial / "train_ids.npy"))
+        (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        (partial / _Notes.NAME).unlink(missing_ok=True)
 
 
 def _write_rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +65,10 @@ class FieldTable:
     def write(self, file: Path) -> None:
         """Writes the table as a Parquet file."""
         if self.frame is not None:
-            self.frame.write_parquet(file)
+            # By way of memory: the engine's own errors do not tell a full disk from anything else.
+            content = io.BytesIO()
+            self.frame.write_parquet(content)
+            file.write_bytes(content.getbuffer())
         else:
             shutil.copyfile(self.file, file)  # type: ignore[arg-type]
 

@@ -20,6 +20,17 @@ _ABANDONED_SECONDS = 24 * 3600
 
 
 @contextmanager
+def writing(cache: Path | None) -> Iterator[None]:
+    """Turns what the system says where the cache cannot be written into one line of BadInput."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(
+            f"the cache '{cache}' cannot be written: {error.strerror or error} (data.cache_dir=FOLDER moves it)"
+        ) from error
+
+
+@contextmanager
 def whole_folder(final: Path, replace: bool = True) -> Iterator[Path]:
     """Yields a temporary folder beside ``final`` and renames it to ``final`` when the block ends well.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from pme_lightning.data.cache import cache_root
+from pme_lightning.data.folders import writing
 from pme_lightning.errors import BadInput
 
 
@@ -27,14 +29,16 @@ def frame_file(frame: Any, cache_dir: str | None = None) -> Path:
         cache_dir: The cache; ``$PME_CACHE_DIR`` or ``~/.cache/pme-lightning`` if not given.
 
     Raises:
-        BadInput: The frame has no rows, or a column that Parquet cannot hold.
+        BadInput: The frame has no rows, a column that Parquet cannot hold, or the cache cannot be written.
     """
     if len(frame) == 0:
         raise BadInput("data: the data frame has no rows")
-    folder = cache_root(cache_dir) / "frames"
-    folder.mkdir(parents=True, exist_ok=True)
+    cache = cache_root(cache_dir)
+    folder = cache / "frames"
     partial = folder / f".{os.getpid()}.partial"
-    try:
+    with writing(cache), ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.callback(partial.unlink, missing_ok=True)
         try:
             if hasattr(frame, "write_parquet"):
                 frame.write_parquet(partial)
@@ -51,5 +55,3 @@ def frame_file(frame: Any, cache_dir: str | None = None) -> Path:
         if not target.exists():
             os.replace(partial, target)
         return target
-    finally:
-        partial.unlink(missing_ok=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pme_lightning.data.folders import whole_folder
+from pme_lightning.data.folders import whole_folder, writing
 from pme_lightning.errors import BadInput
 
 if TYPE_CHECKING:
@@ -168,16 +170,21 @@ def unpack(archive: Path, cache_dir: Path | None) -> Path:
     """Unpacks a zip archive into the cache, once per content, and returns the folder.
 
     Raises:
-        BadInput: the archive is damaged.
+        BadInput: the archive is damaged, has a password, or the cache cannot be written.
     """
     stat = archive.stat()
     key = hashlib.sha256(f"{archive.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}".encode())
     folder = (cache_dir or archive.parent) / f"{archive.stem}-{key.hexdigest()[:16]}"
     if not folder.is_dir():
         try:
-            with zipfile.ZipFile(archive) as opened, whole_folder(folder, replace=False) as partial:
+            with (
+                zipfile.ZipFile(archive) as opened,
+                writing(folder.parent),
+                whole_folder(folder, replace=False) as partial,
+            ):
                 opened.extractall(partial)
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
+            # Runtime errors are of archives with a password, or packed in a way that Python does not know.
             raise cannot_read(f"'{archive}'", error) from error
     return folder
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pme_lightning.data.folders import whole_folder
+from pme_lightning.data.folders import whole_folder, writing
 from pme_lightning.data.labels import binary_labels
 from pme_lightning.data.progress import RowsProgress
 from pme_lightning.data.schema import Schema
@@ -73,7 +73,8 @@ def read_streams(
         progress: is told of rows.
 
     Raises:
-        BadInput: a bad label, a split without rows or with labels of one kind, or rows that cannot be read.
+        BadInput: a bad label, a split without rows or with labels of one kind, rows that cannot be read,
+            or no space is left for the cache.
     """
     shard_rows: dict[str, list[int]] = {}
 
@@ -101,7 +102,7 @@ def read_streams(
         if split not in shard_rows:
             for _ in counted(split, []):
                 pass
-    with whole_folder(folder) as partial:
+    with writing(folder.parent), whole_folder(folder) as partial:
         vocabulary.save(partial / "vocabulary")
         vocabulary.save_frequencies(partial / "frequencies.npy")
         meta: dict[str, Any] = {"shard_rows": shard_rows, "schema": vocabulary.schema.to_json()}

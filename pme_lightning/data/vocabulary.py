@@ -20,7 +20,7 @@ from torch import Tensor
 from pme_lightning.data.binning import QuantileSample
 from pme_lightning.data.counting import ValueCounts
 from pme_lightning.data.field_table import FieldTable
-from pme_lightning.data.folders import TEMPORARY, check_only_own, whole_folder
+from pme_lightning.data.folders import TEMPORARY, check_only_own, whole_folder, writing
 from pme_lightning.data.labels import binary_labels
 from pme_lightning.data.lookup import Lookup, lookup_of
 from pme_lightning.data.npy_writer import NpyWriter
@@ -105,14 +105,10 @@ class Vocabulary:
         fields = schema.fields
         least = _least_counts(min_count, [one.name for one in fields])
         edges = _quantile_edges(slices, schema)
-        try:
+        with writing(scratch):
             if scratch is not None:
                 scratch.mkdir(parents=True, exist_ok=True)
             folder = TemporaryDirectory(prefix=TEMPORARY, dir=scratch)
-        except OSError as error:
-            raise BadInput(
-                f"the cache '{scratch}' cannot be written: {error.strerror} (data.cache_dir=FOLDER moves it)"
-            ) from error
         counts = ValueCounts(len(fields), Path(folder.name))
         try:
             for part in slices():

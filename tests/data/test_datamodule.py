@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import math
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from datetime import time as dt_time
 from datetime import timedelta
@@ -27,6 +29,8 @@ from torch import Tensor
 
 from pme_lightning.data import ClickDataModule, EncodedDataModule
 from pme_lightning.data import datamodule as module_under_test
+from pme_lightning.data.field_table import FieldTable
+from pme_lightning.data.frames import frame_file
 from pme_lightning.errors import BadInput
 
 datasets.disable_progress_bars()
@@ -884,3 +888,38 @@ def test_booleans_of_another_file_are_the_same_tokens(tmp_path: Path, written: s
     for first, second in ((str(tmp_path / "train.parquet"), other), (other, str(tmp_path / "train.parquet"))):
         data = ready(None, tmp_path / "cache", train_path=first, valid_path=second, test_path=second)
         np.testing.assert_array_equal(data.data.splits["test"][0], same.data.splits["valid"][0])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("write", ["write_text", "write_bytes"])
+def test_a_disk_that_fills_up_is_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streaming: bool, write: str
+) -> None:
+    def full(path: Path, *_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    cache = tmp_path / "cache"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, write, full)
+        with pytest.raises(BadInput, match=r"the cache '.*/cache' cannot be written: No space left on device"):
+            ready(folder, cache, streaming=streaming)
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+    assert ready(folder, cache, streaming=streaming).rows == N
+
+
+def test_tokens_on_a_full_disk_are_an_error_of_the_system() -> None:
+    with pytest.raises(OSError, match="No space left on device"):
+        FieldTable(pl.DataFrame({"value": ["a"], "count": [1]})).write(Path("/dev/full"))
+
+
+@pytest.mark.parametrize("source", ["frame", "archive"])
+def test_what_cannot_be_brought_to_the_cache_is_one_line(tmp_path: Path, source: str) -> None:
+    (tmp_path / "file").write_text("")
+    with zipfile.ZipFile(tmp_path / "clicks.zip", "w") as archive:
+        archive.writestr("clicks.csv", FRAMES["train"].write_csv())
+    bring: dict[str, Callable[[], Any]] = {
+        "frame": lambda: frame_file(FRAMES["train"], str(tmp_path / "file")),
+        "archive": lambda: ready(tmp_path / "clicks.zip", tmp_path / "file"),
+    }
+    with pytest.raises(BadInput, match=r"the cache '.*/file' cannot be written: "):
+        bring[source]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,3 +146,33 @@ def test_unknown_data_set_and_no_id_at_all(monkeypatch: pytest.MonkeyPatch) -> N
         find_parts("reczoo/Frape")
     with pytest.raises(BadInput, match="neither a file or folder nor the id"):
         find_parts("not an id")
+
+
+def damage(archive: bytearray) -> None:
+    start = 30 + len("train.csv")
+    archive[start : start + 15] = b"\xff" * 15
+
+
+def lock(archive: bytearray) -> None:
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        archive[archive.index(signature) + flags] |= 1
+
+
+def pack_as(archive: bytearray, method: int = 9) -> None:
+    for signature, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        archive[archive.index(signature) + place] = method
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(damage, "Error -3"), (lock, "File .* is encrypted"), (pack_as, "That compression method is not supported")],
+)
+def test_an_archive_that_cannot_be_unpacked(tmp_path: Path, change: Callable, message: str) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("train.csv", "label,a\n" + "1,x\n0,y\n" * 50)
+    archive = bytearray((tmp_path / "a.zip").read_bytes())
+    change(archive)
+    (tmp_path / "a.zip").write_bytes(archive)
+    with pytest.raises(BadInput, match=f"a.zip' cannot be read: {message}"):
+        find_parts(str(tmp_path / "a.zip"), cache_dir=tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
