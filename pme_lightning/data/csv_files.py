@@ -58,20 +58,12 @@ def scan_csv(files: Sequence[Path], options: CsvOptions, infer: bool) -> pl.Lazy
         infer: whether columns take the types that their first rows read as; they are text otherwise.
 
     Raises:
-        BadInput: a column name is there twice, names and columns differ in number, or the lines end in no newline.
+        BadInput: a column name is there twice, names and columns differ in number, the lines end in no newline, or the
+            first of them is not UTF-8.
     """
-    lazy = pl.scan_csv(
-        list(files),
-        has_header=options.header,
-        separator=options.separator_of(files[0]),
-        null_values=[""],
-        infer_schema=infer,
-        infer_schema_length=_INFERENCE_ROWS,
-        glob=False,
-    )
+    lazy = _all_lines(files, options, infer)
     names = lazy.collect_schema().names()
-    if _has_no_newline(files[0]):
-        raise BadInput(f"the lines of '{files[0]}' end in a carriage return alone: write it with newlines")
+    _check_beginning(files[0], options.header)
     # The engine reads an empty line as a row of missing values.
     lazy = lazy.filter(pl.any_horizontal(pl.all().is_not_null()))
     wanted = options.column_names
@@ -81,11 +73,38 @@ def scan_csv(files: Sequence[Path], options: CsvOptions, infer: bool) -> pl.Lazy
         if any("_duplicated_" in name for name in names):
             # So the engine renames a second column of one name; only the line itself tells it from a name like that.
             _check_once(next((record for _, record in _records(files[0], options)), []), f"'{files[0]}'")
-        return lazy
+        if not any('""' in name for name in names):
+            return lazy
+        # The engine leaves quotes within a name doubled.
+        wanted = tuple(next(record for _, record in _records(files[0], options)))
     _check_once(wanted, "data.column_names")
     if len(wanted) != len(names):
         raise BadInput(f"data.column_names has {len(wanted)} names, but '{files[0]}' has {len(names)} columns")
     return lazy.rename(dict(zip(names, wanted, strict=True)))
+
+
+def _all_lines(files: Sequence[Path], options: CsvOptions, infer: bool) -> pl.LazyFrame:
+    return pl.scan_csv(
+        list(files),
+        has_header=options.header,
+        separator=options.separator_of(files[0]),
+        null_values=[""],
+        infer_schema=infer,
+        infer_schema_length=_INFERENCE_ROWS,
+        glob=False,
+    )
+
+
+def line_without_values(files: Sequence[Path], options: CsvOptions) -> str | None:
+    """Where a line that is not empty has no value in any column, such as ``line 7 of 'a.csv'``; None if nowhere."""
+    lazy = _all_lines(files, options, infer=False)
+    if not lazy.select(pl.all_horizontal(pl.all().is_null()).any()).collect(engine="streaming").item():
+        return None
+    for file in files:
+        for line, record in _records(file, options):
+            if not any(record):
+                return f"line {line} of '{file}'"
+    return None
 
 
 def line_of_value(files: Sequence[Path], options: CsvOptions, column: int, value: str | None) -> str | None:
@@ -139,14 +158,26 @@ def _unpacked(file: Path) -> io.BufferedReader:
     return io.BufferedReader(gzip.open(file)) if packed else file.open("rb")
 
 
-def _has_no_newline(file: Path) -> bool:
-    """Whether a file, as far as its beginning tells, has lines that end in a carriage return alone."""
+def _check_beginning(file: Path, header: bool) -> None:
+    """Refuses a file whose lines, as far as its beginning tells, end in no newline, or whose names are not UTF-8."""
     try:
         with _unpacked(file) as content:
             beginning = content.read(_BEGINNING)
     except (OSError, EOFError):
-        return False  # the engine says what is wrong
-    return b"\r" in beginning and b"\n" not in beginning
+        return  # the engine says what is wrong
+    first, newline, _ = beginning.partition(b"\n")
+    if header and newline and (b"\0" in first or not _is_utf8(first)):
+        raise BadInput(f"the first line of '{file}' is not UTF-8 text: write the file as UTF-8")
+    if b"\r" in beginning and not newline:
+        raise BadInput(f"the lines of '{file}' end in a carriage return alone: write it with newlines")
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check_once(names: Sequence[str], where: str) -> None:

@@ -23,7 +23,7 @@ from pme_lightning.data.cache import (
     slices,
     write_link,
 )
-from pme_lightning.data.csv_files import CsvOptions
+from pme_lightning.data.csv_files import CsvOptions, line_without_values
 from pme_lightning.data.encoded import SPLITS, EncodedData, EncodedDataModule, place_among_processes
 from pme_lightning.data.encoding import Source, write_encoded
 from pme_lightning.data.faults import located
@@ -31,7 +31,7 @@ from pme_lightning.data.folders import unfinished
 from pme_lightning.data.options import check_whole_number
 from pme_lightning.data.progress import rows_progress
 from pme_lightning.data.schema import Binning, Schema, infer_schema
-from pme_lightning.data.sources import ALL, Format, Part, cheap_count, find_part, find_parts, name_of
+from pme_lightning.data.sources import ALL, Format, Part, cheap_count, find_part, find_parts, name_of, reading
 from pme_lightning.data.splits import SplitBy, SplitOptions, Whole, divide, split_by
 from pme_lightning.data.stream_folder import StreamFolder, read_streams
 from pme_lightning.data.streamed_rows import StreamedRows, stream_loader
@@ -423,6 +423,7 @@ class ClickDataModule(EncodedDataModule):
         found = EncodedFolder.open(folder)
         if found is None:
             with located({"predict": part}, self.csv):
+                _check_rows_stay(part, self.csv)
                 sources = {"predict": Source(part.frame(self.csv), Whole("predict"))}
                 self._encode(folder, sources, vocabulary, labelled=False, total=cheap_count({"predict": part}))
             found = EncodedFolder(folder)
@@ -475,6 +476,18 @@ class ClickDataModule(EncodedDataModule):
     ) -> None:
         with rows_progress(f"encoding '{self._name()}'", total) as progress:
             write_encoded(folder, sources, vocabulary, labelled, progress, fitted)
+
+
+def _check_rows_stay(part: Part, csv: CsvOptions) -> None:
+    """Refuses rows to predict of which one would be taken for an empty line: predictions go by their order."""
+    if part.format != "csv":
+        return
+    with reading(part.where()):
+        place = line_without_values(part.files, csv)
+    if place is not None:
+        raise BadInput(
+            f"{place} has no value in any column, and would get no prediction: leave it out, or write Parquet"
+        )
 
 
 def _left_vocabulary(folder: Path) -> Vocabulary | None:

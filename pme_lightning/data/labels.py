@@ -29,7 +29,7 @@ class BadLabel(BadInput):
 
 
 def binary_labels(column: pl.Series, where: str = "the data") -> np.ndarray:
-    """The labels as uint8 0/1 from integers, floats, booleans or their texts.
+    """The labels as uint8 0/1 from integers, floats, booleans or their texts, as categories too.
 
     Args:
         column: the label column, or a slice of it.
@@ -39,7 +39,7 @@ def binary_labels(column: pl.Series, where: str = "the data") -> np.ndarray:
         BadLabel: a label is missing or neither 0 nor 1; names the first one.
         BadInput: the column's values are of another kind.
     """
-    values = column
+    values = column.cast(pl.String) if column.dtype in (pl.Categorical, pl.Enum) else column
     if values.dtype == pl.String:
         text = values.str.strip_chars().str.to_lowercase()
         values = text.replace({"true": "1", "false": "0"}).cast(pl.Float64, strict=False)

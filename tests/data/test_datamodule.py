@@ -923,3 +923,40 @@ def test_what_cannot_be_brought_to_the_cache_is_one_line(tmp_path: Path, source:
     }
     with pytest.raises(BadInput, match=r"the cache '.*/file' cannot be written: "):
         bring[source]()
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("user,page\n1,a\n,\n2,b\n", "line 3 of"),
+        ("user,page\n1,a\n\n,\n2,b\n", "line 4 of"),
+        ('page\n"a\n\n"\n""\n', "line 5 of"),
+        ("user,page\n1,a\n\n2,\n\n", None),
+    ],
+)
+def test_every_line_to_predict_has_its_prediction(tmp_path: Path, text: str, place: str | None) -> None:
+    columns = text.splitlines()[0].split(",")
+    FRAMES["train"].select("label", *columns).write_csv(tmp_path / "clicks.csv")
+    (tmp_path / "new.csv").write_text(text)
+    data = ClickDataModule(
+        str(tmp_path / "clicks.csv"), predict_path=str(tmp_path / "new.csv"), cache_dir=str(tmp_path / "cache")
+    )
+    if place is None:
+        data.prepare_data()
+        data.setup()
+        assert len(data.predict_rows()[0]) == 2
+        return
+    with pytest.raises(BadInput, match=f"{place} '.*new.csv' has no value in any column, and would get no prediction"):
+        data.prepare_data()
+
+
+@pytest.mark.parametrize("dtype", [pl.Categorical, pl.Enum(["0", "1"]), pl.Enum(["false", "true"])])
+def test_labels_that_are_categories(tmp_path: Path, dtype: Any) -> None:
+    words = ["false", "true"] if "true" in str(dtype) else ["0", "1"]
+    rows = FRAMES["train"]
+    written = rows.with_columns(pl.Series("label", [words[label] for label in rows["label"]], dtype=dtype))
+    rows.write_parquet(tmp_path / "a.parquet")
+    written.write_parquet(tmp_path / "b.parquet")
+    one, other = (ready(tmp_path / f"{name}.parquet", tmp_path / "cache") for name in "ab")
+    for split in ("train", "valid", "test"):
+        np.testing.assert_array_equal(one.data.splits[split][1], other.data.splits[split][1])

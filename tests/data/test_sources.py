@@ -250,3 +250,19 @@ def test_stamp_follows_every_change(tmp_path: Path) -> None:
     # Same size, and the time of last write set back: only the inode's own time tells.
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert find_part(str(file)).stamp() != before
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_csv_names_with_quotes(tmp_path: Path, compressed: bool) -> None:
+    text = 'label,"the ""user""",it""em\n1,a,b\n0,c,d\n'
+    (tmp_path / "a.csv").write_bytes(gzip.compress(text.encode()) if compressed else text.encode())
+    frame = rows(tmp_path / "a.csv")
+    assert frame.columns == ["label", 'the "user"', 'it""em']
+    assert frame.rows() == [("1", "a", "b"), ("0", "c", "d")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_csv_with_names_that_are_not_utf_8(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.csv").write_text("label,usér\n1,a\n", encoding=encoding)
+    with pytest.raises(BadInput, match=r"the first line of '.*a.csv' is not UTF-8 text: write the file as UTF-8"):
+        rows(tmp_path / "a.csv")
