@@ -27,8 +27,10 @@ SMALLEST_FIELD = 10
 CALIBRATION_ROWS = 1 << 16
 
 
-def check_range(name: str, value: float, least: float, most: float) -> None:
-    """Raises BadInput where an argument of the data is not from ``least`` to ``most``."""
+def check_range(name: str, value: float, least: float, most: float, whole: bool = False) -> None:
+    """Raises BadInput where an argument of the data is not from ``least`` to ``most``, or not whole if it must be."""
+    if whole and (isinstance(value, bool) or not isinstance(value, int)):
+        raise BadInput(f"data.{name} must be a whole number from {least:,} to {most:,}, not {value!r}")
     if not least <= value <= most:
         raise BadInput(f"data.{name} must be from {least:,} to {most:,}, not {value:,}")
 
@@ -49,15 +51,15 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Raises BadInput, naming the argument and its range."""
-        check_range("num_fields", self.num_fields, 2, 1000)
-        check_range("tokens", self.tokens, SMALLEST_FIELD * self.num_fields, 10**9)
-        check_range("max_rank", self.max_rank, 1, 256)
+        check_range("num_fields", self.num_fields, 2, 1000, whole=True)
+        check_range("tokens", self.tokens, SMALLEST_FIELD * self.num_fields, 10**9, whole=True)
+        check_range("max_rank", self.max_rank, 1, 256, whole=True)
         check_range("zipf_exponent", self.zipf_exponent, 0, 5)
         check_range("rank_tilt", self.rank_tilt, 0, 10)
         check_range("first_order_scale", self.first_order_scale, 0, 10)
         check_range("interaction_scale", self.interaction_scale, 0.01, 10)
         check_range("click_rate", self.click_rate, 0.001, 0.999)
-        check_range("planted_seed", self.planted_seed, 0, 2**63 - 1)
+        check_range("planted_seed", self.planted_seed, 0, 2**63 - 1, whole=True)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,9 @@ def field_sizes(tokens: int, num_fields: int) -> list[int]:
     low, high = 1.0, float(tokens)
     for _ in range(100):  # bisect for the ratio of the series
         ratio = (low + high) / 2
-        low, high = (low, ratio) if SMALLEST_FIELD * (ratio**powers).sum() > tokens else (ratio, high)
+        with np.errstate(over="ignore"):  # a ratio that is much too high has a sum without end
+            total = SMALLEST_FIELD * (ratio**powers).sum()
+        low, high = (low, ratio) if total > tokens else (ratio, high)
     sizes = np.floor(SMALLEST_FIELD * low**powers + 1e-9).astype(np.int64)
     sizes[-1] += tokens - sizes.sum()
     return sizes.tolist()
@@ -140,7 +144,7 @@ def plant(plan: Plan) -> PlantedModel:
         n = field.stop - field.start
         ranks[field] = rng.permutation(np.repeat(levels, rank_counts(n, levels, tilt)))
         order = field.start + rng.permutation(n)
-        zipf = np.arange(1, n + 1) ** -plan.zipf_exponent
+        zipf = np.arange(1.0, n + 1) ** -plan.zipf_exponent
         popularity[order] = zipf / zipf.sum()
         by_popularity.append(order.astype(np.int32))
 

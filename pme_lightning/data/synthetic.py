@@ -96,7 +96,7 @@ class SyntheticDataModule(EncodedDataModule):
             click_rate,
             planted_seed,
         )
-        check_range("rows", rows, 100, 10**10)
+        check_range("rows", rows, 100, 10**10, whole=True)
         fractions = fractions or ()
         if len(fractions) != len(SPLITS) or min(fractions) <= 0 or not abs(sum(fractions) - 1) <= 1e-6:
             raise BadInput(f"data.fractions must be three positive numbers that sum to 1, not {list(fractions)}")
@@ -107,9 +107,18 @@ class SyntheticDataModule(EncodedDataModule):
         self.num_rows = rows
 
     def encoded(self) -> EncodedData:
-        """Draws the planted model and the rows, and splits them in order (rows are independent of one another)."""
-        model = plant(self.plan)
-        drawn = draw_rows(model, self.num_rows, seed=(self.plan.planted_seed, 2))
+        """Draws the planted model and the rows, and splits them in order (rows are independent of one another).
+
+        Raises:
+            BadInput: they do not fit in memory.
+        """
+        try:
+            model = plant(self.plan)
+            drawn = draw_rows(model, self.num_rows, seed=(self.plan.planted_seed, 2))
+        except MemoryError as error:
+            raise BadInput(
+                f"a log of data.rows={self.num_rows} and data.tokens={self.plan.tokens} does not fit in memory: {error}"
+            ) from error
         train_end, valid_end, _ = self.split_ends
         test = slice(valid_end, None)
         self.best_auc, self.best_logloss = best_metrics(

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pme_lightning.data import SyntheticDataModule
+from pme_lightning.data import SyntheticDataModule, synthetic
 from pme_lightning.data.planted import (
     ClickRows,
     Plan,
@@ -277,6 +277,11 @@ def test_training_batches_are_ids_and_labels() -> None:
     ("arguments", "said"),
     [
         ({"rows": 99}, "data.rows must be from 100"),
+        ({"rows": 1000.0}, "data.rows must be a whole number from 100 to 10,000,000,000, not 1000.0"),
+        ({"tokens": 500.0}, "data.tokens must be a whole number from 40"),
+        ({"num_fields": 2.5}, "data.num_fields must be a whole number from 2"),
+        ({"max_rank": True}, "data.max_rank must be a whole number from 1"),
+        ({"planted_seed": 0.0}, "data.planted_seed must be a whole number from 0"),
         ({"tokens": 39}, "data.tokens must be from 40"),
         ({"num_fields": 1}, "data.num_fields must be from 2"),
         ({"max_rank": 0}, "data.max_rank must be from 1"),
@@ -341,3 +346,23 @@ def test_a_saved_vocabulary_replaces_only_its_like(tmp_path: Path) -> None:
     assert (folder / "thesis.txt").read_text() == "years of work"
     with pytest.raises(BadInput, match=r"thesis.txt' is not a folder"):
         ready().save_vocabulary(folder / "thesis.txt")
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_ends_of_the_ranges() -> None:
+    whole, same = ready(zipf_exponent=1, first_order_scale=1), ready(zipf_exponent=1.0, first_order_scale=1.0)
+    np.testing.assert_array_equal(whole.data.splits["train"][0], same.data.splits["train"][0])
+    assert ready(zipf_exponent=5, rank_tilt=10, max_rank=256, first_order_scale=10, interaction_scale=10).best_auc > 0.9
+    assert sum(field_sizes(10_000, 1000)) == 10_000
+    assert min(field_sizes(200_000, 1000)) == 10
+
+
+def test_a_log_that_does_not_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 224. GiB")
+
+    monkeypatch.setattr(synthetic, "draw_rows", full)
+    with pytest.raises(
+        BadInput, match=r"data.rows=4000 and data.tokens=500 does not fit in memory: Unable to allocate 2"
+    ):
+        ready()
