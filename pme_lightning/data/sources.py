@@ -179,7 +179,12 @@ def _hub_parts(path: str, cache_dir: Path | None) -> dict[str, Part]:
 
 
 def _dataset_parts(splits: Mapping[str, hub.HubSplit]) -> dict[str, Part]:
-    parts = {split_name(name) or ALL: Part("hf", split.files(), split) for name, split in splits.items()}
+    parts: dict[str, Part] = {}
+    for name, split in splits.items():
+        meant = split_name(name) or ALL
+        if meant in parts and meant != ALL:
+            raise BadInput(f"a data set with the splits {', '.join(splits)}: more than one of them means {meant}")
+        parts[meant] = Part("hf", split.files(), split)
     if ALL in parts and len(splits) > 1:
         unknown = ", ".join(name for name in splits if split_name(name) is None)
         raise BadInput(

@@ -176,3 +176,10 @@ def test_an_archive_that_cannot_be_unpacked(tmp_path: Path, change: Callable, me
     with pytest.raises(BadInput, match=f"a.zip' cannot be read: {message}"):
         find_parts(str(tmp_path / "a.zip"), cache_dir=tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_two_splits_of_one_meaning(tmp_path: Path) -> None:
+    one = datasets.Dataset.from_dict(DATA)
+    datasets.DatasetDict(train=one, dev=one.select([0]), validation=one, test=one).save_to_disk(tmp_path / "saved")
+    with pytest.raises(BadInput, match="splits train, dev, validation, test: more than one of them means valid"):
+        find_parts(str(tmp_path / "saved"))
