@@ -375,7 +375,8 @@ class ClickDataModule(EncodedDataModule):
         found = StreamFolder.open(folder)
         if found is None:
             schema = given.schema if given else infer_schema(self._streams["train"].schema(), **self.schema_options)
-            total = cheap_count(parts)
+            with located(parts, self.csv):
+                total = cheap_count(parts)
             if total is not None and given is None and any(one.binning == "quantile" for one in schema.fields):
                 total += cheap_count({"train": parts["train"]}) or 0
             with rows_progress(f"reading the tokens of '{self._name()}'", total) as progress:

@@ -94,10 +94,18 @@ class Part:
 
 
 def cheap_count(parts: Mapping[str, Part]) -> int | None:
-    """All rows, where the files say so themselves (those of CSV files would have to be counted)."""
+    """All rows, where the files say so themselves (those of CSV files would have to be counted).
+
+    Raises:
+        BadInput: a file cannot be read, or has other columns than the first one.
+    """
     if any(part.format != "parquet" for part in parts.values()):
         return None
-    return sum(int(part.frame(CsvOptions()).select(pl.len()).collect().item()) for part in parts.values())
+    count = 0
+    for part in parts.values():
+        with reading(part.where()):
+            count += int(part.frame(CsvOptions()).select(pl.len()).collect().item())
+    return count
 
 
 def name_of(path: str) -> str:

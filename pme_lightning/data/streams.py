@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -129,9 +130,13 @@ def _opened(stream: Stream, columns: tuple[str, ...] | None = None) -> IterableD
 
     options: dict[str, Any] = {"split": stream.split, "streaming": True}
     if stream.files:
-        options["data_files"] = [str(file) for file in stream.files]
-        if stream.builder == "parquet" and columns is not None:
-            options["columns"] = list(columns)
+        # What is taken for a pattern there is the name of a file here.
+        options["data_files"] = [glob.escape(str(file)) for file in stream.files]
+        if stream.builder == "parquet":
+            # Otherwise it is the rows of the first row group, none in a file without rows.
+            options["batch_size"] = _SLICE_ROWS
+            if columns is not None:
+                options["columns"] = list(columns)
     else:
         options["revision"] = stream.revision
     return datasets.load_dataset(stream.builder, **options)

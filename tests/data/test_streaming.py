@@ -11,6 +11,8 @@ from typing import Any
 import datasets
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -353,4 +355,41 @@ def test_a_damaged_saved_data_set_is_not_streamed(tmp_path: Path, broken: Any, m
     broken(tmp_path / "saved" / "train")
     data = ClickDataModule(str(tmp_path / "saved"), cache_dir=str(tmp_path / "cache"), streaming=True)
     with pytest.raises(BadInput, match=re.escape(message.format(tmp_path / "saved" / "train"))):
+        data.prepare_data()
+
+
+@pytest.mark.parametrize("name", ["clicks[1]", "clicks*", "cl?cks"])
+def test_names_of_shards_are_no_patterns(tmp_path: Path, name: str) -> None:
+    for folder, first in ((name, 0), ("clicks1", 100)):
+        rows = pl.DataFrame({"label": [0, 1] * 10, "user": list(range(first, first + 20))})
+        for split in ("train", "valid", "test"):
+            write_shards(tmp_path / folder / split, rows, [10, 10])
+    data = ClickDataModule(str(tmp_path / name), cache_dir=str(tmp_path / "cache"), streaming=True)
+    data.prepare_data()
+    data.setup()
+    assert data.rows == {"train": 20, "valid": 20, "test": 20}
+    assert sorted(data.vocabulary.tokens("user")) == list(range(20))
+
+
+def test_a_shard_may_have_a_row_group_without_rows(tmp_path: Path) -> None:
+    rows = pa.table({"label": [0, 1] * 10, "user": list(range(20))})
+    for split in ("train", "valid", "test"):
+        (tmp_path / "clicks" / split).mkdir(parents=True)
+        for number, part in enumerate((rows[:0], rows[:10], rows[:0], rows[10:])):
+            pq.write_table(part, tmp_path / "clicks" / split / f"{number}.parquet")
+    data = ClickDataModule(str(tmp_path / "clicks"), cache_dir=str(tmp_path / "cache"), streaming=True)
+    data.prepare_data()
+    data.setup()
+    assert data.rows == {"train": 20, "valid": 20, "test": 20}
+    assert sum(len(labels) for _, labels in data.train_dataloader()) == 20
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_shard_with_a_column_more_is_named(tmp_path: Path, streaming: bool) -> None:
+    rows = pl.DataFrame({"label": [0, 1] * 10, "user": list(range(20))})
+    for split in ("train", "valid", "test"):
+        write_shards(tmp_path / "clicks" / split, rows, [10, 10])
+    rows.with_columns(more=1).write_parquet(tmp_path / "clicks" / "train" / "part-1.parquet")
+    data = ClickDataModule(str(tmp_path / "clicks"), cache_dir=str(tmp_path / "cache"), streaming=streaming)
+    with pytest.raises(BadInput, match=r"part-1.parquet' has a column 'more', which '.*part-0.parquet' has not"):
         data.prepare_data()
