@@ -72,6 +72,7 @@ class Part:
         if self.dataset is not None:
             return self.dataset.frame()
         with reading(self.where()):
+            self._check_format()
             if self.format == "parquet":
                 lazy = pl.scan_parquet(list(self.files), glob=False)
                 lazy.collect_schema()
@@ -83,7 +84,20 @@ class Part:
         if self.dataset is not None or self.format == "parquet":
             return dict(self.frame(csv).collect_schema())
         with reading(self.where()):
+            self._check_format()
             return dict(scan_csv(self.files[:1], csv, infer=True).collect_schema())
+
+    def _check_format(self) -> None:
+        """Refuses files of the other format, as the first of them tells by its name and its beginning."""
+        with self.files[0].open("rb") as file:
+            is_parquet = file.read(4) in (b"PAR1", b"PARE")
+        kind = {"parquet": "Parquet", "csv": "CSV"}
+        other = "csv" if self.format == "parquet" else "parquet"
+        if is_parquet == (other == "parquet") and _format_of(self.files[0]) == other:
+            raise BadInput(
+                f"'{self.files[0]}' is {kind[other]}, and data.format={self.format} takes {kind[self.format]}: "
+                f"say data.format=auto, or {other}"
+            )
 
     def where(self) -> str:
         """The rows' place, for messages."""

@@ -266,3 +266,18 @@ def test_csv_with_names_that_are_not_utf_8(tmp_path: Path, encoding: str) -> Non
     (tmp_path / "a.csv").write_text("label,usér\n1,a\n", encoding=encoding)
     with pytest.raises(BadInput, match=r"the first line of '.*a.csv' is not UTF-8 text: write the file as UTF-8"):
         rows(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(("given", "written"), [("parquet", "csv"), ("csv", "parquet")])
+def test_a_file_of_the_other_format(tmp_path: Path, given: str, written: str) -> None:
+    file = tmp_path / f"a.{written}"
+    getattr(FRAME, f"write_{written}")(file)
+    message = rf"a.{written}' is \w+, and data.format={given} takes \w+: say data.format=auto, or {written}"
+    with pytest.raises(BadInput, match=message):
+        rows(file, format=given)
+    with pytest.raises(BadInput, match=message):
+        find_part(str(file), given).types(CsvOptions())  # type: ignore[arg-type]
+    assert rows(file, format="auto").columns == rows(file, format=written).columns == FRAME.columns
+    # What the content says wins over the name.
+    getattr(FRAME, f"write_{given}")(file)
+    assert rows(file, format=given).columns == FRAME.columns
