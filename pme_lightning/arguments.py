@@ -26,6 +26,7 @@ from pme_lightning.class_path import import_class, instantiate
 from pme_lightning.composition import GROUPS, NULLABLE, Composition, with_null
 from pme_lightning.errors import BadInput, did_you_mean
 from pme_lightning.module import CTRModule
+from pme_lightning.settings import check_nulls
 
 # What a class gets from the run itself, so that nobody sets it.
 _FROM_THE_RUN = {
@@ -143,20 +144,24 @@ def parse_config(composition: Composition) -> tuple[LightningArgumentParser, Nam
         BadInput: A key is unknown, a value has the wrong type, or a class cannot be imported.
     """
     _check_classes(composition.config)
+    check_nulls(composition.config)
     base = ["--config", yaml.safe_dump(composition.config, sort_keys=False)]
     cli = _parse(base)
     if composition.overrides:
         known = set(keys_of(cli.config.as_dict()))
-        config, words = composition.config, []
+        config, words = composition.config, list[tuple[str, str]]()
         for key, value in composition.overrides:
             check_key(key, value, known)
             _check_class_is_named(key, value, composition.overrides, cli.config)
             nulled = with_null(config, key) if value == "null" else None
             if nulled is None:
-                words.append(f"--{key}={value}")
+                words.append((key, value))
             else:
-                config = nulled
-        cli = _parse(["--config", yaml.safe_dump(config, sort_keys=False), *words])
+                # The last word on a key holds.
+                config, words = nulled, [word for word in words if _short(word[0]) != _short(key)]
+        check_nulls(config)
+        written = [f"--{key}={value}" for key, value in words]
+        cli = _parse(["--config", yaml.safe_dump(config, sort_keys=False), *written])
     _make_paths_absolute(cli.config)
     _check_values(cli.config)
     _settle_budgets(composition, cli.config)
@@ -362,6 +367,11 @@ def keys_of(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from keys_of(value, f"{prefix}{key}.")
 
 
+def _short(key: str) -> str:
+    """Returns a key as it is written short: without ``init_args``, and without the plus that adds to a list."""
+    return key.replace(".init_args", "").rstrip("+")
+
+
 def check_key(key: str, value: str | None, known: set[str]) -> None:
     """Refuses a key that cannot be set, with the nearest that can.
 
@@ -374,7 +384,7 @@ def check_key(key: str, value: str | None, known: set[str]) -> None:
         BadInput: There is no such key.
     """
     given = "" if value is None else f" (={value})"
-    short = key.replace(".init_args", "").rstrip("+")
+    short = _short(key)
     parts = short.split(".")
     if short in known:
         return
@@ -413,6 +423,9 @@ def _suggest(key: str, names: list[str]) -> str:
 
 def _one_line(message: str) -> str:
     """Brings the parser's words of many lines down to the one that says what is wrong."""
+    section = re.search(r"Parser key \"(\w+)\":\s+Unable to load config '([^']*)'", message)
+    if section:
+        return f"{section[1]}: expected settings below it, {section[1]}.KEY=VALUE (given: {section[2]})"
     key = re.search(r"(?:Parser key|Problem with given class_path|key) \"?'?([\w.]+)", message)
     where = key.group(1) if key else ""
     nested = re.search(r"Given value: NestedArg\(key='([^']*)', val=(.*)\)", message)

@@ -309,8 +309,9 @@ def compose(line: CommandLine, base: Mapping[str, Any] | None = None) -> Composi
                 config = choose(config, group, str(choice))
         command = command or layer.get("command")
         layer.pop("command", None)
-        merged.append((name, {key: _with_init_args(value) for key, value in layer.items()}))
-        config = {key: _with_init_args(value) for key, value in merge(config, layer).items()}
+        layer = _spelled_out(layer, config)
+        merged.append((name, layer))
+        config = merge(config, layer)
     for group, choice in line.choices.items():
         if group != "experiment":
             config = choose(config, group, choice)
@@ -331,13 +332,24 @@ def compose(line: CommandLine, base: Mapping[str, Any] | None = None) -> Composi
     return Composition(command, config, overrides, merged)
 
 
-def _with_init_args(node: Any) -> Any:
-    """Lets a file name a class's arguments without ``init_args`` in between, as the command line does."""
-    if not isinstance(node, Mapping) or "class_path" not in node:
-        return node
-    loose = {key: value for key, value in node.items() if key not in ("class_path", "init_args", "dict_kwargs")}
-    tight = {key: value for key, value in node.items() if key not in loose}
-    return tight | {"init_args": {**(tight.get("init_args") or {}), **loose}} if loose else node
+def _spelled_out(layer: Mapping[str, Any], below: Any) -> dict[str, Any]:
+    """Returns a part of a file with the ``init_args`` that it may leave out, as the command line does.
+
+    Args:
+        layer: The part.
+        below: What it is laid over.
+    """
+    below = below if isinstance(below, Mapping) else {}
+    if "class_path" not in layer and "class_path" not in below:
+        return {
+            key: _spelled_out(value, below.get(key)) if isinstance(value, Mapping) else value
+            for key, value in layer.items()
+        }
+    arguments = {} if _switches_class(below, layer) else below.get("init_args")
+    whole = {key: value for key, value in layer.items() if key in ("class_path", "dict_kwargs")}
+    loose = {key: value for key, value in layer.items() if key not in ("class_path", "dict_kwargs", "init_args")}
+    named = _spelled_out({**(layer.get("init_args") or {}), **loose}, arguments)
+    return whole | ({"init_args": named} if named else {})
 
 
 def _choose(config: dict[str, Any], group: str, choice: dict[str, Any]) -> dict[str, Any]:
@@ -366,20 +378,21 @@ def _switch_class(config: dict[str, Any], key: str, value: str) -> dict[str, Any
 
 
 def with_null(config: dict[str, Any], key: str) -> dict[str, Any] | None:
-    """Returns the configuration with an argument set to null whose class is an argument of another class.
+    """Returns the configuration with an argument of a class set to null.
 
-    On its way through two classes jsonargparse turns a null of the command line into the word ``None``.
+    On its way through two classes jsonargparse turns a null of the command line into the word ``None``, and through
+    one where a choice of words is asked for.
 
     Args:
         config: A whole configuration.
         key: The argument, as on the command line.
 
     Returns:
-        None if it is an argument of no such class.
+        None if it is an argument of no class.
     """
-    *path, last = key.split(".")
+    *path, last = key.replace(".init_args", "").split(".")
     node, spelled = _look_up(config, path)
-    if not isinstance(node, Mapping) or "class_path" not in node or "init_args" not in spelled:
+    if not isinstance(node, Mapping) or "class_path" not in node:
         return None
     return merge(config, _under([*spelled, "init_args"], {last: None}))
 

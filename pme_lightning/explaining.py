@@ -10,14 +10,12 @@ import inspect
 import re
 import sys
 import textwrap
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from pme_lightning.arguments import SECTIONS, check_key, keys_of
@@ -25,23 +23,7 @@ from pme_lightning.class_path import import_class
 from pme_lightning.composition import COMMANDS, GROUPS, NULLABLE, Composition, GroupFiles
 from pme_lightning.errors import BadInput
 from pme_lightning.listing import list_text, rows, text_width
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One thing that can be set.
-
-    Attributes:
-        owner: The class that takes it; ``None`` for what belongs to the run as a whole.
-        help: Its docstring, in plain words.
-        type: Its type as its class has it.
-        default: Of its class; ``inspect.Parameter.empty`` if it has none.
-    """
-
-    owner: type | None
-    help: str
-    type: Any
-    default: Any
+from pme_lightning.settings import Setting, setting_of_class, taken_by, typed
 
 
 def explain_text(
@@ -115,7 +97,7 @@ def _in_a_line(parser: LightningArgumentParser, values: Mapping[str, Any], key: 
 
 
 def _of_one(key: str, setting: Setting, value: Any, origin: str) -> str:
-    facts = {"value": f"{_shown(value)}, from {origin}", "type": _typed(setting.type)}
+    facts = {"value": f"{_shown(value)}, from {origin}", "type": typed(setting.type)}
     if setting.default is not inspect.Parameter.empty:
         facts["default"] = _shown(setting.default) + (f" in {setting.owner.__name__}" if setting.owner else "")
     if setting.owner is not None:
@@ -157,23 +139,8 @@ def _setting(parser: LightningArgumentParser, values: Mapping[str, Any], path: S
     for end in range(len(path) - 1, -1, -1):
         if path[end] == "init_args":
             owner = import_class(_at(values, path[:end])["class_path"])
-            return _of_class(owner, ".".join(path[end + 1 :]))
-    return _taken(parser, ".".join(path), SECTIONS.get(path[0]) if len(path) > 1 else None)
-
-
-def _of_class(owner: type, name: str) -> Setting | None:
-    """Returns what is known of an argument of a class; of one below it, such as an entry of a mapping, nothing."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(owner, "of", fail_untyped=False, sub_configs=False)
-    return _taken(parser, f"of.{name}", owner)
-
-
-def _taken(parser: ArgumentParser, dest: str, owner: type | None) -> Setting | None:
-    for action in parser._actions:
-        if action.dest == dest and hasattr(action, "_typehint"):
-            default = inspect.Parameter.empty if action.required else action.default
-            return Setting(owner, _plain(action.help or ""), action._typehint, default)
-    return None
+            return setting_of_class(owner, ".".join(path[end + 1 :]))
+    return taken_by(parser, ".".join(path), SECTIONS.get(path[0]) if len(path) > 1 else None)
 
 
 def _origin(composition: Composition, path: Sequence[str], value: Any) -> str:
@@ -198,13 +165,6 @@ def _origin(composition: Composition, path: Sequence[str], value: Any) -> str:
 # Plain words.
 
 
-def _plain(text: str) -> str:
-    """Returns a docstring's words without its markup, and without its word on the default, which is told apart."""
-    text = re.sub(r":\w+:`~?([^`]*)`", lambda found: found.group(1).rpartition(".")[2], " ".join(text.split()))
-    text = re.sub(r"\s*\(?(?:Default|default):? ``[^`]*``\.?\)?", "", text)
-    return re.sub(r"`{1,2}([^`]*)`{1,2}_*", r"\1", text).strip()
-
-
 def _first_sentence(text: str) -> str:
     return re.split(r"(?<=[.;])\s", text, maxsplit=1)[0].rstrip(".;")
 
@@ -220,39 +180,6 @@ def _shown(value: Any) -> str:
     if value is None or isinstance(value, (bool, int, float, list, dict)):
         return yaml.safe_dump(value, default_flow_style=True, width=1000).partition("\n")[0]
     return str(value)
-
-
-def _typed(hint: Any) -> str:
-    """Returns a type in words: ``float, int or text``."""
-    names = list(dict.fromkeys(_type_names(hint)))
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def _type_names(hint: Any) -> Iterator[str]:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        for each in arguments:
-            yield from _type_names(each)
-    elif origin is typing.Literal:
-        yield from (str(each) for each in arguments)
-    elif origin is not None and arguments:
-        inner = ", ".join(_typed(each) for each in arguments if each is not Ellipsis)
-        yield f"{_type_name(origin)} of {inner}"
-    else:
-        yield _type_name(hint)
-
-
-def _type_name(hint: Any) -> str:
-    words = {
-        str: "text",
-        bool: "true or false",
-        type(None): "null",
-        dict: "mapping",
-        tuple: "list",
-        int: "whole number",
-    }
-    words |= {float: "number", Sequence: "list"}
-    return words.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def _classes(hint: Any) -> list[str]:

@@ -27,6 +27,14 @@ CASES = [
     ("optimizer.lr=high", "optimizer.lr: expected a float"),
     ("search.criterion.axes=up", "expected one of 'auto', 'principal', 'field', 'original'"),
     ("seed=abc", "seed: expected a int"),
+    # a null where there is none
+    ("transfer.init=null", "transfer.init: expected scratch or warm, not null"),
+    ("optimizer.lr=null", "optimizer.lr: expected number or Tensor, not null"),
+    ("optimizer.amsgrad=null", "optimizer.amsgrad: expected true or false, not null"),
+    ("data.rows=null", "data.rows: expected whole number, not null"),
+    ("search.criterion=null", "search.criterion: expected Criterion, not null"),
+    ("search.schedule.epochs=null", "search.schedule.epochs: expected number, not null"),
+    ("early_stopping=null", "early_stopping: expected settings below it, early_stopping.KEY=VALUE (given: null)"),
     # values out of range
     ("optimizer.lr=-1", "Invalid learning rate"),
     ("backbone.dropout=1.5", "dropout must be"),

@@ -196,6 +196,35 @@ def test_arguments_of_classes_within_classes_can_be_null(search: str) -> None:
         parse_config(compose(parse_words([*words, "search.schedule.mx_steps=null"])))
 
 
+def test_the_last_word_on_a_key_holds_when_it_is_null() -> None:
+    words = ["search.schedule.max_steps=100", "search.init_args.schedule.max_steps=null"]
+    assert parse_config(compose(parse_words(words)))[1].search.init_args.schedule.init_args.max_steps is None
+    assert parse_config(compose(parse_words(words[::-1])))[1].search.init_args.schedule.init_args.max_steps == 100
+
+
+def test_a_file_may_leave_init_args_out_at_any_depth(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(
+        "search:\n  budget: 0.1\n  schedule: {max_steps: null}\n"
+        "  criterion: {class_path: pme_lightning.search.Fisher, axes: original}\n"
+    )
+    composition = compose(parse_words([f"--config={tmp_path / 'run.yaml'}"]))
+    search = parse_config(composition)[1].search.init_args
+    assert search.budget == 0.1
+    assert search.schedule.init_args.max_steps is None
+    assert search.schedule.init_args.min_steps == 200
+    assert search.criterion.init_args.as_dict() == {"axes": "original"}
+    # As `explain` tells where a value comes from.
+    layer = composition.layers[-1][1]
+    assert layer["search"]["init_args"]["budget"] == 0.1
+
+
+@pytest.mark.parametrize("text", ["transfer: {init: null}", "search: {criterion: null}", "optimizer: {lr: null}"])
+def test_a_file_sets_nothing_to_null_that_cannot_be(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(BadInput, match=r"expected .*, not null"):
+        parse_config(compose(parse_words([f"--config={tmp_path / 'run.yaml'}"])))
+
+
 def test_the_configuration_names_the_same_files_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

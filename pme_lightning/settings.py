@@ -1,0 +1,120 @@
+"""What a class says of the settings it takes: words, types, defaults, as the parser reads them off its constructor."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from pme_lightning.class_path import import_class
+from pme_lightning.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing that can be set.
+
+    Attributes:
+        owner: The class that takes it; ``None`` for what belongs to the run as a whole.
+        help: Its docstring, in plain words.
+        type: Its type as its class has it.
+        default: Of its class; ``inspect.Parameter.empty`` if it has none.
+    """
+
+    owner: type | None
+    help: str
+    type: Any
+    default: Any
+
+
+def setting_of_class(owner: type, name: str) -> Setting | None:
+    """Returns what is known of an argument of a class; of one below it, such as an entry of a mapping, nothing."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(owner, "of", fail_untyped=False, sub_configs=False)
+    return taken_by(parser, f"of.{name}", owner)
+
+
+def taken_by(parser: ArgumentParser, dest: str, owner: type | None) -> Setting | None:
+    """Returns what a parser knows of one of its keys; ``None`` where it has no such key."""
+    for action in parser._actions:
+        if action.dest == dest and hasattr(action, "_typehint"):
+            default = inspect.Parameter.empty if action.required else action.default
+            return Setting(owner, _plain(action.help or ""), action._typehint, default)
+    return None
+
+
+def check_nulls(config: Mapping[str, Any], key: str = "") -> None:
+    """Refuses a null where a class takes none, which the parser lets through to the class.
+
+    Args:
+        config: A whole configuration, or a part of it.
+        key: Of the part.
+
+    Raises:
+        BadInput: There is one.
+    """
+    path, arguments = config.get("class_path"), config
+    if isinstance(path, str) and "." in path:
+        arguments = config.get("init_args") or {}
+        for name, value in arguments.items():
+            setting = setting_of_class(import_class(path), name) if value is None else None
+            if setting is not None and setting.default is not None and not _takes_null(setting.type):
+                raise BadInput(f"{key}{name}: expected {typed(setting.type)}, not null")
+    for name, value in arguments.items():
+        if isinstance(value, Mapping):
+            check_nulls(value, f"{key}{name}.")
+
+
+def _takes_null(hint: Any) -> bool:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(_takes_null(each) for each in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return None in typing.get_args(hint)
+    # What is no class of values, such as Any, may be anything.
+    return hint in (type(None), object, Any) or not isinstance(typing.get_origin(hint) or hint, type)
+
+
+def _plain(text: str) -> str:
+    """Returns a docstring's words without its markup, and without its word on the default, which is told apart."""
+    text = re.sub(r":\w+:`~?([^`]*)`", lambda found: found.group(1).rpartition(".")[2], " ".join(text.split()))
+    text = re.sub(r"\s*\(?(?:Default|default):? ``[^`]*``\.?\)?", "", text)
+    return re.sub(r"`{1,2}([^`]*)`{1,2}_*", r"\1", text).strip()
+
+
+def typed(hint: Any) -> str:
+    """Returns a type in words: ``float, int or text``."""
+    names = list(dict.fromkeys(_type_names(hint)))
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _type_names(hint: Any) -> Iterator[str]:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for each in arguments:
+            yield from _type_names(each)
+    elif origin is typing.Literal:
+        yield from (str(each) for each in arguments)
+    elif origin is not None and arguments:
+        inner = ", ".join(typed(each) for each in arguments if each is not Ellipsis)
+        yield f"{_type_name(origin)} of {inner}"
+    else:
+        yield _type_name(hint)
+
+
+def _type_name(hint: Any) -> str:
+    words = {
+        str: "text",
+        bool: "true or false",
+        type(None): "null",
+        dict: "mapping",
+        tuple: "list",
+        int: "whole number",
+    }
+    words |= {float: "number", Sequence: "list"}
+    return words.get(hint, getattr(hint, "__name__", str(hint)))
