@@ -306,6 +306,8 @@ def _check_values(config: Namespace) -> None:
         raise BadInput("trainer.fast_dev_run keeps no checkpoint to go on with; use trainer.limit_train_batches=10")
     if trainer.accumulate_grad_batches < 1:
         raise BadInput(f"trainer.accumulate_grad_batches: {trainer.accumulate_grad_batches} is below 1")
+    if trainer.val_check_interval in (0, "0"):
+        raise BadInput("trainer.val_check_interval: 0 is no interval; a fraction of an epoch, or a number of batches")
     if (trainer.gradient_clip_val or 0) < 0:
         raise BadInput(f"trainer.gradient_clip_val: {trainer.gradient_clip_val} is below 0; null for no clipping")
     every = trainer.check_val_every_n_epoch

@@ -103,12 +103,7 @@ class CTRModule(LightningModule):
         shard: Shard | None = None,
     ) -> None:
         super().__init__()
-        if embedding_dim < 1:
-            raise BadInput(f"model.embedding_dim is {embedding_dim}; it must be 1 or more")
-        if embedding_init_std < 0:
-            raise BadInput(f"model.embedding_init_std is {embedding_init_std}; it must be 0 or more")
-        if embedding_bits not in EMBEDDING_DTYPES:
-            raise BadInput(f"model.embedding_bits is {embedding_bits}; choose 32 or 16")
+        check_table(embedding_dim, embedding_init_std, embedding_bits)
         if not field_tokens or min(field_tokens) < 1:
             raise BadInput(f"field_tokens is {list(field_tokens)}; every field needs at least one token")
         field_tokens = [int(n) for n in field_tokens]
@@ -405,6 +400,16 @@ class CTRModule(LightningModule):
             clip_gradients(parameters, gradient_clip_val, gradient_clip_algorithm or "norm", split)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+
+def check_table(embedding_dim: int, init_std: float, bits: int) -> None:
+    """Refuses what no table of embeddings can be."""
+    if embedding_dim < 1:
+        raise BadInput(f"model.embedding_dim is {embedding_dim}; it must be 1 or more")
+    if init_std < 0:
+        raise BadInput(f"model.embedding_init_std is {init_std}; it must be 0 or more")
+    if bits not in EMBEDDING_DTYPES:
+        raise BadInput(f"model.embedding_bits is {bits}; choose 32 or 16")
 
 
 def _takes_linear(backbone: nn.Module) -> bool:

@@ -19,7 +19,7 @@ from pme_lightning.composition import USES_CHECKPOINT
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
 from pme_lightning.loggers import check_logger
-from pme_lightning.module import CTRModule
+from pme_lightning.module import CTRModule, check_table
 from pme_lightning.optim import build_optimizer
 from pme_lightning.precision import check_precision
 from pme_lightning.processes import check_processes, shard_of
@@ -56,6 +56,7 @@ def check_parts(command: str, config: Namespace) -> Trainer:
             "embedding_optimizer=torch.optim.SparseAdam"
         )
     table_optimizer = config.get("embedding_optimizer") or config.optimizer
+    check_table(config.model.embedding_dim, config.model.embedding_init_std, config.model.embedding_bits)
     check_bits(config.model.embedding_bits, table_optimizer.class_path)
     search = build(config.search)
     check_logger(config.logger)
@@ -90,6 +91,33 @@ def check_labels(data: EncodedDataModule) -> None:
                 f"the {split} split of '{data.name}' has only rows with label {int(labels[0])}: "
                 "AUC needs both labels; split the rows in another way"
             )
+
+
+def check_batches(data: EncodedDataModule, trainer: Namespace) -> None:
+    """Refuses limits that leave a split without a batch, and validations that would never come.
+
+    A search has no validation, so that Lightning would refuse them when it is over.
+
+    Args:
+        data: The data, of which all splits are there.
+        trainer: The ``trainer`` part of the configuration.
+    """
+    loaders = {"train": data.train_dataloader, "val": data.val_dataloader, "test": data.test_dataloader}
+    for split, loader in loaders.items():
+        limit, whole = trainer[f"limit_{split}_batches"], len(loader())
+        if isinstance(limit, float) and int(whole * limit) == 0:
+            raise BadInput(
+                f"trainer.limit_{split}_batches: {limit} of {whole} batches is none; "
+                f"write how many, trainer.limit_{split}_batches=1"
+            )
+    limit, every = trainer.limit_train_batches, trainer.val_check_interval
+    whole = len(data.train_dataloader())
+    batches = int(whole * limit) if isinstance(limit, float) else min(whole, limit or whole)
+    if isinstance(every, (int, float)) and every > max(1, batches) and trainer.check_val_every_n_epoch is not None:
+        raise BadInput(
+            f"trainer.val_check_interval: {every:g} is above the {batches} batches of an epoch; write a fraction, such "
+            "as 0.5, or trainer.check_val_every_n_epoch=null as well, to count batches over epochs"
+        )
 
 
 def check_same_model(path: str, module: CTRModule, config: Namespace) -> None:

@@ -55,7 +55,15 @@ from pme_lightning.progress import phase_progress
 from pme_lightning.ranks import is_main
 from pme_lightning.resume_point import ResumePoint
 from pme_lightning.resuming import check_no_other_folder, check_same_run, data_facts, load_module, searched_model
-from pme_lightning.run_checks import build_trainer, check_labels, check_parts, check_paths, check_same_model, listed
+from pme_lightning.run_checks import (
+    build_trainer,
+    check_batches,
+    check_labels,
+    check_parts,
+    check_paths,
+    check_same_model,
+    listed,
+)
 from pme_lightning.run_folder import RunFolder, check_resumable, find_run_folder, find_sizes, sizes_files
 from pme_lightning.search import SearchResult
 from pme_lightning.throughput import Throughput
@@ -517,6 +525,8 @@ class Runner:
         report.print_data(data)
         if self.command not in ("test", "predict"):
             check_labels(data)
+        if needed is None and self.command != "search":
+            check_batches(data, self.config.trainer)
         return data
 
     @property

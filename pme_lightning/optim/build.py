@@ -59,7 +59,11 @@ def _made(optimizer: str | type, parameters: list[Tensor], arguments: dict[str, 
     if arguments.get("fused") and issubclass(cls, torch.optim.Adagrad) and any(each.is_cuda for each in parameters):
         # Older releases of torch (2.11) have it fused for processors alone, and say so in the first step.
         arguments["fused"] = None
-    return instantiate(cls, parameters, **arguments)
+    try:
+        return instantiate(cls, parameters, **arguments)
+    except RuntimeError as error:
+        # So torch says that settings do not go together, such as fused and foreach.
+        raise BadInput(f"{cls.__name__}: {error}") from error
 
 
 def _told(optimizer: Optimizer, blocks: Mapping[Tensor, Sequence[RowBlock]] | None) -> Optimizer:

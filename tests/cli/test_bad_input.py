@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from pme_lightning.cli import main
+from pme_lightning.data import SyntheticDataModule
 from pme_lightning.folder_lock import locked
+from pme_lightning.runner import Runner
 
 SMALL = ["data.rows=6000", "data.tokens=600", "data.num_fields=4", "model.embedding_dim=8"]
 CASES = [
@@ -74,6 +76,8 @@ CASES = [
         '"init_args":{"use_buffers":false}}] model.embedding_bits=16',
         "would lose most of its small steps in values of 16 bits: model.embedding_bits=32",
     ),
+    ("trainer.val_check_interval=0", "trainer.val_check_interval: 0 is no interval"),
+    ("optimizer.foreach=true", "Adam: `fused` and `foreach` cannot be `True` together"),
     # classes
     ("backbone=nowhere.Net", "no module 'nowhere'"),
     ("backbone=pme_lightning.backbones.DeepFn", "did you mean 'DeepFM'"),
@@ -111,6 +115,32 @@ def test_bad_words(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert said in fails([*SMALL, *words.split()], capsys)
+    assert not list(tmp_path.iterdir()), "something was left behind"
+
+
+@pytest.mark.parametrize("words", ["model.embedding_dim=0", "model.embedding_init_std=-1", "model.embedding_bits=8"])
+def test_a_table_that_cannot_be_is_refused_before_data_is_read(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(SyntheticDataModule, "prepare_data", lambda _: pytest.fail("data was read"))
+    assert words.partition("=")[0] in fails([*SMALL, words], capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("trainer.limit_val_batches=0.5", "trainer.limit_val_batches: 0.5 of 1 batches is none"),
+        ("trainer.limit_test_batches=0.1", "write how many, trainer.limit_test_batches=1"),
+        ("trainer.val_check_interval=1000", "1000 is above the 19 batches of an epoch"),
+        ("trainer.val_check_interval=10 trainer.limit_train_batches=5", "10 is above the 5 batches of an epoch"),
+    ],
+)
+def test_validations_that_cannot_be_are_refused_before_the_search(
+    words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Runner, "searched", lambda _: pytest.fail("it searched"))
+    assert said in fails(["data.rows=6000", "data.batch_size=256", "data.num_fields=4", *words.split()], capsys)
     assert not list(tmp_path.iterdir()), "something was left behind"
 
 
@@ -248,7 +278,6 @@ def test_a_checkpoint_is_not_measured_as_another_model(
     ("words", "said"),
     [
         ("trainer.max_steps=3", "no checkpoint was kept: valid_auc was not measured before the end"),
-        ("trainer.val_check_interval=1000", "val_check_interval` (1000) must be less than or equal"),
     ],
 )
 def test_a_fit_that_measures_nothing(
