@@ -17,6 +17,9 @@ def columns(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def is_multi_size(summary: dict[str, Any]) -> bool:
     """Whether the run's own model has sizes."""
+    if summary["search"] or summary["command"] == "finetune":
+        # Sizes of all that a budget allows may sum to what the full-size table has, and are not its own.
+        return True
     return summary["embedding"]["parameters"] != summary["embedding"]["full_parameters"]
 
 

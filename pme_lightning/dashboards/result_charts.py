@@ -7,6 +7,7 @@ from typing import Any
 import wandb
 from wandb.plot import bar, line
 
+from pme_lightning.headline import is_multi_size
 from pme_lightning.pareto import curve_rows
 
 CURVE_AXIS = "pareto/fraction"
@@ -46,9 +47,9 @@ def model_charts(summary: dict[str, Any]) -> dict[str, Any]:
 
 def models_of(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Returns the models of a run by name, the full-size one first; a figure that was not measured is ``None``."""
-    baseline, embedding = summary["baseline"], summary["embedding"]
-    own = "full-size" if embedding["parameters"] == embedding["full_parameters"] else "multi-size"
-    return [(name, _figures(block)) for name, block in (("full-size", baseline), (own, summary)) if block is not None]
+    own = "multi-size" if is_multi_size(summary) else "full-size"
+    named = (("full-size", summary["baseline"]), (own, summary))
+    return [(name, _figures(block)) for name, block in named if block is not None]
 
 
 def _figures(block: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from pme_lightning.headline import is_multi_size
 from pme_lightning.pages.elements import document, metric, section, table
 from pme_lightning.pages.markup import Child, Markup, join, tag
 from pme_lightning.pages.pareto_chart import Curve, Point, pareto_charts
@@ -143,9 +144,8 @@ def _cells(run: SavedRun, label: str, model: dict[str, Any]) -> list[Child]:
 
 def _models(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     budget = (summary["search"] or {}).get("budget")
-    whole = summary["embedding"]["parameters"] == summary["embedding"]["full_parameters"]
     own = [(point["budget"], point) for point in summary.get("pareto") or []]
-    own = own or [(FULL_SIZE if whole else budget or "-", summary)]
+    own = own or [((budget or "-") if is_multi_size(summary) else FULL_SIZE, summary)]
     return [*own, *([(FULL_SIZE, summary["baseline"])] if summary["baseline"] else [])]
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 import pkgutil
 from pathlib import Path
 
 import pytest
 from page_text import Page
-from run_folders import write_run
+from run_folders import model, write_run
 
 import pme_lightning.pages
+from pme_lightning import headline
+from pme_lightning.dashboards.result_charts import models_of
 from pme_lightning.errors import BadInput
 from pme_lightning.pages.comparison_page import comparison_page, config_differences, run_names
 from pme_lightning.pages.pareto_chart import Point, pareto_front
@@ -51,6 +54,20 @@ def test_what_was_not_measured_is_left_out(tmp_path: Path, command: str) -> None
     page = Page(write_run_page(write_run(tmp_path / "run", ["a"], auc=None, baseline=None, command=command)))
     assert "test AUC" not in {row[""] for row in page.table("")}
     assert "None" not in page.text
+
+
+@pytest.mark.parametrize("command", ["pme", "finetune"])
+def test_sizes_that_sum_to_the_full_size_table_are_sizes_still(tmp_path: Path, command: str) -> None:
+    folder = write_run(tmp_path / "run", ["user"], command=command, baseline=0.76 if command == "pme" else None)
+    summary = json.loads((folder / "summary.json").read_text()) | model(0.75, 1.0)
+    summary["search"] = summary["search"] if command == "pme" else None
+    (folder / "summary.json").write_text(json.dumps(summary))
+    named = [name for name, _ in headline.columns(summary)]
+    assert named == (["full-size", "multi-size"] if command == "pme" else ["multi-size"])
+    assert [name for name, _ in models_of(summary)] == named
+    assert Page(write_run_page(folder)).table("", *named)[0]["multi-size"] == "0.7500"
+    write_page(comparison_page([read_run(folder), read_run(folder)], tmp_path / "c.html"), tmp_path / "c.html")
+    assert Page(tmp_path / "c.html").table("run")[0]["budget"] == ("20%" if command == "pme" else "-")
 
 
 def test_a_run_without_findings_still_has_its_result(tmp_path: Path) -> None:
