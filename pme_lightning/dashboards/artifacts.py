@@ -31,9 +31,9 @@ def log_artifacts(run: wandb.Run, folder: Path, kinds: Sequence[Kind], summary: 
         summary: What ``summary.json`` holds.
     """
     files = {kind: found for kind in kinds if (found := files_of(folder, kind))}
-    model = next((str(file.relative_to(folder)) for file in files.get("model", ())), None)
+    first = {kind: str(found[0].relative_to(folder)) for kind, found in files.items()}
     for kind, found in files.items():
-        artifact = wandb.Artifact(kind, kind, _description(run, list(files), model), _metadata(kind, summary))
+        artifact = wandb.Artifact(kind, kind, _description(run, first), _metadata(kind, summary))
         for file in found:
             # From where it is: neither a copy to upload from nor one in the cache.
             artifact.add_file(str(file), str(file.relative_to(folder)), skip_cache=True, policy="immutable")
@@ -88,13 +88,14 @@ def _artifact_of(file: str, kind: str) -> str | None:
     return "/".join(part for part in (shown["entity"], shown["project"], f"{kind}:{shown['id']}") if part)
 
 
-def _description(run: wandb.Run, kinds: Sequence[Kind], model: str | None) -> str:
-    """Says how to repeat the run from its artifacts, on the page of each of them."""
+def _description(run: wandb.Run, first: dict[Kind, str]) -> str:
+    """Says how to repeat the run from its artifacts, on the page of each; ``first``: a file of each kind there is."""
+    model = first.get("model")
     place = f"{run.entity or 'ENTITY'}/{run.project}"
     lines = [
         f"All files of run {run.id}, into one folder:",
         "",
-        f"    for kind in {' '.join(kinds)}; do wandb artifact get --root run {place}/$kind:{run.id}; done",
+        f"    for kind in {' '.join(first)}; do wandb artifact get --root run {place}/$kind:{run.id}; done",
         "",
         "To repeat the run, and to use its model:",
         "",
@@ -105,6 +106,9 @@ def _description(run: wandb.Run, kinds: Sequence[Kind], model: str | None) -> st
         lines.append(f"    python -c '{reads}'")
     elif model is not None:
         lines.append(f"    pme-lightning test ckpt_path=run/{model}")
+    if "sizes" in first:
+        # The searched model, which fine-tunes start from otherwise, is not among the artifacts.
+        lines.append(f"    pme-lightning finetune sizes=run/{first['sizes']} transfer.init=scratch")
     return "\n".join(lines) + "\n"
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from pme_lightning import ExportedModel, SyntheticDataModule
 from pme_lightning.cli import main
@@ -57,6 +60,21 @@ def test_the_model_is_measured_from_its_artifacts_alone(pme_run: Any, tmp_path: 
     main(["test", f"ckpt_path={model}", f"run_dir={tmp_path / 'measured'}", "logger=none"])
     measured = json.loads((tmp_path / "measured" / "summary.json").read_text())
     assert measured["test"] == pme_run.summary["test"]
+
+
+def test_sizes_are_trained_with_from_their_artifacts_alone(
+    pme_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloaded(pme_run, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    lines = pme_run.artifacts["sizes"]["description"].splitlines()
+    (words,) = [shlex.split(line)[1:] for line in lines if "finetune sizes=" in line]
+    main([*words, "trainer.max_epochs=1", "run_dir=finetuned"])
+    trained = json.loads((tmp_path / "finetuned" / "summary.json").read_text())
+    assert trained["embedding"] == pme_run.summary["embedding"]
+    # The page of the docs has the same lines.
+    page = (Path(__file__).parents[2] / "docs" / "dashboards.md").read_text()
+    assert f"    pme-lightning {shlex.join(words)}\n" in page
 
 
 def test_an_export_is_served_from_its_artifacts_alone(
