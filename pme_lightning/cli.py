@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: The words after the program's name; ``None`` takes those of the process.
     """
+    _let_everything_be_printed()
     try:
         _run(sys.argv[1:] if args is None else args)
     except BadInput as error:
@@ -44,6 +46,15 @@ def main(args: Sequence[str] | None = None) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         _refuse(f"{error.strerror}: {error.filename or 'while writing the run folder or the cache'}")
+
+
+def _let_everything_be_printed() -> None:
+    """Keeps names that standard output has no letters for, or its being closed, from ending a run."""
+    if sys.stdout is None:  # so Python has it where the program was started with it closed
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (it stays open)
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        # As Python does on standard error.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _refuse(text: str) -> NoReturn:

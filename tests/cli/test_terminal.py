@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import struct
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import termios
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from pme_lightning.cli import main
@@ -45,6 +47,27 @@ def run_on_terminal(folder: Path, columns: int) -> tuple[int, str]:
         written += part
     os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), written.decode()
+
+
+def test_names_that_standard_output_has_no_letters_for(tmp_path: Path, shell: Shell) -> None:
+    rows = range(400)
+    columns = {"größe": [i % 9 for i in rows], "映画": [i * 7 % 40 for i in rows], "click": [i % 3 % 2 for i in rows]}
+    pl.DataFrame(columns).write_parquet(tmp_path / "clicks.parquet")
+    words = ["data=parquet", "data.path=clicks.parquet", "data.label=click", "run_dir=läufe", *SMALL[3:]]
+    done = shell(*words, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "gr\\xf6\\xdfe" in done.stdout
+    assert "run folder: l\\xe4ufe" in done.stdout
+    assert "größe" in (tmp_path / "läufe" / "report.html").read_text(encoding="utf-8")
+    again = shell("report", "läufe", PYTHONIOENCODING="ascii")
+    assert (again.returncode, again.stdout) == (0, "report: l\\xe4ufe/report.html\n")
+
+
+def test_a_run_without_standard_output(tmp_path: Path) -> None:
+    words = shlex.join([sys.executable, str(ROOT / "train.py"), *SMALL, "run_dir=run"])
+    done = subprocess.run(["sh", "-c", f"{words} >&-"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "run" / "report.html").is_file()
 
 
 def test_a_run_on_a_real_terminal_shows_bars_and_keeps_the_lines(tmp_path: Path) -> None:
