@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +24,22 @@ if TYPE_CHECKING:
 
 
 def check_logger(config: Namespace | None) -> None:
-    """Refuses arguments that the logger would refuse later.
+    """Refuses what the logger would refuse later.
 
     Raises:
-        BadInput: An argument is not one that it takes.
+        BadInput: An argument is not one that it takes, or it needs a package that is not installed.
     """
     if config is None:
         return
+    cls = import_class(config.class_path)
+    if issubclass(cls, (CSVLogger, TensorBoardLogger)):
+        # Building one writes nothing.
+        with _told_of_packages(cls):
+            instantiate(cls, **init_args(config) | {"save_dir": "logs"})
     flushes = init_args(config).get("flush_logs_every_n_steps")
     if flushes is not None and flushes < 1:
         raise BadInput(f"logger.flush_logs_every_n_steps: {flushes} is below 1")
-    if issubclass(import_class(config.class_path), RunLogger):
+    if issubclass(cls, RunLogger):
         from pme_lightning.dashboards.open_run import check_arguments
 
         check_arguments(init_args(config))
@@ -62,7 +69,7 @@ def phase_logger(
     cls = import_class(config.class_path)
     logs = folder.path / "logs"
     logger: Logger
-    try:
+    with _told_of_packages(cls):
         if issubclass(cls, WandbLogger):
             logger = _wandb(cls, arguments, folder, phase, resolved)
         elif issubclass(cls, (CSVLogger, TensorBoardLogger)):
@@ -73,10 +80,17 @@ def phase_logger(
                 _write_on(logger, logged)
         else:
             logger = instantiate(cls, **arguments | {"save_dir": str(logs)})
-    except ModuleNotFoundError as error:
-        raise BadInput(f"logger {cls.__name__} needs a package: {str(error).splitlines()[0]}") from error
     logger.log_hyperparams(resolved)
     return logger
+
+
+@contextmanager
+def _told_of_packages(cls: type) -> Iterator[None]:
+    """Says in one line which package a logger lacks."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise BadInput(f"logger {cls.__name__} needs a package: {str(error).splitlines()[0]}") from error
 
 
 def _write_on(logger: CSVLogger, logged: int) -> None:

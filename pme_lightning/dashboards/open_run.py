@@ -20,6 +20,8 @@ from pme_lightning.run_folder import RunFolder
 # In the run folder: which run of the dashboard shows it.
 RUN_FILE = "wandb_run.json"
 _PROJECT = "pme-lightning"
+# What the environment may say of a run.
+_VARIABLES = ("WANDB_PROJECT", "WANDB_RUN_ID", "WANDB_TAGS", "WANDB_MODE")
 
 
 def open_run(arguments: Mapping[str, Any], folder: RunFolder, command: str) -> wandb.Run:
@@ -73,7 +75,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         arguments: Those of :class:`RunLogger`.
 
     Raises:
-        BadInput: A project, an id or a tag is not a name to it.
+        BadInput: A project, an id or a tag is not a name to it, also where the environment names them.
     """
     for key, setting in (("project", "project"), ("id", "run_id"), ("tags", "run_tags")):
         if not arguments.get(key):
@@ -82,6 +84,11 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             wandb.Settings(**{setting: arguments[key]})
         except (UsageError, ValueError) as error:
             raise BadInput(f"logger.{key}: {_first_line(error)}") from error
+    for name in sorted(os.environ.keys() & set(_VARIABLES)):
+        try:
+            wandb.Settings().update_from_env_vars({name: os.environ[name]})
+        except (UsageError, ValueError) as error:
+            raise BadInput(f"{name} (of the environment): {_first_line(error)}") from error
 
 
 def shown_by(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from lightning_utilities.core.imports import RequirementCache
 
 from pme_lightning.cli import main
 from pme_lightning.data import SyntheticDataModule
@@ -124,6 +125,15 @@ def test_a_table_that_cannot_be_is_refused_before_data_is_read(
 ) -> None:
     monkeypatch.setattr(SyntheticDataModule, "prepare_data", lambda _: pytest.fail("data was read"))
     assert words.partition("=")[0] in fails([*SMALL, words], capsys)
+
+
+def test_a_package_that_a_logger_lacks_is_told_before_data_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(SyntheticDataModule, "prepare_data", lambda _: pytest.fail("data was read"))
+    for package in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
+        monkeypatch.setattr(f"lightning.fabric.loggers.tensorboard.{package}", RequirementCache("not-there"))
+    assert "logger TensorBoardLogger needs a package" in fails([*SMALL, "logger=tensorboard"], capsys)
 
 
 @pytest.mark.parametrize(

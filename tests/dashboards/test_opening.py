@@ -127,6 +127,27 @@ def test_what_no_dashboard_takes_ends_in_one_line_before_data_is_read(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("WANDB_PROJECT", "a/b", "Invalid project name"),
+        ("WANDB_TAGS", "x" * 70, "is 70 characters"),
+        ("WANDB_RUN_ID", "a/b", "Run ID cannot contain"),
+        ("WANDB_MODE", "of", "'offline'"),
+    ],
+)
+def test_what_the_environment_says_is_refused_before_data_is_read(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as stop:
+        main(["data=parquet", "data.path=nowhere.parquet", *SHORT])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith(f"error: {name} (of the environment): ")
+    assert said in error
+
+
 def test_a_run_that_goes_on_is_shown_by_the_same_run(
     small: list[str], tmp_path: Path, read_all: ReadAll, monkeypatch: pytest.MonkeyPatch
 ) -> None:
