@@ -39,9 +39,7 @@ def main(args: Sequence[str] | None = None) -> None:
         _complain(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}")
         sys.exit(130)
     except BrokenPipeError:
-        # The reader (head, less) has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        leave_closed_pipe()
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
@@ -55,6 +53,12 @@ def _let_everything_be_printed() -> None:
     elif isinstance(sys.stdout, io.TextIOWrapper):
         # As Python does on standard error.
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def leave_closed_pipe() -> NoReturn:
+    """Ends the program where the reader of its output (head, less) has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(141)
 
 
 def _refuse(text: str) -> NoReturn:

@@ -12,6 +12,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pme_lightning.cli import leave_closed_pipe
 from pme_lightning.dashboards.panels import SECTIONS, Chart, Curve, Panel, Scatter
 from pme_lightning.errors import BadInput
 
@@ -101,6 +102,8 @@ def main() -> None:
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        leave_closed_pipe()
 
 
 def _save(view: Workspace) -> None:

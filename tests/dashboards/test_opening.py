@@ -197,3 +197,13 @@ def test_of_several_processes_the_main_one_writes(
     steps = [step for step, _ in run.curve("finetune/train_loss")]
     assert steps == sorted(set(steps))
     assert set(run.artifacts) >= {"config", "sizes", "model"}
+
+
+def test_the_view_is_printed_to_a_reader_who_leaves() -> None:
+    words = [sys.executable, "-m", "pme_lightning.dashboards.workspace", "ENTITY", "--print"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as printing:
+        assert printing.stdout is not None
+        assert printing.stderr is not None
+        printing.stdout.close()
+        assert printing.stderr.read() == ""
+        assert printing.wait() == 141
