@@ -3,10 +3,12 @@
 
     python benchmarks/planted_ranks.py
     python benchmarks/planted_ranks.py --tokens 20000 --methods pme,popularity_.5 --seeds 1,2,3
+    python benchmarks/planted_ranks.py --budgets 0.02 --seeds 1,2 --train
 
 For each method and budget: Spearman's rank correlation between size and planted rank, over the tokens with at least
 100 rows, by mean and range over the seeds. Ranks are planted without regard to popularity, so that a rule of
-popularity has nothing to find there.
+popularity has nothing to find there. With ``--train`` also what knowing the ranks of those tokens would be worth: a
+model is trained from scratch with the sizes found, and one where each of those tokens has its planted rank for a size.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import torch
 from accuracy_per_byte import DataInMemory
 from machine_facts import machine_facts
 from measure import Measurement, quiet
@@ -37,6 +41,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--budgets", default="0.5,0.2,0.1,0.05", help="fractions of the full per-token parameters")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--rows", type=int, default=100, help="the least rows of a token that counts (default: 100)")
+    parser.add_argument("--train", action="store_true", help="train with the sizes found, and with planted ones")
     parser.add_argument("words", nargs="*", metavar="key=value", help="for the training recipe")
     try:
         _run(parser.parse_args(words))
@@ -58,6 +63,7 @@ def _run(options: argparse.Namespace) -> None:
     print(f"{int(counted.sum()):,} tokens have {options.rows} rows or more\n")
     print("| method | " + " | ".join(f"{budget:.0%}" for budget in budgets) + " |")
     print("|---|" + "---|" * len(budgets))
+    kept: dict[str, list[dict[float, SearchResult | str]]] = {}
     for method in choose_methods(options.methods.split(",")):
         search = search_config(method, GroupFiles())
         if search is None:
@@ -69,6 +75,35 @@ def _run(options: argparse.Namespace) -> None:
             values = [_correlation(result, data.planted_ranks, counted) for result in sizes]  # type: ignore[attr-defined]
             cells.append(f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
         print(f"| {method} | " + " | ".join(cells) + " |", flush=True)
+        kept[method] = found
+    if options.train:
+        for name, found in kept.items():
+            _train(name, Measurement(config, data), budgets, dict(zip(seeds, found, strict=True)), counted)
+
+
+def _train(
+    name: str,
+    measurement: Measurement,
+    budgets: Sequence[float],
+    found: Mapping[int, Mapping[float, SearchResult | str]],
+    counted: Tensor,
+) -> None:
+    """Prints test AUC with the sizes found, and with planted ranks for sizes of the tokens counted."""
+    ranks = measurement.data.planted_ranks  # type: ignore[attr-defined]
+    print(f"\n| {name}, from scratch | seed | values found | test AUC | values, ranks planted | test AUC |")
+    print("|---|---|---|---|---|---|")
+    for budget in budgets:
+        for seed, sizes in found.items():
+            result = sizes[budget]
+            assert not isinstance(result, str)  # refused before
+            planted = torch.where(counted, ranks.clamp(max=result.embedding_dim), result.sizes)
+            cells = []
+            for each in (result.sizes, planted):
+                # Ranks count along hidden axes, which no search knows: both start with axes of their own.
+                trained = replace(result, sizes=each, basis=None)
+                row = measurement.train(seed, trained)
+                cells.append(f"{trained.parameters:,} | {row['test_auc']:.4f}")
+            print(f"| {budget:.0%} | {seed} | " + " | ".join(cells) + " |", flush=True)
 
 
 def _correlation(result: SearchResult | str, ranks: Tensor, counted: Tensor) -> float:
