@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -58,27 +56,6 @@ def test_the_readme(tmp_path: Path) -> None:
     names = run(code.replace('trainer={"max_epochs": 3}', small + "}"), tmp_path, {})
     module = names["outcome"].module
     assert module.embedding.num_parameters <= 0.2 * module.full_parameters
-
-
-@pytest.mark.slow
-def test_what_users_copy_has_types(tmp_path: Path) -> None:
-    # The package as it is installed, with its four folders under one name.
-    package = tmp_path / "typed" / "pme_lightning"
-    package.mkdir(parents=True)
-    for place in [*(ROOT / "pme_lightning").iterdir(), *(ROOT / name for name in ("backbones", "callbacks"))]:
-        (package / place.name).symlink_to(place)
-    pages = {"my_backbones.py": "docs/extend.md", "my_criteria.py": "docs/criterion.md"}
-    for file, page in pages.items():
-        Path(file).write_text(blocks(page)[0])
-    options = ["--config-file", str(ROOT / "mypy.ini"), "--follow-imports=silent"]
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, *pages],
-        env=os.environ | {"MYPYPATH": str(tmp_path / "typed")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.usefixtures("_clicks")
