@@ -92,6 +92,23 @@ def booleans_as(values: pl.Series, dtype: pl.DataType, tokens: Sequence[str]) ->
     return text.zip_with(text.is_in(list(tokens)) | written.is_null(), written)
 
 
+def times_as(values: pl.Series, held: str) -> pl.Series:
+    """Canonical values of a column as the training data wrote them, where that held dates, or times without a zone.
+
+    Tools that know no dates write their midnights, and CSV files times without fractions of a second.
+
+    Args:
+        values: canonical values of dates, times or text; what is no such time stays as it is.
+        held: the type of the column in the training data.
+    """
+    if held == str(pl.Date):
+        return values.str.replace(r"^(\d{4}-\d{2}-\d{2})[ T]00:00:00(\.0+)?$", "${1}")
+    if not held.startswith("Datetime") or "time_zone=None" not in held:
+        return values
+    whole = values.str.replace(r"^(\d{4}-\d{2}-\d{2})$", "${1} 00:00:00")
+    return whole.str.replace(r"^(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}:\d{2})$", "${1} ${2}.000000")
+
+
 def align(values: pl.Series, dtype: pl.DataType, field: str) -> pl.Series:
     """Canonical values brought to the type that the training data had; a value that cannot be equal becomes null.
 

@@ -26,7 +26,7 @@ from pme_lightning.data.lookup import Lookup, lookup_of
 from pme_lightning.data.npy_writer import NpyWriter
 from pme_lightning.data.options import check_whole_number
 from pme_lightning.data.schema import Schema
-from pme_lightning.data.tokens import BOOLEANS, align, booleans_as, column_of, numbers, token_values
+from pme_lightning.data.tokens import BOOLEANS, align, booleans_as, column_of, numbers, times_as, token_values
 from pme_lightning.errors import BadInput, did_you_mean
 
 # Changes whenever the same data would be encoded otherwise than before.
@@ -171,6 +171,8 @@ class Vocabulary:
             values = token_values(frame, one, self.edges.get(one.name))
             if one.kind == "categorical" and "Boolean" in (str(frame.schema[one.source]), held.get(one.source)):
                 values = booleans_as(values, table.dtype, self._boolean_tokens(f))
+            if one.kind == "categorical" and values.dtype == pl.String:
+                values = times_as(values, held.get(one.source, ""))
             index = lookups[f].find(align(values, table.dtype, one.source))
             np.add(index, self.offsets[f], out=ids[:, f])
             if table.missing is not None and values.null_count():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from datetime import date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -313,6 +314,30 @@ def test_booleans_meet_however_they_are_written(tmp_path: Path, other: str) -> N
         for each in (vocabulary, Vocabulary.load(tmp_path / trained)):
             assert each.encode_fields(rows)[:, 0].tolist() == [2, 1, 1, 3]
             assert each.encode_fields(pl.DataFrame({"flag": BOOLEANS[asked]}))[:, 0].tolist() == [2, 1, 1, 3]
+
+
+_DAYS = pl.Series([date(2024, 1, 1), date(2024, 2, 29), date(2024, 1, 1), None])
+# The same days, as tools write them.
+DAYS = {
+    "dates": _DAYS,
+    "microseconds": _DAYS.cast(pl.Datetime("us")),
+    "nanoseconds": _DAYS.cast(pl.Datetime("ns")),
+    "text": _DAYS.cast(pl.String),
+    "midnights": _DAYS.cast(pl.String) + " 00:00:00",
+    "T": _DAYS.cast(pl.String) + "T00:00:00",
+}
+
+
+@pytest.mark.parametrize("trained", ["dates", "microseconds", "nanoseconds"])
+def test_days_meet_however_they_are_written(trained: str) -> None:
+    rows = pl.DataFrame({"label": [0, 1, 0, 1], "day": DAYS[trained]})
+    vocabulary = Vocabulary.fit(lambda: [rows], infer_schema(dict(rows.schema), categorical=["day"]))
+    for asked, days in DAYS.items():
+        assert vocabulary.encode_fields(pl.DataFrame({"day": days}))[:, 0].tolist() == [1, 2, 1, 3], asked
+    noon = pl.DataFrame({"day": [datetime(2024, 1, 1, 12), datetime(2024, 2, 29)]})
+    assert vocabulary.encode_fields(noon)[:, 0].tolist() == [0, 2]
+    texts = pl.DataFrame({"day": ["2024-01-01 00:00:01", "1 January", "2024-02-29"]})
+    assert vocabulary.encode_fields(texts)[:, 0].tolist() == [0, 0, 2]
 
 
 def test_what_is_no_boolean_stays_what_it_is() -> None:
