@@ -26,6 +26,18 @@ from pme_lightning.processes import check_processes, shard_of
 from pme_lightning.run_folder import find_run_folder
 from pme_lightning.sixteen_bits import check_bits
 
+# The splits that a checkpoint is measured on, and what to do where it was trained on some of their rows.
+_OWN_ROWS = "data.{0}_path=FILE data.path=null takes all rows of a file"
+_MEASURED_ON = {
+    "validate": {"valid": _OWN_ROWS.format("valid")},
+    "test": {"test": _OWN_ROWS.format("test")},
+    "export": {"valid": _OWN_ROWS.format("valid")},
+    "predict": {"predict": "data.predict_path=FILE takes all rows of a file"},
+    "finetune": dict.fromkeys(
+        ("valid", "test"), "transfer.init=scratch starts from nothing, data.time_column=COLUMN tests on the latest rows"
+    ),
+}
+
 
 def check_paths(command: str, config: Namespace) -> None:
     """Refuses a command without the files it needs, or with files that it would not look at."""
@@ -103,21 +115,30 @@ def check_batches(data: EncodedDataModule, trainer: Namespace) -> None:
         trainer: The ``trainer`` part of the configuration.
     """
     loaders = {"train": data.train_dataloader, "val": data.val_dataloader, "test": data.test_dataloader}
-    for split, loader in loaders.items():
-        limit, whole = trainer[f"limit_{split}_batches"], len(loader())
+    batches = {split: len(loader()) for split, loader in loaders.items()}
+    for split, whole in batches.items():
+        limit = trainer[f"limit_{split}_batches"]
         if isinstance(limit, float) and int(whole * limit) == 0:
             raise BadInput(
                 f"trainer.limit_{split}_batches: {limit} of {whole} batches is none; "
                 f"write how many, trainer.limit_{split}_batches=1"
             )
-    limit, every = trainer.limit_train_batches, trainer.val_check_interval
-    whole = len(data.train_dataloader())
-    batches = int(whole * limit) if isinstance(limit, float) else min(whole, limit or whole)
-    if isinstance(every, (int, float)) and every > max(1, batches) and trainer.check_val_every_n_epoch is not None:
+    limit, every, whole = trainer.limit_train_batches, trainer.val_check_interval, batches["train"]
+    taken = int(whole * limit) if isinstance(limit, float) else min(whole, limit or whole)
+    if isinstance(every, (int, float)) and every > max(1, taken) and trainer.check_val_every_n_epoch is not None:
         raise BadInput(
-            f"trainer.val_check_interval: {every:g} is above the {batches} batches of an epoch; write a fraction, such "
+            f"trainer.val_check_interval: {every:g} is above the {taken} batches of an epoch; write a fraction, such "
             "as 0.5, or trainer.check_val_every_n_epoch=null as well, to count batches over epochs"
         )
+
+
+def check_unseen(command: str, data: EncodedDataModule) -> None:
+    """Refuses splits to measure a checkpoint on that may have rows which it was trained on, with what to do instead."""
+    for split, remedy in _MEASURED_ON[command].items():
+        try:
+            data.check_unseen(split)
+        except BadInput as error:
+            raise BadInput(f"{error}; {remedy}") from error
 
 
 def check_same_model(path: str, module: CTRModule, config: Namespace) -> None:

@@ -62,6 +62,7 @@ from pme_lightning.run_checks import (
     check_parts,
     check_paths,
     check_same_model,
+    check_unseen,
     listed,
 )
 from pme_lightning.run_folder import RunFolder, check_resumable, find_run_folder, find_sizes, sizes_files
@@ -72,17 +73,6 @@ from pme_lightning.whole_files import WholeCheckpoints
 
 # Options of a Trainer of one process.
 _ONE: dict[str, Any] = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
-# The splits that a checkpoint is measured on, and what to do where it was trained on some of their rows.
-_OWN_ROWS = "data.{0}_path=FILE data.path=null takes all rows of a file"
-_MEASURED_ON = {
-    "validate": {"valid": _OWN_ROWS.format("valid")},
-    "test": {"test": _OWN_ROWS.format("test")},
-    "export": {"valid": _OWN_ROWS.format("valid")},
-    "predict": {"predict": "data.predict_path=FILE takes all rows of a file"},
-    "finetune": dict.fromkeys(
-        ("valid", "test"), "transfer.init=scratch starts from nothing, data.time_column=COLUMN tests on the latest rows"
-    ),
-}
 
 
 @dataclass
@@ -497,11 +487,7 @@ class Runner:
                 f"{sum(module.field_tokens)} tokens; the data has {len(self.data.field_tokens)} and "
                 f"{self.data.num_tokens}: is it the data of that run?"
             )
-        for split, remedy in _MEASURED_ON[self.command].items():
-            try:
-                self.data.check_unseen(split)
-            except BadInput as error:
-                raise BadInput(f"{error}; {remedy}") from error
+        check_unseen(self.command, self.data)
         if isinstance(module.embedding, MultiSizeEmbedding) and module.embedding.index is None:
             sizes = find_sizes(path, module.hparams["sizes_fingerprint"], self.config.sizes)
             self.data.renumber(sizes.order(), sizes.fingerprint())
