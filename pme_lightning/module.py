@@ -13,7 +13,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import BinaryAUROC
 
 from pme_lightning.averages import check_buffers
 from pme_lightning.class_path import class_path, instantiate
@@ -25,6 +24,7 @@ from pme_lightning.precision import check_precision
 from pme_lightning.search import FullTable
 from pme_lightning.sharded_strategy import ShardedStrategy
 from pme_lightning.sixteen_bits import check_bits
+from pme_lightning.whole_auc import WholeAUC
 
 _ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 EMBEDDING_DTYPES = {32: torch.float32, 16: torch.bfloat16}
@@ -141,7 +141,7 @@ class CTRModule(LightningModule):
     def _metrics() -> nn.ModuleDict:
         # Over the whole set: an average of batch AUCs is not the AUC.
         logloss = MeanMetric().set_dtype(torch.float64)
-        return nn.ModuleDict({"auc": BinaryAUROC(validate_args=False), "logloss": logloss})
+        return nn.ModuleDict({"auc": WholeAUC(), "logloss": logloss})
 
     @property
     def num_tokens(self) -> int:

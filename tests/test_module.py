@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torchmetrics.functional.classification import binary_auroc
 from pme_lightning.backbones import FM
 from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.errors import BadInput
+from pme_lightning.export.measured import measured
 from pme_lightning.module import CTRModule
 
 FIELD_TOKENS = [5, 7, 3]
@@ -75,6 +77,15 @@ def test_auc_does_not_depend_on_the_batches_when_logits_look_like_probabilities(
     ids, labels = torch.tensor([[0], [1], [2], [3]], dtype=torch.int32), torch.tensor([0.0, 0.0, 1.0, 0.0])
     data = [(ids[:2], labels[:2]), (ids[2:], labels[2:])]
     assert trainer(tmp_path).test(module, loader(data), verbose=False)[0]["test_auc"] == 1.0
+
+
+def test_rows_of_one_label_have_no_auc(tmp_path: Path) -> None:
+    module = CTRModule(FIELD_TOKENS, FM, embedding_dim=4)
+    data = [(ids, torch.ones_like(labels)) for ids, labels in batches()]
+    found = trainer(tmp_path).test(module, loader(data), verbose=False)[0]
+    assert math.isnan(found["test_auc"])
+    assert found["test_logloss"] > 0
+    assert math.isnan(measured(lambda ids: torch.sigmoid(module(ids)).detach(), data)["auc"])
 
 
 def test_first_order_weights_follow_the_backbone() -> None:

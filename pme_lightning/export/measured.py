@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
-from torchmetrics.classification import BinaryAUROC
+
+from pme_lightning.whole_auc import WholeAUC
 
 
 @torch.inference_mode()
@@ -19,7 +20,7 @@ def measured(program: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor
         program: Gives the probabilities ``(B,)`` of ids ``(B, F)`` int64, numbered as those of the batches.
         batches: Ids ``(B, F)``, and labels ``(B,)``.
     """
-    auc, logloss = BinaryAUROC(validate_args=False), MeanMetric().set_dtype(torch.float64)
+    auc, logloss = WholeAUC(), MeanMetric().set_dtype(torch.float64)
     for ids, labels in batches:
         probabilities = program(ids.long())
         auc.update(probabilities, labels.int())
