@@ -17,6 +17,7 @@ from pme_lightning.averages import check_averages
 from pme_lightning.class_path import import_class
 from pme_lightning.composition import USES_CHECKPOINT
 from pme_lightning.data import EncodedDataModule
+from pme_lightning.data.encoded import place_among_processes
 from pme_lightning.errors import BadInput
 from pme_lightning.loggers import check_logger
 from pme_lightning.module import CTRModule, check_table
@@ -106,7 +107,7 @@ def check_labels(data: EncodedDataModule) -> None:
 
 
 def check_batches(data: EncodedDataModule, trainer: Namespace) -> None:
-    """Refuses limits that leave a split without a batch, and validations that would never come.
+    """Refuses limits that leave a split without a batch or AUC without a label, and validations that would never come.
 
     A search has no validation, so that Lightning would refuse them when it is over.
 
@@ -123,12 +124,32 @@ def check_batches(data: EncodedDataModule, trainer: Namespace) -> None:
                 f"trainer.limit_{split}_batches: {limit} of {whole} batches is none; "
                 f"write how many, trainer.limit_{split}_batches=1"
             )
+        if split != "train":
+            _check_first_labels(data, split, _limited(whole, limit), whole)
     limit, every, whole = trainer.limit_train_batches, trainer.val_check_interval, batches["train"]
-    taken = int(whole * limit) if isinstance(limit, float) else min(whole, limit or whole)
+    taken = _limited(whole, limit)
     if isinstance(every, (int, float)) and every > max(1, taken) and trainer.check_val_every_n_epoch is not None:
         raise BadInput(
             f"trainer.val_check_interval: {every:g} is above the {taken} batches of an epoch; write a fraction, such "
             "as 0.5, or trainer.check_val_every_n_epoch=null as well, to count batches over epochs"
+        )
+
+
+def _limited(whole: int, limit: int | float | None) -> int:
+    """Returns how many of some batches a limit of the Trainer leaves."""
+    return int(whole * limit) if isinstance(limit, float) else min(whole, limit or whole)
+
+
+def _check_first_labels(data: EncodedDataModule, split: str, taken: int, whole: int) -> None:
+    """Refuses the first batches of a split where AUC cannot be measured on them; streamed rows are not known yet."""
+    name = {"val": "valid"}.get(split, split)
+    if taken == whole or name not in data.data.splits:
+        return
+    labels = data.data.splits[name][1][: taken * data.eval_batch_size * place_among_processes()[1]]
+    if labels.min() == labels.max():
+        raise BadInput(
+            f"trainer.limit_{split}_batches: the first {taken} of {whole} batches have only rows with label "
+            f"{int(labels[0])}: AUC needs both labels; take more of them, or raise data.eval_batch_size"
         )
 
 

@@ -254,6 +254,19 @@ def test_a_split_with_one_label_only(
     assert "the valid split of 'clicks' has only rows with label 1" in said
 
 
+def test_limits_that_leave_one_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folds = ["train"] * 60 + ["valid"] * 20 + ["test"] * 20
+    clicks = [0, 1] * 30 + [0] * 10 + [1] * 10 + [0, 1] * 10
+    path = parquet(tmp_path, click=clicks, user=list(range(100)), fold=folds)
+    words = ["data=parquet", f"data.path={path}", "data.split_column=fold", "data.eval_batch_size=5"]
+    said = fails([*words, "trainer.limit_val_batches=0.5"], capsys)
+    assert "trainer.limit_val_batches: the first 2 of 4 batches have only rows with label 0: AUC needs both" in said
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_training_that_diverges_ends_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
