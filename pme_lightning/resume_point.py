@@ -171,15 +171,17 @@ class ResumePoint(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         progress = trainer.fit_loop.epoch_loop.batch_progress
-        self._saving, last = True, progress.is_last_batch
-        # The batch that was fetched is still to be trained on, even where it is the last.
+        self._saving, last, fetched = True, progress.is_last_batch, progress.total.ready
+        # The batch that was fetched is still to be trained on, even where it is the last. A fit that goes on fetches it
+        # anew: counted twice, it would bring validations forward that come every so many batches over epochs.
         progress.is_last_batch = last and progress.current.completed == progress.current.ready
+        progress.total.ready = progress.total.completed
         for logger in trainer.loggers:
             logger.save()
         try:
             trainer.save_checkpoint(self.path)
         finally:
-            self._saving, progress.is_last_batch = False, last
+            self._saving, progress.is_last_batch, progress.total.ready = False, last, fetched
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
 
     def _on_interrupt(self, number: int, frame: Any) -> None:

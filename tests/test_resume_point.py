@@ -1,4 +1,4 @@
-"""What a fit that goes on takes up again: of checkpoint callbacks, each finds its checkpoints where they are."""
+"""What a fit that goes on takes up again: its checkpoints, where they are, and when validations are due."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
+import pytest
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from pme_lightning.backbones import FM
@@ -36,3 +37,34 @@ def test_checkpoints_of_ones_own_stay_known(tiny: Any, make_trainer: Callable[..
     for each in (own, mine):
         assert Path(each.best_model_path).is_file()
         assert len(list(Path(str(each.dirpath)).glob("epoch*.ckpt"))) == 1
+
+
+def test_validations_counted_over_epochs_come_when_they_would_have(
+    tiny: Any, make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    class Dies(Callback):
+        """Counts validations by the step they come after, and dies before a batch."""
+
+        def __init__(self, batch: int) -> None:
+            self.batch, self.steps = batch, []
+
+        def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.global_step == self.batch:
+                raise RuntimeError("killed")
+
+        def on_validation_end(self, trainer: Trainer, module: Any) -> None:
+            self.steps.append(trainer.global_step)
+
+    def fit(dies: Dies, resumes: bool) -> None:
+        point = ResumePoint(tmp_path / "last.ckpt", every_n_steps=1, resumes=resumes)
+        options = {"check_val_every_n_epoch": None, "val_check_interval": 3, "limit_val_batches": 1}
+        limits = {"limit_train_batches": 2, "num_sanity_val_steps": 0, "enable_checkpointing": True}
+        trainer = make_trainer(max_epochs=4, callbacks=[point, dies], **options | limits)
+        module = CTRModule(tiny.field_tokens, FM, embedding_dim=4)
+        trainer.fit(module, datamodule=tiny, ckpt_path=str(point.path) if resumes else None, weights_only=True)
+
+    before, after = Dies(4), Dies(-1)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(before, resumes=False)
+    fit(after, resumes=True)
+    assert before.steps + after.steps == [3, 6]
