@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -37,10 +36,11 @@ class Figures(Throughput):
     ) -> None:
         """Adds a batch."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if isinstance(outputs, Mapping) and "loss" in outputs:
-            # A tensor where the model is: a number of it would wait for the batch.
-            self._loss = outputs["loss"] if self._loss is None else self._loss + outputs["loss"]
-            self._batches += 1
+        # What Lightning hands on is divided by the batches of a step, and of this process's rows alone. A tensor where
+        # the model is: a number of it would wait for the batch.
+        loss = cast(CTRModule, pl_module).batch_loss
+        self._loss = loss if self._loss is None else self._loss + loss
+        self._batches += 1
 
     def told(self, trainer: Trainer, pl_module: LightningModule, ended: bool) -> list[str]:
         """Returns the figures in words for a line of a log.

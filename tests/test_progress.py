@@ -6,7 +6,7 @@ import io
 import re
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, Trainer
@@ -44,18 +44,23 @@ def test_a_line_an_epoch_tells_loss_metrics_and_speed(
         assert re.fullmatch(pattern, line)
 
 
+@pytest.mark.parametrize("batches_of_a_step", [1, 3])
 def test_the_loss_of_a_line_is_the_mean_over_the_epoch(
-    tiny: Any, make_trainer: MakeTrainer, capsys: pytest.CaptureFixture[str]
+    batches_of_a_step: int, tiny: Any, make_trainer: MakeTrainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Noting(Callback):
-        losses: ClassVar[list[float]] = []
+        def __init__(self) -> None:
+            self.losses: list[float] = []
 
         def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *rest: Any) -> None:
             self.losses.append(float(pl_module.batch_loss))
 
-    callbacks = [Noting(), PhaseLines("full")]
-    make_trainer(max_epochs=1, callbacks=callbacks).fit(model(tiny), datamodule=tiny)
-    mean = sum(Noting.losses) / len(Noting.losses)
+    noting = Noting()
+    trainer = make_trainer(
+        max_epochs=1, callbacks=[noting, PhaseLines("full")], accumulate_grad_batches=batches_of_a_step
+    )
+    trainer.fit(model(tiny), datamodule=tiny)
+    mean = sum(noting.losses) / len(noting.losses)
     assert f"loss {mean:.4f}," in capsys.readouterr().out
 
 
