@@ -18,7 +18,7 @@ def without_averages(callbacks: Iterable[Callback]) -> list[Callback]:
     A search goes without the others: it scores the weights as they are trained, and ends with those. So does a test by
     the Trainer that trained: they would put the weights of the last step in the place of a checkpoint's averages.
     """
-    return [each for each in callbacks if not isinstance(each, (WeightAveraging, StochasticWeightAveraging))]
+    return [each for each in callbacks if not isinstance(each, WeightAveraging)]
 
 
 def check_buffers(callback: WeightAveraging, name: str) -> None:
@@ -38,6 +38,11 @@ def check_buffers(callback: WeightAveraging, name: str) -> None:
 def check_averages(config: Namespace, trainer: Trainer) -> None:
     """Refuses averages that would not be those of the model."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, StochasticWeightAveraging):
+            raise BadInput(
+                "trainer.callbacks: StochasticWeightAveraging puts its averages in after the last validation, by which "
+                "the model is chosen, and they would be lost: use EMAWeightAveraging with use_buffers: false"
+            )
         if not isinstance(callback, WeightAveraging):
             continue
         name = f"trainer.callbacks: {type(callback).__name__}"

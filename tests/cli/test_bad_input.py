@@ -77,6 +77,11 @@ CASES = [
         '"init_args":{"use_buffers":false}}] model.embedding_bits=16',
         "would lose most of its small steps in values of 16 bits: model.embedding_bits=32",
     ),
+    (
+        'trainer.callbacks=[{"class_path":"lightning.pytorch.callbacks.StochasticWeightAveraging",'
+        '"init_args":{"swa_lrs":0.01}}]',
+        "StochasticWeightAveraging puts its averages in after the last validation",
+    ),
     ("trainer.val_check_interval=0", "trainer.val_check_interval: 0 is no interval"),
     ("optimizer.foreach=true", "Adam: `fused` and `foreach` cannot be `True` together"),
     # classes
