@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -208,11 +209,17 @@ class PruningCallback(Callback):
         """Learns how many optimizer steps an epoch has.
 
         Raises:
-            BadInput: The callback took part in another fit that did not finish.
+            BadInput: The callback took part in another fit that did not finish, or epochs differ in how many they have.
         """
         if self.step > trainer.global_step:
             raise BadInput(
                 f"one PruningCallback per fit: this one is {self.step} steps into another fit, make a new one"
+            )
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        if any(isinstance(each, GradientAccumulationScheduler) for each in callbacks):
+            raise BadInput(
+                "a search counts epochs in steps, and GradientAccumulationScheduler has other steps in each: give the "
+                "same for all, trainer.accumulate_grad_batches=N"
             )
         self._to_device(self._embedding(pl_module).weight.device)
         # The last batches of an epoch make a step even where they are fewer than accumulate_grad_batches.

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.nn import functional as F
 
 from pme_lightning.backbones import DCN, FM
@@ -262,6 +263,14 @@ def test_a_fit_of_no_steps_is_refused(tiny: LightningDataModule, make_trainer: B
     callback = PruningCallback(Fisher(), AfterWarmup(), Prefix(), budget=0.5)
     with pytest.raises(BadInput, match="the fit ended after 0"):
         make_trainer(callbacks=[callback], max_epochs=0).fit(module(tiny), datamodule=tiny)
+
+
+def test_epochs_of_other_numbers_of_steps_are_refused(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(Fisher(), AfterWarmup(), Prefix(), budget=0.5)
+    callbacks = [GradientAccumulationScheduler({0: 2, 4: 1}), callback]
+    with pytest.raises(BadInput, match=r"other steps in each: give the same for all, trainer.accumulate_grad_batches"):
+        make_trainer(callbacks=callbacks, max_epochs=9).fit(module(tiny), datamodule=tiny)
+    assert callback.step == 0
 
 
 @pytest.mark.parametrize("raised", [RuntimeError, KeyboardInterrupt])
