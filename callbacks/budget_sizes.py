@@ -25,6 +25,7 @@ class BudgetSizes:
         criterion: What scored; it is left with the axes of the sizes that were made last.
         scores: What it said at the end of the search.
         allocate: Makes sizes of scores that sum to a number of values.
+        check: Refuses a number of values of the table that no sizes can be made of.
         masks: Returns which values and first-order weights an allocation keeps.
         table: The full-size table.
         frequencies: ``(V,)``: rows of the training split of each of the tokens that are here.
@@ -40,6 +41,7 @@ class BudgetSizes:
         criterion: Criterion,
         scores: Scores,
         allocate: Callable[[Scores, int], Allocation],
+        check: Callable[[FullTable, int], None],
         masks: Callable[[Scores, Allocation], tuple[Tensor, Tensor | None]],
         table: FullTable,
         frequencies: Tensor,
@@ -49,6 +51,7 @@ class BudgetSizes:
         self.criterion = criterion
         self._scores: Scores | None = scores
         self.allocate = allocate
+        self.check = check
         self.masks = masks
         self.table = table
         self.frequencies = frequencies
@@ -71,7 +74,7 @@ class BudgetSizes:
             budget: What the sizes may sum to, with the projection, or those of all fields.
 
         Raises:
-            BadInput: Nothing fits into the budget, or the model has been trained since the search.
+            BadInput: No sizes fit into the budget, or the model has been trained since the search.
         """
         if self.pruned is None:
             return self.allocate(self.scores, self._left(budget, self._along))
@@ -81,13 +84,15 @@ class BudgetSizes:
             return self._settled(self._scores_along(axes, self.pruned), left[axes], self.pruned)
 
     def _left(self, budget: Budget, axes: str) -> int:
-        """Returns how many per-token values a budget leaves beside what axes take; 0 for none, of other axes."""
+        """Returns how many per-token values a budget leaves beside what axes take; 0 for too few, of other axes."""
         try:
-            return budget.values(self.table, each_field=axes == "field")
+            values = budget.values(self.table, each_field=axes == "field")
+            self.check(self.table, values)
         except BadInput:
             if axes == self._tries[0]:
                 raise
             return 0
+        return values
 
     def _best(self, left: dict[str, int], pruned: PrunedModel) -> str:
         """Returns the first of some axes, or those whose sizes cost less by enough, given the values of each."""

@@ -137,6 +137,11 @@ class PruningCallback(Callback):
         return self.kept[-1][1] if self.kept else 1.0
 
     @property
+    def each_field(self) -> bool:
+        """Whether every budget has to hold a projection for each field, and not one for all."""
+        return self.criterion.tries == ("field",)
+
+    @property
     def scores(self) -> Scores | None:
         """What the search found values to be worth; ``None`` before the end.
 
@@ -199,7 +204,7 @@ class PruningCallback(Callback):
             raise BadInput(f"PruningCallback got frequencies of {known} tokens, the model has {embedding.num_tokens}")
         self._num_tokens = known
         self.frequencies = self.tokens.cut(self.frequencies).to(embedding.weight.device)
-        self.allocator.check_sizes(embedding.num_tokens, embedding.embedding_dim, self._values(embedding))
+        self._check_sizes(FullTable.of(embedding, len(self.field_tokens)), self._values(embedding))
         if self.schedule.num_steps(1) == 0:
             self.criterion.start(*self._table(embedding), self.frequencies)
             self._prune(pl_module, 1.0)
@@ -430,6 +435,7 @@ class PruningCallback(Callback):
             self.criterion,
             Scores(scores.table, scores.linear, basis),
             self._allocate,
+            self._check_sizes,
             self._masks,
             FullTable.of(embedding, len(self.field_tokens)),
             self.frequencies,
@@ -480,10 +486,14 @@ class PruningCallback(Callback):
             tokens=self.tokens,
         )
 
+    def _check_sizes(self, table: FullTable, values: int) -> None:
+        """Refuses so many values where no sizes can be made of them."""
+        self.allocator.check_sizes(table.num_tokens, table.embedding_dim, values, self.field_tokens)
+
     def _values(self, embedding: FullEmbedding) -> int:
         """How many per-token values the budget leaves beside the projection, or those of all fields."""
         table = FullTable.of(embedding, len(self.field_tokens))
-        return self.budget.values(table, each_field=self.criterion.tries == ("field",))
+        return self.budget.values(table, self.each_field)
 
     @staticmethod
     def _table(embedding: FullEmbedding) -> tuple[Tensor, Tensor | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pme_lightning.errors import BadInput
@@ -45,13 +45,21 @@ def read_budgets(values: Iterable[Value]) -> dict[str, Value]:
     return named
 
 
-def fitting_budgets(named: Mapping[str, Value], table: FullTable, allocator: Any = None) -> dict[str, Value]:
+def fitting_budgets(
+    named: Mapping[str, Value],
+    table: FullTable,
+    allocator: Any = None,
+    field_tokens: Sequence[int] | None = None,
+    each_field: bool = False,
+) -> dict[str, Value]:
     """Returns the budgets by name, the largest first, once it is known that sizes can be had for each.
 
     Args:
         named: What :func:`read_budgets` returned.
-        table: The full-size table; the shared projection takes ``D * D`` of every budget.
+        table: The full-size table; the projection takes ``D * D`` of every budget.
         allocator: What makes the sizes, asked whether it can; ``None`` for one that is not known.
+        field_tokens: The number of tokens of each field.
+        each_field: Whether each field has a projection.
 
     Raises:
         BadInput: Nothing fits into a budget.
@@ -60,12 +68,12 @@ def fitting_budgets(named: Mapping[str, Value], table: FullTable, allocator: Any
     for name, value in named.items():
         budget: Budget = parse_budget(value)
         try:
-            kept[name] = budget.values(table)
+            kept[name] = budget.values(table, each_field)
         except BadInput as error:
             raise _of_budgets(error) from error
         if allocator is not None:
             try:
-                allocator.check_sizes(table.num_tokens, table.embedding_dim, kept[name])
+                allocator.check_sizes(table.num_tokens, table.embedding_dim, kept[name], field_tokens)
             except BadInput as error:
                 raise BadInput(f"budgets: {value}: {error}") from error
     return {name: named[name] for name in sorted(named, key=lambda name: (-kept[name], name))}

@@ -34,8 +34,14 @@ def settle_budgets(config: Namespace, module: CTRModule) -> None:
     Raises:
         BadInput: Nothing fits into a budget.
     """
-    allocator = getattr(build(config.search), "allocator", None)
-    budgets = fitting_budgets(read_budgets(config.budgets), module.full_table, allocator)
+    search = build(config.search)
+    budgets = fitting_budgets(
+        read_budgets(config.budgets),
+        module.full_table,
+        getattr(search, "allocator", None),
+        module.field_tokens,
+        getattr(search, "each_field", False),
+    )
     config.budgets = list(budgets.values())
     config.search.init_args.budget = config.budgets[0]
 

@@ -167,7 +167,7 @@ class Allocator(ABC):
                     "or the rule's numbers overflow (a smaller alpha keeps Popularity finite)"
                 )
         all_tokens = tokens.total(num_tokens)
-        self.check_sizes(all_tokens, embedding_dim, budget)
+        self.check_sizes(all_tokens, embedding_dim, budget, field_tokens)
         if self.scope == "field":
             if field_tokens is None:
                 raise BadInput(f"{name}: scope 'field' needs field_tokens, the number of tokens of each field")
@@ -176,13 +176,16 @@ class Allocator(ABC):
                     f"{name}: field_tokens add up to {sum(field_tokens)}, the scores have {all_tokens} tokens"
                 )
 
-    def check_sizes(self, num_tokens: int, embedding_dim: int, budget: int) -> None:
+    def check_sizes(
+        self, num_tokens: int, embedding_dim: int, budget: int, field_tokens: Sequence[int] | None = None
+    ) -> None:
         """Checks, before there are scores, that the sizes asked for can be had.
 
         Args:
             num_tokens: ``V``.
             embedding_dim: ``D``.
             budget: as in :meth:`allocate`.
+            field_tokens: as in :meth:`allocate`.
 
         Raises:
             BadInput: sizes lie outside [1, D], or not even ``min_size`` values of every token fit.

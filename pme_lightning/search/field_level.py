@@ -140,9 +140,9 @@ class FieldSizes(TopK):
         Raises:
             BadInput: a score is not finite, shapes disagree, or not a single pair fits.
         """
-        self._check(scores, budget, linear_scores, priority, field_tokens, tokens)
         if field_tokens is None or sum(field_tokens) != len(scores):
             raise BadInput(f"FieldSizes: field_tokens must add up to the {len(scores)} tokens, got {field_tokens}")
+        self._check(scores, budget, linear_scores, priority, field_tokens, tokens)
         by_field = [part.mean(0, dtype=torch.float64).tolist() for part in scores.split(list(field_tokens))]
         pairs = [
             (-worth, tokens, position, field)
@@ -162,11 +162,6 @@ class FieldSizes(TopK):
                 linear[field] = True
             else:
                 sizes[field] += 1
-        if left == budget:
-            raise BadInput(
-                f"FieldSizes: the budget leaves {budget} values to tokens, and one value for each token of the "
-                f"smallest field takes {min(field_tokens)}: raise search.budget, or choose a search of sizes by token"
-            )
         tokens_of = torch.tensor(field_tokens, device=scores.device)
         return Allocation(
             sizes=torch.tensor(sizes, device=scores.device).repeat_interleave(tokens_of),
@@ -174,3 +169,18 @@ class FieldSizes(TopK):
             if linear_scores is None
             else torch.tensor(linear, device=scores.device).repeat_interleave(tokens_of),
         )
+
+    def check_sizes(
+        self, num_tokens: int, embedding_dim: int, budget: int, field_tokens: Sequence[int] | None = None
+    ) -> None:
+        """Checks that a pair fits; arguments as in :class:`~pme_lightning.search.Allocator`.
+
+        Raises:
+            BadInput: not a single one does.
+        """
+        super().check_sizes(num_tokens, embedding_dim, budget, field_tokens)
+        if field_tokens and budget < min(field_tokens):
+            raise BadInput(
+                f"FieldSizes: the budget leaves {budget} values to tokens, and one value for each token of the "
+                f"smallest field takes {min(field_tokens)}: raise search.budget, or choose a search of sizes by token"
+            )

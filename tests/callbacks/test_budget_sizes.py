@@ -96,5 +96,8 @@ def test_axes_are_those_whose_sizes_cost_less(
     projections = len(tiny.field_tokens) * D * D
     assert auto.result_for(projections + 1).axes == "field"
     assert auto.result_for(projections).axes == "principal", "nothing is left for values"
+    auto.allocator = Prefix(min_size=1)
+    assert auto.result_for(projections + tiny.num_tokens).axes == "field"
+    assert auto.result_for(projections + tiny.num_tokens - 1).axes == "principal", "too little is left for min_size"
     with pytest.raises(BadInput, match="itself takes"):
         found["field"].result_for(projections)

@@ -82,6 +82,8 @@ def test_scores_are_of_the_model_as_it_was_trained(tiny: LightningDataModule, ma
 
 
 def test_a_budget_below_the_smallest_field_is_refused(tiny: LightningDataModule, make_trainer: Build) -> None:
-    callback = PruningCallback(FieldPopularity(), NoTraining(), FieldSizes(), budget=D * D + 4)
-    with pytest.raises(BadInput, match="smallest field takes 5"):
-        search(tiny, make_trainer, callback)
+    for criterion, schedule in ((FieldPopularity(), NoTraining()), (FieldSaliency(), SingleShot())):
+        callback = PruningCallback(criterion, schedule, FieldSizes(), budget=D * D + 4)
+        with pytest.raises(BadInput, match="smallest field takes 5"):
+            search(tiny, make_trainer, callback)
+        assert callback.step == 0, "before any training"

@@ -206,6 +206,7 @@ def test_the_closing_table_is_narrow_and_whole(run: Run, capsys: pytest.CaptureF
         ("pareto budgets=[0.2,20XB]", "budgets: '20XB' is not a budget: give a fraction"),
         ("pareto budgets=[0.2,0]", "budgets: 0.0 is not a budget"),
         ("pareto budgets=[0.2,0.001]", "budgets: 0.1% is a budget that nothing fits"),
+        ("pareto budgets=[0.5,0.04] search.criterion.axes=field", "budgets: 4% is a budget that nothing fits"),
         ("pareto budgets=[0.5,0.1] search.allocator.min_size=1", "budgets: 0.1: Prefix: min_size 1"),
         ("pareto budgets=[0.5] search.budget=0.3", "search.budget=0.3: pareto takes its budgets as one list"),
         ("pareto --search.init_args.budget=0.3", "write budgets=[0.3]"),

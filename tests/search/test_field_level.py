@@ -125,6 +125,9 @@ def test_the_budget_is_used_as_far_as_fields_fit(
 def test_a_budget_below_the_smallest_field_is_refused() -> None:
     with pytest.raises(BadInput, match=r"the budget leaves 2 values .* smallest field takes 3"):
         FieldSizes().allocate(torch.ones(8, D), 2, field_tokens=[3, 5])
+    with pytest.raises(BadInput, match=r"the budget leaves 2 values .* smallest field takes 3"):
+        FieldSizes().check_sizes(8, D, 2, field_tokens=[3, 5])
+    FieldSizes().check_sizes(8, D, 3, field_tokens=[3, 5])
 
 
 @pytest.mark.parametrize("fields", [None, [3, 5]])
