@@ -116,40 +116,55 @@ def check_batches(data: EncodedDataModule, trainer: Namespace) -> None:
         trainer: The ``trainer`` part of the configuration.
     """
     loaders = {"train": data.train_dataloader, "val": data.val_dataloader, "test": data.test_dataloader}
-    batches = {split: len(loader()) for split, loader in loaders.items()}
-    for split, whole in batches.items():
-        limit = trainer[f"limit_{split}_batches"]
-        if isinstance(limit, float) and int(whole * limit) == 0:
-            raise BadInput(
-                f"trainer.limit_{split}_batches: {limit} of {whole} batches is none; "
-                f"write how many, trainer.limit_{split}_batches=1"
-            )
-        if split != "train":
-            _check_first_labels(data, split, _limited(whole, limit), whole)
-    limit, every, whole = trainer.limit_train_batches, trainer.val_check_interval, batches["train"]
-    taken = _limited(whole, limit)
-    if isinstance(every, (int, float)) and every > max(1, taken) and trainer.check_val_every_n_epoch is not None:
+    for split, loader in loaders.items():
+        whole = len(loader())
+        key, limit = _limit(split, trainer)
+        taken = limited(split, whole, trainer)
+        if taken == 0:
+            raise BadInput(f"trainer.{key}: {limit} of {whole} batches is none; write how many, trainer.{key}=1")
+        if split == "train":
+            _check_interval(taken, trainer)
+        elif taken < whole:
+            _check_first_labels(data, {"val": "valid"}.get(split, split), taken, f"trainer.{key}")
+
+
+def limited(split: str, batches: int, trainer: Namespace) -> int:
+    """Returns how many of the batches of a split the limits of the Trainer leave.
+
+    Args:
+        split: train, val, or test.
+        batches: How many it has.
+        trainer: The ``trainer`` part of the configuration.
+    """
+    limit = _limit(split, trainer)[1]
+    return int(batches * limit) if isinstance(limit, float) else min(batches, limit or batches)
+
+
+def _limit(split: str, trainer: Namespace) -> tuple[str, int | float | None]:
+    """Returns the key of the limit of a split, and what it is."""
+    key = f"limit_{split}_batches" if split == "test" or not trainer.overfit_batches else "overfit_batches"
+    return key, trainer[key]
+
+
+def _check_interval(batches: int, trainer: Namespace) -> None:
+    """Refuses validations that would come after the end of every epoch."""
+    every = trainer.val_check_interval
+    if isinstance(every, (int, float)) and every > batches and trainer.check_val_every_n_epoch is not None:
         raise BadInput(
-            f"trainer.val_check_interval: {every:g} is above the {taken} batches of an epoch; write a fraction, such "
+            f"trainer.val_check_interval: {every:g} is above the {batches} batches of an epoch; write a fraction, such "
             "as 0.5, or trainer.check_val_every_n_epoch=null as well, to count batches over epochs"
         )
 
 
-def _limited(whole: int, limit: int | float | None) -> int:
-    """Returns how many of some batches a limit of the Trainer leaves."""
-    return int(whole * limit) if isinstance(limit, float) else min(whole, limit or whole)
-
-
-def _check_first_labels(data: EncodedDataModule, split: str, taken: int, whole: int) -> None:
+def _check_first_labels(data: EncodedDataModule, split: str, batches: int, key: str) -> None:
     """Refuses the first batches of a split where AUC cannot be measured on them; streamed rows are not known yet."""
-    name = {"val": "valid"}.get(split, split)
-    if taken == whole or name not in data.data.splits:
+    if split not in data.data.splits:
         return
-    labels = data.data.splits[name][1][: taken * data.eval_batch_size * place_among_processes()[1]]
+    labels = data.data.splits[split][1][: batches * data.eval_batch_size * place_among_processes()[1]]
     if labels.min() == labels.max():
         raise BadInput(
-            f"trainer.limit_{split}_batches: the first {taken} of {whole} batches have only rows with label "
-            f"{int(labels[0])}: AUC needs both labels; take more of them, or raise data.eval_batch_size"
+            f"{key}: the first {batches} batches of the {split} split have only rows with label {int(labels[0])}: "
+            "AUC needs both labels; take more of them, or raise data.eval_batch_size"
         )
 
 

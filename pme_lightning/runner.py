@@ -63,6 +63,7 @@ from pme_lightning.run_checks import (
     check_paths,
     check_same_model,
     check_unseen,
+    limited,
     listed,
 )
 from pme_lightning.run_folder import RunFolder, check_resumable, find_run_folder, find_sizes, sizes_files
@@ -320,7 +321,8 @@ class Runner:
         module = self.module()
         callback = self.given.get("search") or build(self.config.search)
         accumulated = self.config.trainer.accumulate_grad_batches
-        steps_per_epoch = max(1, math.ceil(len(self.data.train_dataloader()) / accumulated))
+        batches = limited("train", len(self.data.train_dataloader()), self.config.trainer)
+        steps_per_epoch = max(1, math.ceil(batches / accumulated))
         report.say(f"search: {type(callback).__name__}, {callback.num_steps(steps_per_epoch)} steps")
         point = self._resume_point(self.folder.checkpoints("search") / "resume.ckpt", at_end=False)
         curve = TrainingCurve()

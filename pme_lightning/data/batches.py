@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
 from pme_lightning.data.orders import Prefetch, shuffled
@@ -102,7 +102,6 @@ class ClickDataset(Dataset):
             index: an int tensor ``(B,)`` of row numbers, a slice of rows, or one row number for a batch of one.
         """
         if isinstance(index, int):
-            # Lightning's overfit_batches puts a sampler of single rows in the place of ours.
             index = slice(index, index + 1)
         # numpy gathers in this thread: torch would share so small a gather out among the threads that train, and
         # wait for all of them (on a busy machine that is twenty times slower).
@@ -242,3 +241,10 @@ class PermutationBatchSampler(DistributedSampler):
         for k in range(done if epoch == self.epoch else 0, self.num_batches):
             first, last = self.cuts.of(k, self.rank)
             yield slice(first, last) if order is None else order.rows(first, last)
+
+
+class SequentialBatchSampler(PermutationBatchSampler, SequentialSampler):  # type: ignore[misc]
+    """Yields the batches of rows that are not shuffled, in order; arguments and errors as in the base.
+
+    Lightning's ``overfit_batches`` puts a sampler of single rows in the place of any that is no ``SequentialSampler``.
+    """

@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pme_lightning.data.batches import ClickDataset, PermutationBatchSampler, keep
+from pme_lightning.data.batches import ClickDataset, PermutationBatchSampler, SequentialBatchSampler, keep
 from pme_lightning.data.on_gpu import RowsOnGPU, belongs_on_gpu
 from pme_lightning.data.options import check_whole_number
 from pme_lightning.errors import BadInput, did_you_mean
@@ -291,10 +291,12 @@ class EncodedDataModule(LightningDataModule, ABC):
         held = split in ("train", "valid") and self._on_gpu(split, device)
         dataset: ClickDataset | RowsOnGPU = self._rows_on_gpu[split] if held else rows
         rank, world_size = place_among_processes()
-        sampler = PermutationBatchSampler(
+        # Lightning's overfit_batches sees the same rows in every epoch.
+        shuffle = training and not (self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
+        sampler = (PermutationBatchSampler if shuffle else SequentialBatchSampler)(
             len(dataset),
             self.batch_size if training else self.eval_batch_size,
-            shuffle=training,
+            shuffle=shuffle,
             seed=self.seed,
             rank=rank,
             world_size=world_size,

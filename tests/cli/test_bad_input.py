@@ -145,6 +145,8 @@ def test_a_package_that_a_logger_lacks_is_told_before_data_is_read(
     ("words", "said"),
     [
         ("trainer.limit_val_batches=0.5", "trainer.limit_val_batches: 0.5 of 1 batches is none"),
+        ("trainer.overfit_batches=0.5", "trainer.overfit_batches: 0.5 of 1 batches is none; write how many"),
+        ("trainer.overfit_batches=2 trainer.val_check_interval=5", "5 is above the 2 batches of an epoch"),
         ("trainer.limit_test_batches=0.1", "write how many, trainer.limit_test_batches=1"),
         ("trainer.val_check_interval=1000", "1000 is above the 19 batches of an epoch"),
         ("trainer.val_check_interval=10 trainer.limit_train_batches=5", "10 is above the 5 batches of an epoch"),
@@ -268,7 +270,7 @@ def test_limits_that_leave_one_label(
     path = parquet(tmp_path, click=clicks, user=list(range(100)), fold=folds)
     words = ["data=parquet", f"data.path={path}", "data.split_column=fold", "data.eval_batch_size=5"]
     said = fails([*words, "trainer.limit_val_batches=0.5"], capsys)
-    assert "trainer.limit_val_batches: the first 2 of 4 batches have only rows with label 0: AUC needs both" in said
+    assert "trainer.limit_val_batches: the first 2 batches of the valid split have only rows with label 0: AUC" in said
     assert not (tmp_path / "runs").exists()
 
 
