@@ -294,16 +294,26 @@ class CTRModule(LightningModule):
             average_rows(self.table_parameters)
 
     def on_validation_epoch_end(self) -> None:
-        """Ends a training that has diverged."""
-        logloss = self.valid_metrics["logloss"]
+        """Ends a training that has diverged, or whose models are to be chosen by an AUC that there is not."""
+        auc, logloss = self.valid_metrics["auc"], self.valid_metrics["logloss"]
+        assert isinstance(auc, Metric)
         assert isinstance(logloss, Metric)
-        if logloss.update_called and not torch.isfinite(logloss.compute()):
+        if not logloss.update_called:
+            return
+        if not torch.isfinite(logloss.compute()):
             now = str(self.optimizer_args.get("lr", "the default"))
             if self.embedding_optimizer_class is not None:
                 now += f", of the embedding {self.embedding_optimizer_args.get('lr', 'the default')}"
             raise BadInput(
                 f"training diverged: the validation logloss of epoch {self.current_epoch + 1} is not a number; "
                 f"lower the learning rate (now {now})"
+            )
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        chooses = any(getattr(each, "monitor", None) == "valid_auc" for each in callbacks)
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking and chooses and auc.compute().isnan():
+            raise BadInput(
+                "the rows that were validated on have one label only, and the model is chosen by valid_auc: AUC needs "
+                "both labels; validate on more rows (trainer.limit_val_batches)"
             )
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -86,6 +87,15 @@ def test_rows_of_one_label_have_no_auc(tmp_path: Path) -> None:
     assert math.isnan(found["test_auc"])
     assert found["test_logloss"] > 0
     assert math.isnan(measured(lambda ids: torch.sigmoid(module(ids)).detach(), data)["auc"])
+
+
+def test_a_model_is_not_chosen_by_an_auc_that_there_is_not(tmp_path: Path) -> None:
+    module = CTRModule(FIELD_TOKENS, FM, embedding_dim=4)
+    clicks = loader([(ids, torch.ones_like(labels)) for ids, labels in batches()])
+    with pytest.raises(BadInput, match="have one label only, and the model is chosen by valid_auc"):
+        trainer(tmp_path, max_epochs=1, callbacks=[EarlyStopping("valid_auc")]).fit(module, clicks, clicks)
+    trainer(tmp_path, max_epochs=1, callbacks=[EarlyStopping("valid_logloss")]).fit(module, clicks, clicks)
+    trainer(tmp_path, callbacks=[EarlyStopping("valid_auc")]).validate(module, clicks, verbose=False)
 
 
 def test_first_order_weights_follow_the_backbone() -> None:
