@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -463,11 +462,7 @@ class PruningCallback(Callback):
         else:
             # Sharing the budget out takes more memory than the scores do: devices have less of it to spare.
             scores = Scores(scores.table.cpu(), None if scores.linear is None else scores.linear.cpu(), scores.basis)
-        if embedding.kept is not None:
-            scores = replace(scores, table=scores.table * embedding.kept)
-        if scores.linear is not None and embedding.kept_linear is not None:
-            scores = replace(scores, linear=scores.linear * embedding.kept_linear[:, 0])
-        return scores
+        return scores if embedding.kept is None else _pruned_last(scores, embedding.kept, embedding.kept_linear)
 
     def _masks(self, scores: Scores, allocation: Allocation) -> tuple[Tensor, Tensor | None]:
         """Returns which values and first-order weights are kept, where the table is."""
@@ -511,3 +506,13 @@ class PruningCallback(Callback):
 
 def _no_gradient() -> BadInput:
     return BadInput("PruningCallback found no gradient at the embedding: is it frozen?")
+
+
+def _pruned_last(scores: Scores, kept: Tensor, kept_linear: Tensor | None) -> Scores:
+    """Has values that were pruned before come after all others, also after those that are worth nothing by now."""
+    parts = [scores.table] if scores.linear is None else [scores.table, scores.linear]
+    last = min(0.0, *(float(part.min()) for part in parts)) - 1
+    linear = scores.linear
+    if linear is not None and kept_linear is not None:
+        linear = torch.where(kept_linear[:, 0], linear, last)
+    return Scores(torch.where(kept, scores.table, last), linear, scores.basis)

@@ -225,6 +225,11 @@ class MultiSizeEmbedding(nn.Module):
             # Where the table is split all processes bring their rows together, those that have none left too.
             part = slice(begin, begin + _CHUNK_ROWS)
             rows, linear = full.rows(tokens[part])
+            # A search that prunes step by step reads what it has pruned as zeros: that is where to go on from.
+            if full.kept is not None:
+                rows = rows * full.kept[tokens[part]]
+            if linear is not None and full.kept_linear is not None:
+                linear = linear * full.kept_linear[tokens[part], 0]
             if full.projection is not None:
                 rows = rows @ full.projection
             if basis is not None:

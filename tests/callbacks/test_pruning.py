@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from torch import Tensor
 from torch.nn import functional as F
 
 from pme_lightning.backbones import DCN, FM
@@ -30,6 +31,7 @@ from pme_lightning.search import (
     Prefix,
     Saliency,
     Schedule,
+    Scores,
     TopK,
 )
 
@@ -157,6 +159,24 @@ def test_a_gradual_search_keeps_what_it_pruned_at_zero(
         eye = embedding.projection @ embedding.projection.T
         assert torch.allclose(eye, torch.eye(D), atol=1e-5)
         assert torch.allclose(callback.result.basis, embedding.projection.T)
+
+
+class Forgets(Criterion):
+    """Finds rare tokens to be worth the most at first, and all of them nothing after that."""
+
+    asked = 0
+
+    def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
+        self.asked += 1
+        worth = 1 / frequencies.clamp(min=1) if self.asked == 1 else torch.zeros(len(weight))
+        return Scores(worth[:, None].expand_as(weight).clone(), None if linear is None else worth)
+
+
+def test_what_was_pruned_comes_after_what_is_worth_nothing(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(Forgets(), Gradual(epochs=1.0, prunings=2), Prefix(), budget=0.5)
+    embedding = search(tiny, make_trainer, callback).embedding
+    assert (callback.result.sizes <= embedding.kept.sum(1)).all()
+    assert not (callback.result.linear & ~embedding.kept_linear[:, 0]).any()
 
 
 def test_what_each_pruning_kept_is_told(tiny: LightningDataModule, make_trainer: Build) -> None:

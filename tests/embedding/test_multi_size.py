@@ -137,6 +137,16 @@ def test_gradient_equals_that_of_the_full_table_cut() -> None:
             assert torch.allclose(grad[:, 0], full.linear.grad[tokens, 0])
 
 
+def test_rows_start_as_they_were_read_where_a_search_pruned_before() -> None:
+    full = full_table(first_order=True)
+    full.rotate_(torch.linalg.qr(torch.randn(D, D)).Q)
+    full.prune_(torch.rand(V, D) < 0.5, torch.rand(V) < 0.5)
+    table = MultiSizeEmbedding.from_sizes(torch.full((V,), D), D, torch.ones(V, dtype=torch.bool))
+    table.load_full(full, torch.arange(V), None)
+    for found, expected in zip(table.lookup(torch.arange(V)[None]), full.lookup(torch.arange(V)[None]), strict=True):
+        assert torch.allclose(found, expected, atol=1e-6)
+
+
 def test_owns_the_sizes_and_the_projection_and_nothing_else() -> None:
     sizes, linear = torch.randint(0, D + 1, (V,)), torch.rand(V) < 0.5
     table = MultiSizeEmbedding.from_sizes(sizes, D, linear)
