@@ -88,6 +88,7 @@ class ResumePoint(Callback):
                 "random": _random_states(),
                 "should_stop": trainer.should_stop,
                 "batches_that_stepped": trainer.fit_loop.epoch_loop._batches_that_stepped,
+                "accumulated": trainer.accumulate_grad_batches,
                 "seconds": self.seconds,
                 "folder": self._folder,
             }
@@ -122,6 +123,8 @@ class ResumePoint(Callback):
             _restore_random_states(self._loaded["random"])
             _draw_apart(trainer)
             trainer.fit_loop.epoch_loop._batches_that_stepped = self._loaded["batches_that_stepped"]
+            # A callback may have set it at the start of the epoch, which does not come again.
+            trainer.accumulate_grad_batches = self._loaded.get("accumulated", trainer.accumulate_grad_batches)
             self._loaded = None
         if batch_idx % trainer.accumulate_grad_batches:
             return  # gradients are half gathered, and no checkpoint holds them
