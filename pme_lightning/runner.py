@@ -559,7 +559,8 @@ class Runner:
         self._logger = phase_logger(self.config.logger, self.folder, phase, resolved, logged)
         given = listed(options.get("callbacks"))
         if phase == "search":
-            given = without_averages(given)
+            # It ends when it is done, and has no validation that it could be stopped by.
+            given = [each for each in without_averages(given) if not isinstance(each, EarlyStopping)]
         options["callbacks"] = [*callbacks[:first], *given, *callbacks[first:]]
         if self._logger is not None:
             options["callbacks"] += live_figures(callbacks)

@@ -71,6 +71,15 @@ def test_averaged_weights_are_validated_kept_and_tested(run: Run) -> None:
     assert averaged["test"] != plain["test"]
 
 
+def test_a_search_takes_the_steps_that_it_says(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of the batches that limits leave; no validation that it has not stops it before."""
+    stops = "[{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: valid_logloss}}]"
+    tiny = ["data.rows=1000", "data.tokens=100", "data.num_fields=3", "data.batch_size=50", "model.embedding_dim=4"]
+    words = ["search", "search=fisher", "backbone=fm", "trainer.limit_train_batches=5", f"trainer.callbacks={stops}"]
+    assert run(*words, *tiny, small=False)["search"]["epochs"] == 1
+    assert "search: PruningCallback, 5 steps\n" in capsys.readouterr().out
+
+
 def test_the_summary_and_the_folder_are_as_documented(pme_run: Path) -> None:
     summary = read(pme_run)
     assert list(summary) == [

@@ -96,15 +96,6 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out
 
 
-def test_a_search_says_how_many_steps_it_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    data = ["data.rows=2000", "data.tokens=200", "data.num_fields=3", "data.batch_size=100", "model.embedding_dim=4"]
-    main(["search", "search=fisher", *data, "backbone=fm", "trainer.limit_train_batches=5"])
-    assert "search: PruningCallback, 5 steps\n" in capsys.readouterr().out
-
-
 def test_list_shows_every_choice_with_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     text, files = told(capsys, "list"), GroupFiles()
     for group in GROUPS:
