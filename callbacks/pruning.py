@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -402,6 +403,7 @@ class PruningCallback(Callback):
             basis=scores.basis,
             budget=str(parsed),
             criterion=type(self.criterion).__name__,
+            spectrum=scores.spectrum,
         )
 
     def _to_device(self, device: torch.device) -> None:
@@ -432,7 +434,7 @@ class PruningCallback(Callback):
         measures = self.criterion.rounds and embedding.kept is None
         self._sizes = BudgetSizes(
             self.criterion,
-            Scores(scores.table, scores.linear, basis),
+            replace(scores, basis=basis),
             self._allocate,
             self._check_sizes,
             self._masks,
@@ -461,7 +463,8 @@ class PruningCallback(Callback):
             scores = same_on_all(scores)
         else:
             # Sharing the budget out takes more memory than the scores do: devices have less of it to spare.
-            scores = Scores(scores.table.cpu(), None if scores.linear is None else scores.linear.cpu(), scores.basis)
+            column = scores.linear
+            scores = replace(scores, table=scores.table.cpu(), linear=None if column is None else column.cpu())
         return scores if embedding.kept is None else _pruned_last(scores, embedding.kept, embedding.kept_linear)
 
     def _masks(self, scores: Scores, allocation: Allocation) -> tuple[Tensor, Tensor | None]:
@@ -515,4 +518,4 @@ def _pruned_last(scores: Scores, kept: Tensor, kept_linear: Tensor | None) -> Sc
     linear = scores.linear
     if linear is not None and kept_linear is not None:
         linear = torch.where(kept_linear[:, 0], linear, last)
-    return Scores(torch.where(kept, scores.table, last), linear, scores.basis)
+    return replace(scores, table=torch.where(kept, scores.table, last), linear=linear)

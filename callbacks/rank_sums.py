@@ -70,6 +70,7 @@ def same_on_all(scores: Scores) -> Scores:
         _mains(scores.table),
         None if scores.linear is None else _mains(scores.linear),
         None if scores.basis is None else _mains(scores.basis),
+        None if scores.spectrum is None else _mains(scores.spectrum),
     )
 
 

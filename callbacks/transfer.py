@@ -8,9 +8,10 @@ from typing import Literal, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
 
 from pme_lightning.data import EncodedDataModule
-from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding
+from pme_lightning.embedding import FieldDecays, FullEmbedding, MultiSizeEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import SearchResult
@@ -27,6 +28,8 @@ class TransferCallback(Callback):
         sizes: The search's result, or the file it was saved to.
         init: ``"scratch"``: rows start afresh, and the projection, or that of each field, as the search's axes.
             ``"warm"``: rows start as the leading coordinates of the module's trained full-size rows.
+        decay_by_field: Whether the weight decay of values differs by field and axis, where the search says how large
+            they are expected to become and the optimizer takes it (:class:`~pme_lightning.embedding.FieldDecays`).
 
     Raises:
         BadInput: There are no sizes, or their file cannot be read.
@@ -43,13 +46,19 @@ class TransferCallback(Callback):
         7
     """
 
-    def __init__(self, sizes: SearchResult | str | Path | None, init: Literal["scratch", "warm"] = "scratch") -> None:
+    def __init__(
+        self,
+        sizes: SearchResult | str | Path | None,
+        init: Literal["scratch", "warm"] = "scratch",
+        decay_by_field: bool = True,
+    ) -> None:
         if init not in ("scratch", "warm"):
             raise BadInput(f"transfer.init is '{init}'; choose 'scratch' or 'warm'")
         if sizes is None:  # the result of a PruningCallback that has not searched
             raise BadInput("TransferCallback got no sizes: the search has no result; fit with PruningCallback first")
         self.result = sizes if isinstance(sizes, SearchResult) else SearchResult.load(sizes)
         self.init = init
+        self.decay_by_field = decay_by_field
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Renumbers the tokens and puts the multi-size table in; once, also when a checkpoint is resumed.
@@ -108,12 +117,21 @@ class TransferCallback(Callback):
             len(pl_module.field_tokens) if result.axes == "field" else None,
             along_axes=result.basis is not None,
             dtype=full.dtype,
+            field_decays=self._decays(pl_module, order),
         )
         if self.init == "warm":
             embedding.load_full(full, order, result.basis, pl_module.field_tokens)
         elif result.basis is not None:
             embedding.projection.data.copy_(result.basis.transpose(-1, -2))
         pl_module.set_embedding(embedding.to(full.weight.device), result.fingerprint())
+
+    def _decays(self, module: CTRModule, order: Tensor) -> FieldDecays | None:
+        """Returns how weight decay differs by field, for tokens that stand in an order ``(V,)``."""
+        result = self.result
+        if not self.decay_by_field or result.spectrum is None:
+            return None
+        classes = [(size, count) for size, _, count in result.classes()]
+        return FieldDecays.of_spectrum(result.spectrum, classes, order, module.field_tokens)
 
     def _check(self, module: CTRModule) -> None:
         """Raises BadInput where the sizes are not for this module, or not those it was built with."""
@@ -127,6 +145,10 @@ class TransferCallback(Callback):
         if result.basis is not None and result.axes == "field" and len(result.basis) != len(module.field_tokens):
             raise BadInput(
                 f"the sizes count along axes of {len(result.basis)} fields, this model has {len(module.field_tokens)}"
+            )
+        if result.spectrum is not None and len(result.spectrum) != len(module.field_tokens):
+            raise BadInput(
+                f"the sizes have a spectrum of {len(result.spectrum)} fields, this model has {len(module.field_tokens)}"
             )
         if (result.linear is None) == module.first_order:
             searched, has = ("without", "has them") if module.first_order else ("with", "has none")

@@ -31,7 +31,7 @@ from pme_lightning.settings import check_nulls
 # What a class gets from the run itself, so that nobody sets it.
 _FROM_THE_RUN = {
     "model": {"field_tokens", "backbone", "backbone_args", "optimizer", "optimizer_args", "classes", "indexed"}
-    | {"embedding_optimizer", "embedding_optimizer_args", "sizes_fingerprint", "shard"},
+    | {"embedding_optimizer", "embedding_optimizer_args", "field_decays", "sizes_fingerprint", "shard"},
     "trainer": {"logger", "default_root_dir"},
     "data": {"seed"},
     "backbone": {"num_fields", "embedding_dim"},

@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric, Metric
 
 from pme_lightning.averages import check_buffers
 from pme_lightning.class_path import class_path, instantiate
-from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, Shard, SizeClass
+from pme_lightning.embedding import FieldDecays, FullEmbedding, MultiSizeEmbedding, Shard, SizeClass
 from pme_lightning.errors import BadInput
 from pme_lightning.global_batch import over_ranks
 from pme_lightning.optim import average_rows, build_optimizer, clip_gradients, takes_sparse_gradients
@@ -59,6 +59,8 @@ class CTRModule(LightningModule):
         indexed: Whether the multi-size table keeps an index (its ids are not numbered by size).
         field_projections: Whether each field of the multi-size table has a projection of its own.
         along_axes: Whether the values of the multi-size table count along axes that a search turned.
+        field_decays: How the weight decay of its values differs by field and axis, as
+            :meth:`~pme_lightning.embedding.FieldDecays.plain` has it.
         sizes_fingerprint: Tells which sizes the ids are numbered by.
         shard: Where the table is split over processes (:class:`~pme_lightning.sharded_strategy.ShardedStrategy`), this
             process. It is not part of the description that checkpoints carry: they hold the table as a whole.
@@ -99,6 +101,7 @@ class CTRModule(LightningModule):
         indexed: bool = False,
         field_projections: bool = False,
         along_axes: bool = False,
+        field_decays: dict[str, Any] | None = None,
         sizes_fingerprint: str | None = None,
         shard: Shard | None = None,
     ) -> None:
@@ -133,6 +136,7 @@ class CTRModule(LightningModule):
                 len(field_tokens) if field_projections else None,
                 along_axes,
                 dtype,
+                None if field_decays is None else FieldDecays.of_plain(field_decays),
             )
         self.valid_metrics = self._metrics()
         self.test_metrics = self._metrics()
@@ -176,17 +180,19 @@ class CTRModule(LightningModule):
             fingerprint: Which sizes its ids are numbered by (:meth:`SearchResult.fingerprint`).
         """
         self.embedding = embedding
-        classes, indexed, field_projections, along_axes = None, False, False, False
+        classes, indexed, field_projections, along_axes, field_decays = None, False, False, False, None
         if isinstance(embedding, MultiSizeEmbedding):
             classes = [[c.size, int(c.linear), c.count] for c in embedding.classes]
             indexed = embedding.index is not None
             field_projections = embedding.projection.ndim == 3
             along_axes = embedding.along_axes
+            field_decays = None if embedding.field_decays is None else embedding.field_decays.plain()
         self.hparams.update(
             classes=classes,
             indexed=indexed,
             field_projections=field_projections,
             along_axes=along_axes,
+            field_decays=field_decays,
             sizes_fingerprint=fingerprint,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pme_lightning.embedding.distinct import DistinctTokens
+from pme_lightning.embedding.field_decays import FieldDecays
 from pme_lightning.embedding.full import FullEmbedding, cut_parameters
 from pme_lightning.embedding.projection import FieldGroups, groups_of
 from pme_lightning.embedding.row_lookup import rows_at, sparse_gradient
@@ -68,6 +70,7 @@ class MultiSizeEmbedding(nn.Module):
         along_axes: Whether values count along axes that a search turned so that the first few say the most.
         dtype: What values are stored as, ``torch.float32`` or ``torch.bfloat16``. Whatever is read is 32 bits wide, and
             so is the projection.
+        field_decays: How the weight decay of the values differs by field and axis; ``None``: it does not.
 
     Attributes:
         held: The groups of the tokens that this process holds: all of them, where the table is not split.
@@ -102,6 +105,7 @@ class MultiSizeEmbedding(nn.Module):
         field_projections: int | None = None,
         along_axes: bool = False,
         dtype: torch.dtype = torch.float32,
+        field_decays: FieldDecays | None = None,
     ) -> None:
         super().__init__()
         if shard is not None and index is not None:
@@ -113,6 +117,7 @@ class MultiSizeEmbedding(nn.Module):
         self.first_order = first_order
         self.init_std = init_std
         self.along_axes = along_axes
+        self.field_decays = field_decays
         for c in self.classes:
             if not 0 <= c.size <= embedding_dim:
                 raise ValueError(f"a size of {c.size} is outside 0 ... {embedding_dim} (embedding_dim)")
@@ -143,6 +148,7 @@ class MultiSizeEmbedding(nn.Module):
         field_projections: int | None = None,
         along_axes: bool = False,
         dtype: torch.dtype = torch.float32,
+        field_decays: FieldDecays | None = None,
     ) -> MultiSizeEmbedding:
         """Builds the table for each token's size, with an index unless the tokens are already in order.
 
@@ -155,6 +161,7 @@ class MultiSizeEmbedding(nn.Module):
             field_projections: As in the class.
             along_axes: As in the class.
             dtype: As in the class.
+            field_decays: As in the class.
         """
         flags = torch.zeros_like(sizes, dtype=torch.bool) if linear is None else linear.bool()
         key = sizes.long() * 2 + flags.long()
@@ -166,7 +173,16 @@ class MultiSizeEmbedding(nn.Module):
             index = torch.empty_like(order)
             index[order] = torch.arange(len(order))
         return cls(
-            classes, embedding_dim, linear is not None, index, init_std, shard, field_projections, along_axes, dtype
+            classes,
+            embedding_dim,
+            linear is not None,
+            index,
+            init_std,
+            shard,
+            field_projections,
+            along_axes,
+            dtype,
+            field_decays,
         )
 
     @torch.no_grad()
@@ -265,20 +281,37 @@ class MultiSizeEmbedding(nn.Module):
         learns ``√(W/w)`` times as slowly as the learning rate was tuned for; if they carry ``k/D`` of it, as values of
         a full-size row do, just as fast. Axes that a search turned are in between: steps of embedding values are
         ``(W/w)^¼`` times as long, the geometric mean. Their decay is not, and that of the first-order weight, which has
-        to say what the values that are gone said, is ``√(W/w)`` times weaker. Other values are not scaled.
+        to say what the values that are gone said, is ``√(W/w)`` times weaker. Other values are not scaled. Decays of
+        embedding values are :attr:`field_decays` times theirs, where there are some.
         """
         if not self.along_axes:
             return {}
-        whole = self.embedding_dim + int(self.first_order)
+        whole, first_factors, groups = self.embedding_dim + int(self.first_order), None, self._held_groups()
+        if self.field_decays is not None:
+            factors = self.field_decays.factors.to(self.values.device)
+            first_factors = torch.cat([torch.ones_like(factors[:, :1]), factors], 1)
         blocks, device = [], self.values.device
-        for c in self.held:
+        for c, own in zip(self.held, groups, strict=True):
             if c.width:
                 slower = (whole / c.width) ** 0.5
                 steps, decays = torch.full((c.width,), slower**0.5, device=device), torch.ones(c.width, device=device)
                 if c.linear:
                     steps[0], decays[0] = 1.0, 1 / slower
-                blocks.append(RowBlock(c.count, steps, decays))
+                if first_factors is not None:
+                    decays = decays * first_factors[:, int(not c.linear) :][:, : c.width]
+                blocks.append(RowBlock(c.count, steps, decays, own))
         return {self.values: blocks}
+
+    def _held_groups(self) -> list[tuple[int, ...] | None]:
+        """Returns for each class how many of the tokens held are of each field; None without :attr:`field_decays`."""
+        if self.field_decays is None:
+            return [None] * len(self.held)
+        tokens = self.field_decays.tokens
+        if self.shard is None:
+            return [tuple(own) for own in tokens]
+        # Fields of a class lie side by side as classes do, and are dealt out alike.
+        held = iter(self.shard.counts([count for own in tokens for count in own]))
+        return [tuple(islice(held, len(own))) for own in tokens]
 
     @property
     def num_parameters(self) -> int:

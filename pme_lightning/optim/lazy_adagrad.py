@@ -227,20 +227,22 @@ def decay(
     if not blocks:
         _decay(parameter, total, group, None, chance)
     for (block, values), (_, sums) in zip(tables_of(parameter, blocks), tables_of(total, blocks), strict=True):
-        _decay(values, sums, group, block.decays, chance)
+        _decay(values, sums, group, block, chance)
 
 
 def _decay(
-    parameter: Tensor, total: Tensor, group: dict[str, Any], scale: Tensor | None, chance: Chance | None
+    parameter: Tensor, total: Tensor, group: dict[str, Any], block: RowBlock | None, chance: Chance | None
 ) -> None:
     strength, interval = group["lr"] * group["weight_decay"], int(group["decay_interval"])
-    shrink = None
+    shrink, start = None, 0
     for stored, stored_sums in zip(_chunks(parameter), _chunks(total), strict=True):
         values, sums = widened(stored), widened(stored_sums)
         if shrink is None or shrink.shape != sums.shape:
             shrink = torch.empty_like(sums)
         torch.sqrt(sums, out=shrink).add_(group["eps"]).clamp_(min=torch.finfo(sums.dtype).tiny).reciprocal_()
-        shrink.mul_(-strength if scale is None else -strength * scale.to(sums)).add_(1).clamp_(min=0)
+        scale = 1.0 if block is None else block.decays_of(start, start + len(stored)).to(sums)
+        start += len(stored)
+        shrink.mul_(-strength * scale).add_(1).clamp_(min=0)
         _multiply_by_power(values, shrink, interval)
         _store(stored, values, chance)
 

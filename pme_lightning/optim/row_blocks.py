@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -16,12 +17,24 @@ class RowBlock:
     Attributes:
         count: Number of rows.
         steps: ``(width,)``: what steps of each value of a row are multiplied by.
-        decays: ``(width,)``: what its weight decay is multiplied by.
+        decays: ``(width,)``: what its weight decay is multiplied by; or ``(G, width)``, one row for each of the groups.
+        groups: Where decays differ, how many rows each group has: the first so many, the next, and so on.
+
+    Raises:
+        ValueError: The groups do not have as many rows as there are.
     """
 
     count: int
     steps: Tensor
     decays: Tensor
+    groups: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.groups is not None and (sum(self.groups) != self.count or len(self.groups) != len(self.decays)):
+            raise ValueError(
+                f"groups of {sum(self.groups)} rows with decays of shape {tuple(self.decays.shape)} do not make up a "
+                f"block of {self.count} rows"
+            )
 
     @property
     def width(self) -> int:
@@ -32,6 +45,15 @@ class RowBlock:
     def numel(self) -> int:
         """Values of all rows."""
         return self.count * self.width
+
+    def decays_of(self, start: int, stop: int) -> Tensor:
+        """Returns what the weight decay of some rows is multiplied by, ``(width,)`` or ``(stop - start, width)``."""
+        if self.groups is None:
+            return self.decays
+        ends = list(accumulate(self.groups))
+        counts = [max(0, min(stop, end) - max(start, end - own)) for end, own in zip(ends, self.groups, strict=True)]
+        repeats = torch.tensor(counts, device=self.decays.device)
+        return self.decays.repeat_interleave(repeats, dim=0, output_size=stop - start)
 
 
 def check_blocks(parameter: Tensor, blocks: Sequence[RowBlock]) -> None:

@@ -30,11 +30,14 @@ class Scores:
         basis: ``(D, D)`` orthogonal ``Q``, whose columns are the axes the table was rotated to before scoring
             (``table`` scores ``weight @ Q``), or ``(F, D, D)``, one for the tokens of each field; None for the axes as
             they are.
+        spectrum: ``(F, D)``: mean squares that the values of each field's tokens are expected to have once they are
+            trained, along the axes; None where the criterion expects none.
     """
 
     table: Tensor
     linear: Tensor | None = None
     basis: Tensor | None = None
+    spectrum: Tensor | None = None
 
 
 def check_scores(criterion: str, scores: Scores, weight: Tensor, linear: Tensor | None) -> None:

@@ -187,6 +187,7 @@ class ExpectedInformation(KnowsFields, Criterion):
             if firsts is not None:
                 self._expect(firsts[own].unsqueeze(1), own, linears, partial(told, linear=True), frequencies, shared)
         self._expected = squares, firsts
+        spectrum = self._mean_squares(squares)
         scores = self.scores_given(self.information, frequencies)
         if basis is not None:
             ordered = [slice(0, len(weight))] if basis.ndim == 2 else self._own(len(weight))
@@ -197,12 +198,13 @@ class ExpectedInformation(KnowsFields, Criterion):
                     _reorder(squares, order.to(squares.device), own)
             orders = orders if basis.ndim == 3 else orders[0]
             basis = basis.gather(-1, orders.to(basis.device).unsqueeze(-2).expand_as(basis))
+            spectrum = spectrum.gather(-1, orders.to(spectrum.device).expand_as(spectrum))
             if self.rounds:
                 self.information = self.information.in_order(orders.to(squares.device))
         if not self.rounds:
             self._expected = None  # as large as the table
         self.basis = basis
-        return Scores(scores.table, scores.linear, basis)
+        return Scores(scores.table, scores.linear, basis, spectrum)
 
     @torch.no_grad()
     def scores_given(self, information: RowInformation, frequencies: Tensor) -> Scores:
@@ -238,6 +240,16 @@ class ExpectedInformation(KnowsFields, Criterion):
         for part in _parts(own):
             total += scores[part].sum(0, dtype=torch.float64)
         return self.tokens.sum(total).argsort(descending=True, stable=True)
+
+    def _mean_squares(self, squares: Tensor) -> Tensor:
+        """Returns the means ``(F, D)`` over all tokens of each field, of one number for each token that is here."""
+        own = self._own(len(squares))
+        sums = squares.new_zeros(len(own), squares.shape[1], dtype=torch.float64)
+        for total, field in zip(sums, own, strict=True):
+            for part in _parts(field):
+                total += squares[part].sum(0, dtype=torch.float64)
+        counts = torch.tensor([[field.stop - field.start] for field in own], device=sums.device)
+        return self.tokens.sum(sums) / self.tokens.sum(counts)
 
     def _own(self, num_tokens: int) -> list[slice]:
         """Returns where each field's tokens stand among those that are here."""

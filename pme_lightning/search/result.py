@@ -30,6 +30,8 @@ class SearchResult:
             field; None for the original.
         budget: the budget as the user wrote it.
         criterion: a name for what scored the values.
+        spectrum: ``(F, D)``: the mean squares that values of each field's tokens are expected to have once they are
+            trained, along the axes; None where the search expects none.
 
     Raises:
         BadInput: the parts do not fit together.
@@ -49,6 +51,7 @@ class SearchResult:
     basis: Tensor | None
     budget: str
     criterion: str
+    spectrum: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.sizes = self.sizes.to("cpu", torch.int64)
@@ -71,6 +74,14 @@ class SearchResult:
                 raise BadInput(
                     f"basis has shape {tuple(self.basis.shape)}; it must be {square}, or one such for each field"
                 )
+        if self.spectrum is not None:
+            self.spectrum = self.spectrum.detach().to("cpu", torch.float32)
+            if self.spectrum.ndim != 2 or self.spectrum.shape[1] != self.embedding_dim:
+                raise BadInput(
+                    f"spectrum has shape {tuple(self.spectrum.shape)}; it must have {self.embedding_dim} values a field"
+                )
+            if not bool(((self.spectrum >= 0) & self.spectrum.isfinite()).all()):
+                raise BadInput("spectrum has values that are negative or not finite; it holds mean squares")
 
     @property
     def parameters(self) -> int:
@@ -114,6 +125,8 @@ class SearchResult:
             tensors["linear"] = self.linear.contiguous()
         if self.basis is not None:
             tensors["basis"] = self.basis.contiguous()
+        if self.spectrum is not None:
+            tensors["spectrum"] = self.spectrum.contiguous()
         metadata = {
             "format": _FORMAT,
             "version": _VERSION,
@@ -161,6 +174,7 @@ class SearchResult:
                 basis=tensors.get("basis"),
                 budget=metadata["budget"],
                 criterion=metadata["criterion"],
+                spectrum=tensors.get("spectrum"),
             )
         except (KeyError, ValueError) as error:
             raise BadInput(f"sizes={path}: its parts do not fit together ({error}); search again") from error

@@ -216,6 +216,7 @@ def test_sizes_come_from_a_file_too(tiny: LightningDataModule, tmp_path: Path) -
             "searched without first-order weights, and this model's backbone FM has",
         ),
         (FM, result(33, embedding_dim=9, basis=None), "searched with model.embedding_dim=9, this model has 8"),
+        (FM, result(33, spectrum=torch.ones(9, D)), "the sizes have a spectrum of 9 fields, this model has"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(
@@ -268,6 +269,33 @@ def test_a_full_size_table_is_tested_with_the_ids_of_the_vocabulary(
     before = next(iter(tiny.test_dataloader()))[0]
     make_trainer(callbacks=[TransferCallback(result(33))]).test(module(tiny), datamodule=tiny, verbose=False)
     assert torch.equal(next(iter(tiny.test_dataloader()))[0], before)
+
+
+@pytest.mark.parametrize("renumbered", [True, False])
+def test_weight_decay_goes_by_what_the_search_expects(tiny: LightningDataModule, renumbered: bool) -> None:
+    spectrum = 0.2 + torch.rand(len(tiny.field_tokens), D, generator=torch.Generator().manual_seed(2))
+    found = result(33, spectrum=spectrum)
+    model, plain = module(tiny, DeepFM), module(tiny, DeepFM)
+    TransferCallback(found).rebuild(model, renumbered)
+    TransferCallback(found, decay_by_field=False).rebuild(plain, renumbered)
+    assert isinstance(model.embedding, MultiSizeEmbedding)
+    blocks = model.embedding.row_blocks()[model.embedding.values]
+    fields = torch.arange(len(tiny.field_tokens)).repeat_interleave(torch.tensor(tiny.field_tokens))[found.order()]
+    owners, means = fields.split([c.count for c in model.embedding.classes]), []
+    tokens = [(c, own) for c, own in zip(model.embedding.classes, owners, strict=True) if c.width]
+    for (c, own), block in zip(tokens, blocks, strict=True):
+        if c.size:
+            means.append(block.decays_of(0, c.count)[:, int(c.linear) :] * spectrum[own, : c.size])
+    assert torch.cat([each.reshape(-1) for each in means]).tolist() == pytest.approx(
+        [float(means[0][0, 0])] * sum(each.numel() for each in means), rel=1e-4
+    )
+    again = CTRModule(**model.hparams).embedding
+    assert isinstance(again, MultiSizeEmbedding)
+    for ours, theirs in zip(blocks, again.row_blocks()[again.values], strict=True):
+        assert torch.equal(ours.decays, theirs.decays)
+        assert ours.groups == theirs.groups
+    assert isinstance(plain.embedding, MultiSizeEmbedding)
+    assert plain.embedding.field_decays is None
 
 
 def test_arguments_are_checked() -> None:

@@ -149,8 +149,25 @@ def test_axes_of_each_field_are_those_of_its_tokens_alone() -> None:
         torch.testing.assert_close(found.basis[field].abs(), expected.basis.abs(), rtol=0, atol=1e-4)  # type: ignore[union-attr]
         torch.testing.assert_close(found.table[own], expected.table, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(found.linear[own], expected.linear, rtol=1e-3, atol=1e-4)  # type: ignore[index]
+        torch.testing.assert_close(found.spectrum[field], expected.spectrum[0], rtol=1e-3, atol=1e-4)  # type: ignore[index]
         assert (found.table[own].sum(0).diff() <= 0).all(), "in the order of their worth"
         torch.testing.assert_close(together.information.table[field], alone.information.table[0], rtol=1e-3, atol=1e-4)
+
+
+def test_the_spectrum_is_the_mean_of_what_squares_are_expected_to_be() -> None:
+    """With rows enough that targets have no noise it is their mean square, in the order of the axes."""
+    ids, gradients, linear = rows(400, seed=5)
+    weight = torch.randn(TOKENS, DIM, generator=torch.Generator().manual_seed(3)) * torch.tensor([0.2, 3.0, 1.0])
+    first, frequencies = torch.zeros(TOKENS, 1), torch.bincount(ids.reshape(-1), minlength=TOKENS)
+    gradients = gradients * 1e3  # a row tells a million times as much
+    found = criterion("principal")
+    found.start(weight, first, frequencies)
+    found.update_rows(ids, frequencies[ids], gradients, linear)
+    scores = found.scores(weight, first, frequencies)
+    assert scores.basis is not None
+    assert scores.spectrum is not None
+    means = torch.stack([own.square().mean(0) for own in (weight @ scores.basis.float()).split(FIELDS)])
+    torch.testing.assert_close(scores.spectrum.float(), means, rtol=0.02, atol=1e-3)
 
 
 def test_auto_tries_shared_axes_and_those_of_each_field() -> None:

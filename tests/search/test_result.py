@@ -20,6 +20,7 @@ def result(embedding_dim: int = 4, linear: bool = True, basis: bool = True) -> S
         basis=torch.linalg.qr(torch.randn(embedding_dim, embedding_dim)).Q if basis else None,
         budget="20%",
         criterion="Fisher",
+        spectrum=torch.rand(2, embedding_dim) if basis else None,
     )
 
 
@@ -35,7 +36,7 @@ def test_round_trip(tmp_path: Path, embedding_dim: int, stored: torch.dtype, lin
 
     loaded = SearchResult.load(path)
     assert loaded.sizes.dtype == torch.int64
-    for name in ("sizes", "linear", "basis"):
+    for name in ("sizes", "linear", "basis", "spectrum"):
         before, after = getattr(saved, name), getattr(loaded, name)
         assert (before is None) == (after is None)
         assert before is None or torch.equal(before, after)
@@ -129,6 +130,9 @@ def test_a_file_that_contradicts_itself(tmp_path: Path, embedding_dim: str | Non
         ({"basis": torch.eye(3)}, "basis has shape"),
         ({"basis": torch.ones(4)}, "basis has shape"),
         ({"basis": torch.ones(2, 4, 3)}, "basis has shape"),
+        ({"spectrum": torch.ones(2, 3)}, "spectrum has shape"),
+        ({"spectrum": torch.full((2, 4), -1.0)}, "spectrum has values that are negative"),
+        ({"spectrum": torch.full((2, 4), torch.inf)}, "spectrum has values that are negative or not finite"),
     ],
 )
 def test_parts_that_do_not_fit(change: dict[str, torch.Tensor], says: str) -> None:
