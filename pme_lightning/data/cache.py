@@ -23,7 +23,7 @@ _SLICE_VALUES = 1 << 23
 # Rows at a time where there are few columns: what looks them up takes some numbers for each.
 _SLICE_ROWS = 1 << 20
 # Changes whenever what is found in the cache would be made otherwise, while saved vocabularies stay as they are.
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 _PREFETCH = ("POLARS_ROW_GROUP_PREFETCH_SIZE", "POLARS_CSV_CHUNK_PREFETCH_LIMIT")
 
 Arrays = tuple[np.ndarray, np.ndarray | None]

@@ -13,6 +13,8 @@ _CLOCK = re.compile(r"%[-_0]?(?:[HIklMSTRrXcspP+]|\.?\d?f)")
 _HOUR, _MINUTE = re.compile(r"%[-_0]?[HIkl]"), re.compile(r"%[-_0]?M")
 # What a time without a format may look like; such text of one kind is in the order of time.
 _ISO = r"^\d{4}[-/]\d\d(?:[-/]\d\d(?:[ T]\d\d(?::\d\d(?::\d\d(?:\.\d+)?)?)?)?)?"
+# What the type of a time says of its zone.
+_ZONE = re.compile(r"time_zone='([^']+)'")
 _ISO_FORMS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
 
@@ -44,6 +46,19 @@ def parsed(column: pl.Series, form: str | None) -> pl.Series:
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
         raise BadInput(f"column '{column.name}': the form of its times, {form}, is not understood: {reason}") from error
+
+
+def in_zone(column: pl.Series, held: str) -> pl.Series:
+    """A column in the time zone that the training data had: the same moments, with the hours and days of that zone.
+
+    Args:
+        column: of any type; what is no time with a zone stays as it is.
+        held: the type of the column in the training data.
+    """
+    zone = _ZONE.search(held)
+    if zone is None or not isinstance(column.dtype, pl.Datetime) or column.dtype.time_zone in (None, zone[1]):
+        return column
+    return column.dt.convert_time_zone(zone[1])
 
 
 def in_order(time: pl.Series, form: str | None = None) -> pl.Series:

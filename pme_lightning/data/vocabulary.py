@@ -26,6 +26,7 @@ from pme_lightning.data.lookup import Lookup, lookup_of
 from pme_lightning.data.npy_writer import NpyWriter
 from pme_lightning.data.options import check_whole_number
 from pme_lightning.data.schema import Schema
+from pme_lightning.data.times import in_zone
 from pme_lightning.data.tokens import BOOLEANS, align, booleans_as, column_of, numbers, times_as, token_values
 from pme_lightning.errors import BadInput, did_you_mean
 
@@ -165,6 +166,9 @@ class Vocabulary:
         """
         ids = np.empty((len(frame), len(self.fields)), dtype=np.int32)
         lookups, held = self._lookups, self.schema.dtypes
+        frame = frame.with_columns(
+            in_zone(each, held.get(each.name, "")) for each in frame if each.dtype == pl.Datetime
+        )
 
         def encode(f: int) -> None:
             one, table = self.schema.fields[f], self._tables[f]

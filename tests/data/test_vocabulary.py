@@ -340,6 +340,17 @@ def test_days_meet_however_they_are_written(trained: str) -> None:
     assert vocabulary.encode_fields(texts)[:, 0].tolist() == [0, 0, 2]
 
 
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+@pytest.mark.parametrize("categorical", [["at"], []], ids=["category", "parts"])
+def test_times_of_another_zone_are_the_same_moments(zone: str, categorical: list[str]) -> None:
+    moments = pl.Series("at", [datetime(2026, 1, 3, 2), datetime(2026, 1, 5, 12)]).dt.replace_time_zone("UTC")
+    rows = pl.DataFrame({"label": [0, 1], "at": moments.dt.convert_time_zone(zone)})
+    vocabulary = fit(rows, categorical=categorical)
+    for other in ("UTC", "America/New_York", "Asia/Kolkata"):
+        asked = pl.DataFrame({"at": moments.dt.convert_time_zone(other)})
+        np.testing.assert_array_equal(vocabulary.encode_fields(asked), vocabulary.encode_fields(rows))
+
+
 def test_what_is_no_boolean_stays_what_it_is() -> None:
     rows = pl.DataFrame({"label": [0, 1, 0], "flag": [True, False, False]})
     vocabulary = Vocabulary.fit(lambda: [rows], infer_schema(dict(rows.schema)), min_count=2)
