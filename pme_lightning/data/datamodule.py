@@ -30,7 +30,7 @@ from pme_lightning.data.faults import located
 from pme_lightning.data.folders import unfinished
 from pme_lightning.data.options import check_whole_number
 from pme_lightning.data.progress import rows_progress
-from pme_lightning.data.schema import Binning, Schema, infer_schema
+from pme_lightning.data.schema import BINNING, BINS, Binning, Schema, infer_schema
 from pme_lightning.data.sources import ALL, Format, Part, cheap_count, find_part, find_parts, name_of, reading
 from pme_lightning.data.splits import SplitBy, SplitOptions, Whole, divide, split_by
 from pme_lightning.data.stream_folder import StreamFolder, read_streams
@@ -112,8 +112,8 @@ class ClickDataModule(EncodedDataModule):
         numeric: list[str] | None = None,
         drop: list[str] | None = None,
         timestamps: dict[str, str] | None = None,
-        binning: Binning = "quantile",
-        bins: int = 64,
+        binning: Binning = BINNING,
+        bins: int = BINS,
         min_count: int | dict[str, int] = 1,
         separator: str | None = None,
         header: bool = True,
@@ -261,19 +261,24 @@ class ClickDataModule(EncodedDataModule):
     def _take_vocabulary(self) -> None:
         """Reads the vocabulary of ``data.vocabulary``, unless a checkpoint has brought its own."""
         if self._vocabulary_path is not None and self._given_vocabulary is None:
-            self._given_vocabulary = Vocabulary.load(Path(self._vocabulary_path).expanduser())
+            self._given_vocabulary = self._saved(Path(self._vocabulary_path).expanduser())
 
     def use_vocabulary(self, folder: str | Path) -> None:
         """Asks to encode with a saved vocabulary and its schema, instead of fitting; to be called before setup.
 
         Raises:
-            BadInput: there is no vocabulary in the folder, or it is damaged.
+            BadInput: there is no vocabulary in the folder, it is damaged, or columns are something else by the options.
             RuntimeError: the data are encoded already.
         """
         if self._folder is not None or self._predict_folder is not None:
             raise RuntimeError("use_vocabulary() comes before prepare_data() and setup()")
-        self._given_vocabulary = Vocabulary.load(folder)
+        self._given_vocabulary = self._saved(Path(folder))
         self._only_predicts = self.predict_path is not None
+
+    def _saved(self, folder: Path) -> Vocabulary:
+        vocabulary = Vocabulary.load(folder)
+        vocabulary.schema.check_options(**self.schema_options, unused=self.split_options.columns())
+        return vocabulary
 
     def check_unseen(self, split: str) -> None:
         """Refuses a split that is drawn at random from other rows than those of a checkpoint's vocabulary.

@@ -18,6 +18,9 @@ Binning = Literal["quantile", "log2"]
 
 # Looked for in this order, without regard to case, when no label column is named.
 LABEL_NAMES = ("label", "click", "clicked", "target", "y")
+# How numeric columns are binned where nothing else is said.
+BINNING: Binning = "quantile"
+BINS = 64
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,55 @@ class Schema:
             dtypes=dict(data["dtypes"]),
         )
 
+    def check_options(
+        self,
+        label: str | None = None,
+        categorical: Sequence[str] | None = None,
+        numeric: Sequence[str] | None = None,
+        drop: Sequence[str] | None = None,
+        timestamps: Mapping[str, str] | None = None,
+        binning: Binning = BINNING,
+        bins: int = BINS,
+        unused: Iterable[str] = (),
+    ) -> None:
+        """Refuses options that ask for another schema than this one, which comes with a saved vocabulary.
+
+        Args:
+            label: as in :func:`infer_schema`, and so are the others; one that is not given agrees with everything.
+            categorical: see there.
+            numeric: see there.
+            drop: see there, also columns that the data no longer have.
+            timestamps: see there, also of columns that only say how to split.
+            binning: see there.
+            bins: see there.
+            unused: see there.
+
+        Raises:
+            BadInput: one of them does.
+        """
+        if label is not None and label != self.label:
+            raise _disagrees("label", f"the label is '{self.label}', not '{label}'")
+        kinds: dict[str, str] = {self.label: "the label"}
+        for one in self.fields:
+            kinds[one.source] = one.kind if one.kind in ("categorical", "numeric") else "a time"
+        for option, kind, names in (
+            ("categorical", "categorical", categorical),
+            ("numeric", "numeric", numeric),
+            ("drop", "not used", drop),
+            ("timestamps", "a time", [name for name in timestamps or {} if name not in unused]),
+        ):
+            for name in names or []:
+                if kinds.get(name, "not used") != kind:
+                    raise _disagrees(option, f"column '{name}' is {kinds.get(name, 'not used')}")
+        for one in self.fields:
+            form = (timestamps or {}).get(one.source, one.time_format)
+            if one.time_format not in (None, form):
+                raise _disagrees("timestamps", f"the times of column '{one.source}' have the form {one.time_format}")
+            if one.kind == "numeric" and binning not in (BINNING, one.binning):
+                raise _disagrees("binning", f"column '{one.name}' has {one.binning} bins")
+            if one.binning == "quantile" and bins not in (BINS, one.bins):
+                raise _disagrees("bins", f"column '{one.name}' has {one.bins} bins")
+
     def table(self, field_tokens: Sequence[int] | None = None) -> str:
         """A plain-text table of column, type, kind and (where given) tokens, one line each."""
         rows = [("column", "type", "kind", "tokens")]
@@ -109,8 +161,8 @@ def infer_schema(
     numeric: Sequence[str] | None = None,
     drop: Sequence[str] | None = None,
     timestamps: Mapping[str, str] | None = None,
-    binning: Binning = "quantile",
-    bins: int = 64,
+    binning: Binning = BINNING,
+    bins: int = BINS,
     unused: Iterable[str] = (),
 ) -> Schema:
     """Makes a schema of the columns' names and types; whatever is named explicitly wins over what is inferred.
@@ -172,6 +224,13 @@ def infer_schema(
             raise BadInput(f"two fields would be called '{name}': rename the column '{name}'")
     dtypes = {name: str(dtype) for name, dtype in columns.items()}
     return Schema(label=label, fields=tuple(fields), drop=tuple(left_out), dtypes=dtypes)
+
+
+def _disagrees(option: str, what: str) -> BadInput:
+    return BadInput(
+        f"data.{option}: in the saved vocabulary, which says what columns are, {what}: leave data.{option} out, or fit "
+        "another vocabulary"
+    )
 
 
 def check_single_values(name: str, dtype: pl.DataType) -> None:

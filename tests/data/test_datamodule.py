@@ -579,6 +579,10 @@ def test_saved_vocabulary_encodes_other_rows(folder: Path, tmp_path: Path) -> No
         test.use_vocabulary(tmp_path / "saved")
     with pytest.raises(BadInput, match="no vocabulary in"):
         ClickDataModule(str(later)).use_vocabulary(tmp_path / "none")
+    with pytest.raises(BadInput, match="the label is 'label', not 'row'"):
+        ClickDataModule(str(later), label="row").use_vocabulary(tmp_path / "saved")
+    with pytest.raises(BadInput, match="column 'user' is categorical"):
+        ClickDataModule(str(later), vocabulary=str(tmp_path / "saved"), drop=["user"]).prepare_data()
 
 
 def test_rows_to_predict_need_no_label(folder: Path, tmp_path: Path) -> None:

@@ -122,3 +122,45 @@ def test_table_names_every_column() -> None:
     assert "64 quantile bins" in table
     assert "40" in table
     assert lines[-1].split() == ["page", "String", "not", "used"]
+
+
+SAVED = infer_schema(
+    {name: pl.Int64() for name in ("click", "buy", "user", "at", "old")} | {"price": pl.Float64()},
+    label="click",
+    drop=["buy", "old"],
+    timestamps={"at": "%y%m%d%H"},
+    bins=8,
+)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"label": "click", "categorical": ["user"], "numeric": ["price"], "drop": ["buy", "gone"], "bins": 8},
+        {"timestamps": {"at": "%y%m%d%H", "day": "%d/%m/%Y"}, "unused": ["day"]},
+    ],
+    ids=str,
+)
+def test_options_that_agree_with_a_saved_schema(options: dict) -> None:
+    SAVED.check_options(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"label": "buy"}, "the label is 'click', not 'buy'"),
+        ({"numeric": ["user"]}, "column 'user' is categorical"),
+        ({"categorical": ["price"]}, "column 'price' is numeric"),
+        ({"categorical": ["old"]}, "column 'old' is not used"),
+        ({"drop": ["at"]}, "column 'at' is a time"),
+        ({"drop": ["click"]}, "column 'click' is the label"),
+        ({"timestamps": {"at": "%Y"}}, "the times of column 'at' have the form %y%m%d%H"),
+        ({"binning": "log2"}, "column 'price' has quantile bins"),
+        ({"bins": 5}, "column 'price' has 8 bins"),
+    ],
+    ids=str,
+)
+def test_options_that_a_saved_schema_does_not_follow(options: dict, what: str) -> None:
+    with pytest.raises(BadInput, match=f"data.{next(iter(options))}: in the saved vocabulary, .*{what}: leave"):
+        SAVED.check_options(**options)
