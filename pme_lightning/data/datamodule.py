@@ -429,8 +429,8 @@ class ClickDataModule(EncodedDataModule):
         found = EncodedFolder.open(folder)
         if found is None:
             with located({"predict": part}, self.csv):
-                _check_rows_stay(part, self.csv)
                 sources = {"predict": Source(part.frame(self.csv), Whole("predict"))}
+                _check_rows_stay(part, self.csv)
                 self._encode(folder, sources, vocabulary, labelled=False, total=cheap_count({"predict": part}))
             found = EncodedFolder(folder)
         return found

@@ -929,6 +929,14 @@ def test_what_cannot_be_brought_to_the_cache_is_one_line(tmp_path: Path, source:
         bring[source]()
 
 
+def test_rows_to_predict_of_the_other_format_are_told(saved: Path, tmp_path: Path) -> None:
+    FRAMES["valid"].write_parquet(tmp_path / "new.parquet")
+    data = ClickDataModule(format="csv", predict_path=str(tmp_path / "new.parquet"), cache_dir=str(tmp_path / "cache"))
+    data.use_vocabulary(saved)
+    with pytest.raises(BadInput, match=r"is Parquet, and data.format=csv takes CSV: say data.format=auto"):
+        data.prepare_data()
+
+
 @pytest.mark.parametrize(
     ("text", "place"),
     [
