@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from pme_lightning.runner import Runner
 
 
+# What :func:`settle_budgets` settles.
+SETTLED = ("budgets", "search.init_args.budget")
+
+
 def settle_budgets(config: Namespace, module: CTRModule) -> None:
     """Puts the budgets in order, the largest first, and has the search made for the largest.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +24,40 @@ def check_no_other_folder(config: Namespace) -> None:
         raise BadInput(f"resume={config.resume} goes on in that folder: leave run_dir={config.run_dir} out")
 
 
-def check_same_run(resume: str, config: str, folder: RunFolder, data: EncodedDataModule) -> None:
-    """Refuses to go on with another configuration or other data than the run was started with.
+def check_same_config(resume: str, config: str, settled_later: Collection[str] = ()) -> None:
+    """Refuses to go on with another configuration than the run was started with.
 
     Args:
         resume: The folder as it was named.
         config: The configuration of this command line, as YAML.
+        settled_later: Keys that the command puts in order once it knows the data: they are passed over.
+
+    Raises:
+        BadInput: Something is not as it was.
+    """
+    started = yaml.safe_load((Path(resume).expanduser() / "config.yaml").read_text(encoding="utf-8"))
+    now = dict(_leaves(yaml.safe_load(config)))
+    before = dict(_leaves(started))
+    for key in [*before, *(key for key in now if key not in before)]:
+        if now.get(key) == before.get(key) or key in settled_later:
+            continue
+        said = f"resume: {key.replace('.init_args', '')} is {now.get(key)}, the run in '{resume}' was started "
+        if not _is_told_of(key, before):
+            raise BadInput(f"{said}without it, as by another version: go on with that one, or start a new run")
+        raise BadInput(f"{said}with {before.get(key)}: give the same command, or resume={resume} alone")
+
+
+def check_same_data(resume: str, folder: RunFolder, data: EncodedDataModule) -> None:
+    """Refuses to go on with other data than the run was started with.
+
+    Args:
+        resume: The folder as it was named.
         folder: The folder.
         data: The data.
 
     Raises:
         BadInput: Something is not as it was.
     """
-    started = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
-    now = dict(_leaves(yaml.safe_load(config)))
-    before = dict(_leaves(started))
-    for key in [*before, *(key for key in now if key not in before)]:
-        if now.get(key) != before.get(key):
-            raise BadInput(
-                f"resume: {key.replace('.init_args', '')} is {now.get(key)}, the run in '{resume}' was started with "
-                f"{before.get(key)}: give the same command, or resume={resume} alone"
-            )
     facts, found = folder.finished("data"), data_facts(data)
     # A run that an earlier version started has noted less.
     if facts is not None and any(found[key] != value for key, value in facts.items()):
@@ -81,6 +94,12 @@ def load_module(path: str | Path, shard: Shard | None = None) -> CTRModule:
     module = CTRModule(**checkpoint["hyper_parameters"], shard=shard)
     module.load_state_dict(checkpoint["state_dict"])
     return module
+
+
+def _is_told_of(key: str, config: Mapping[str, Any]) -> bool:
+    """Whether a configuration, by its leaves, says something of a key: a value, or one of a key that holds it."""
+    parts = key.split(".")
+    return any(".".join(parts[:length]) in config for length in range(1, len(parts) + 1))
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

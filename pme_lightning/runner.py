@@ -54,7 +54,14 @@ from pme_lightning.processes import (
 from pme_lightning.progress import phase_progress
 from pme_lightning.ranks import is_main
 from pme_lightning.resume_point import ResumePoint
-from pme_lightning.resuming import check_no_other_folder, check_same_run, data_facts, load_module, searched_model
+from pme_lightning.resuming import (
+    check_no_other_folder,
+    check_same_config,
+    check_same_data,
+    data_facts,
+    load_module,
+    searched_model,
+)
 from pme_lightning.run_checks import (
     build_trainer,
     check_batches,
@@ -131,6 +138,8 @@ class Runner:
         if self.config.resume:
             check_resumable(self.config.resume)
             check_no_other_folder(self.config)
+            settled_later = pareto.SETTLED if self.command == "pareto" else ()
+            check_same_config(self.config.resume, self._config_text(), settled_later)
         if self.config.sizes:
             self.sizes = SearchResult.load(self.config.sizes)
         return 1 if self.command in ONE_PROCESS else missing_processes(self._checked)
@@ -210,7 +219,8 @@ class Runner:
                 if is_main():
                     held.enter_context(locked(check_resumable(self.config.resume)))
                 self.folder = RunFolder.reopen(self.config.resume, writes=is_main())
-                check_same_run(self.config.resume, self._config_text(), self.folder, self.data)
+                check_same_config(self.config.resume, self._config_text())
+                check_same_data(self.config.resume, self.folder, self.data)
                 wait_for_all()
             else:
                 if is_main():

@@ -14,12 +14,15 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+import yaml
 
 from pme_lightning.cli import main
+from pme_lightning.composition import merge
 from pme_lightning.data import ClickDataModule
 from pme_lightning.errors import BadInput
-from pme_lightning.resuming import check_same_run, data_facts
+from pme_lightning.resuming import check_same_config, check_same_data, data_facts
 from pme_lightning.run_folder import RunFolder
+from pme_lightning.runner import Runner
 from pme_lightning.search import SearchResult
 
 ROOT = Path(__file__).parents[2]
@@ -144,6 +147,8 @@ def test_what_cannot_be_gone_on_with_is_told(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    if "data have changed" not in message:
+        monkeypatch.setattr(Runner, "_data", lambda _: pytest.fail("it read the data"))
     (tmp_path / "empty").mkdir()
     for name in ("begun", "changed"):
         shutil.copytree(whole, tmp_path / name)
@@ -158,6 +163,24 @@ def test_what_cannot_be_gone_on_with_is_told(
     assert message in said
     assert said.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{model: {embedding_bits: 32}}", "embedding_bits is 32, .* was started without it, as by another version"),
+        ("{model: {}, table: {lr: 0.1}}", "table.lr is 0.1, .* was started with None: give the same command"),
+        ("{model: {dim: 8}, budgets: [0.5]}", "budgets is .0.5., .* was started with .0.2."),
+    ],
+)
+def test_a_setting_that_the_run_was_started_without(tmp_path: Path, config: str, message: str) -> None:
+    (tmp_path / "config.yaml").write_text("{model: {dim: 8}, table: null, budgets: [0.2]}")
+    same = {"model": {"dim": 8}, "table": None, "budgets": [0.2]}
+    now = yaml.safe_dump(merge(same, yaml.safe_load(config)))
+    with pytest.raises(BadInput, match=message):
+        check_same_config(str(tmp_path), now)
+    check_same_config(str(tmp_path), yaml.safe_dump(same))
+    check_same_config(str(tmp_path), yaml.safe_dump(same | {"budgets": [0.5]}), settled_later=("budgets",))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +216,7 @@ def test_other_data_with_as_many_rows_and_tokens_are_not_gone_on_with(
         folder.finish("data", {key: facts[key] for key in ("rows", "field_tokens")})
     data = encoded(rows.with_columns(changed))
     if same or noted != "now":
-        check_same_run("run", "seed: 42", RunFolder.reopen(tmp_path / "run"), data)
+        check_same_data("run", RunFolder.reopen(tmp_path / "run"), data)
         return
     with pytest.raises(BadInput, match="the data have changed since the run in 'run' was started"):
-        check_same_run("run", "seed: 42", RunFolder.reopen(tmp_path / "run"), data)
+        check_same_data("run", RunFolder.reopen(tmp_path / "run"), data)
