@@ -142,6 +142,8 @@ class Runner:
             check_same_config(self.config.resume, self._config_text(), settled_later)
         if self.config.sizes:
             self.sizes = SearchResult.load(self.config.sizes)
+        if self.command == "finetune" and self.warm and not self.config.ckpt_path:
+            self._searched_model()
         return 1 if self.command in ONE_PROCESS else missing_processes(self._checked)
 
     def run(self) -> dict[str, Any]:

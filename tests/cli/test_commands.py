@@ -17,6 +17,7 @@ import yaml
 from pme_lightning.cli import main
 from pme_lightning.data.vocabulary import Vocabulary
 from pme_lightning.module import CTRModule
+from pme_lightning.runner import Runner
 from pme_lightning.search import SearchResult
 
 Run = Callable[..., dict[str, Any]]
@@ -204,7 +205,9 @@ def test_search_then_finetune_equals_pme(run: Run, pme_run: Path) -> None:
     assert tuned["test"] == pytest.approx(read(pme_run)["test"], abs=1e-6)
 
 
-def test_finetune_starts_warm_from_the_searched_model(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finetune_starts_warm_from_the_searched_model(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ["optimizer=adam", "optimizer.lr=0.02", "search.schedule.epochs=3", "search.schedule.min_steps=0"]
     searched = run("search", "backbone=fm", "search.budget=0.5", *words)
     sizes = f"sizes={searched['folder']}/sizes.safetensors"
@@ -219,6 +222,7 @@ def test_finetune_starts_warm_from_the_searched_model(run: Run, capsys: pytest.C
     assert "was trained with backbone pme_lightning.backbones.FM" in said
     assert "it is the model that was searched, from which fine-tunes start: transfer.init=scratch" in said
     (searched["folder"] / "checkpoints" / "search" / "last.ckpt").unlink()
+    monkeypatch.setattr(Runner, "_data", lambda _: pytest.fail("it read the data"))
     with pytest.raises(SystemExit):
         run("finetune", sizes, "transfer.init=warm", *still, small=False)
     assert "transfer.init=warm needs the model that was searched" in capsys.readouterr().err
