@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -226,6 +226,9 @@ class CTRModule(LightningModule):
         renumbered = getattr(getattr(self.trainer, "datamodule", None), "is_renumbered", None)
         if stage == "fit":
             check_precision(self.trainer.precision, split=self.shard is not None)
+            # A validation before this fit has left them as tensors of its inference mode, which a fit cannot add to.
+            for metric in self.valid_metrics.values():
+                cast(Metric, metric).reset()
         if stage == "fit" and isinstance(self.embedding, MultiSizeEmbedding):
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):

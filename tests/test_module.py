@@ -129,6 +129,19 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
     assert trainer(tmp_path).validate(module, loader(data), verbose=False)[0]["valid_logloss"] < before - 0.01
 
 
+def test_a_model_is_trained_after_it_was_validated(tmp_path: Path) -> None:
+    module, data = CTRModule(FIELD_TOKENS, FM, embedding_dim=4), loader(batches())
+    quiet = {"enable_checkpointing": False}
+    trainer(tmp_path, **quiet).validate(module, data, verbose=False)
+    both = trainer(tmp_path, max_epochs=1, **quiet)
+    both.fit(module, data, data)
+    both.validate(module, data, verbose=False)
+    trained = trainer(tmp_path, max_epochs=1, **quiet)
+    trained.fit(module, data, data)
+    after = {name: float(value) for name, value in trained.callback_metrics.items() if name.startswith("valid")}
+    assert after == trainer(tmp_path, **quiet).validate(module, data, verbose=False)[0]
+
+
 def test_predict_returns_probabilities(tmp_path: Path) -> None:
     module = CTRModule(FIELD_TOKENS, FM, embedding_dim=4)
     found = torch.cat(trainer(tmp_path).predict(module, loader([(ids,) for ids, _ in batches()])))
