@@ -104,7 +104,7 @@ class PrunedModel:
         """
         sums: dict[str, Tensor | float] = dict.fromkeys(("rows", "squares", "firsts", "products", "bands"), 0.0)
         for frequencies, values, linear, loss in self._passes(kept, kept_linear, basis):
-            gradients = [each.double() for each in torch.autograd.grad(loss, [values, *linear])]
+            gradients = [each.double() for each in torch.autograd.grad(loss, [values, *linear], materialize_grads=True)]
             sums["rows"] += values.new_tensor([len(values)], dtype=torch.float64)
             sums["squares"] += gradients[0].square().sum(0)
             sums["bands"] += band_sums(frequencies, *gradients)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ _CHUNK_ROWS = 1 << 15
 
 
 # Gets ids (B, F) and the gradients at the rows (B, F, D) and first-order weights (B, F) that were looked up for them;
-# None stands for a gradient that there is not.
+# None stands for gradients of rows that there are not.
 Observer = Callable[..., None]
 # Gets rows (U,) that this process holds, and the means over processes of the gradients at them (U, D) and at their
 # first-order weights (U,) or None.
@@ -210,8 +210,15 @@ class FullEmbedding(nn.Module):
 
     def _watch(self, ids: Tensor, *looked_up: Tensor) -> None:
         observer = self.observer
-        if observer is not None and looked_up[0].requires_grad:
-            register_multi_grad_hook(looked_up, lambda gradients: observer(ids, *gradients))
+        if observer is None or not looked_up[0].requires_grad:
+            return
+
+        def seen(gradients: Sequence[Tensor | None]) -> None:
+            rows, *firsts = gradients
+            # A backbone that takes first-order weights need not use them: then nothing depends on them.
+            observer(ids, rows, *(torch.zeros_like(looked_up[1]) if each is None else each for each in firsts))
+
+        register_multi_grad_hook(looked_up, seen)
 
     @torch.no_grad()
     def rotate_(self, basis: Tensor) -> None:

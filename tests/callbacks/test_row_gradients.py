@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pme_lightning.backbones import DCN, FM
@@ -155,3 +155,26 @@ def test_scores_that_do_not_fit_are_the_criterions(
     callback = PruningCallback(Odd(change), AfterWarmup(epochs=0.5), Prefix())
     with pytest.raises(BadInput, match=said):
         make_trainer(callbacks=[callback], max_epochs=2).fit(module(tiny, FM), datamodule=tiny)
+
+
+class Deaf(nn.Module):
+    """A backbone that takes first-order weights and makes nothing of them."""
+
+    def __init__(self, num_fields: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(num_fields * embedding_dim, 1)
+
+    def forward(self, embeddings: Tensor, linear: Tensor | None = None) -> Tensor:
+        return self.layer(embeddings.flatten(1)).squeeze(1)
+
+
+def test_first_order_weights_that_a_backbone_does_not_use_are_worth_nothing(
+    tiny: LightningDataModule, make_trainer: Build
+) -> None:
+    callback = PruningCallback(ExpectedInformation(), AtInit(batches=2), Prefix(), budget=0.6)
+    make_trainer(callbacks=[callback], max_epochs=-1, max_steps=2).fit(module(tiny, Deaf), datamodule=tiny)
+    assert callback.result is not None
+    assert callback.scores is not None
+    assert callback.scores.linear is not None
+    assert not callback.scores.linear.any()
+    assert callback.result.sizes.any()
