@@ -24,12 +24,14 @@ class Figures(Throughput):
         super().__init__()
         self._loss: Tensor | None = None
         self._batches = 0
+        self._validated = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock of an epoch, and counts from 0."""
         super().on_train_epoch_start(trainer, pl_module)
         self.rows, self.seconds = 0, 0.0
         self._loss, self._batches = None, 0
+        self._validated = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -42,6 +44,11 @@ class Figures(Throughput):
         self._loss = loss if self._loss is None else self._loss + loss
         self._batches += 1
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves the validation out of the speed, and notes that this epoch was measured."""
+        super().on_validation_end(trainer, pl_module)
+        self._validated = True
+
     def told(self, trainer: Trainer, pl_module: LightningModule, ended: bool) -> list[str]:
         """Returns the figures in words for a line of a log.
 
@@ -51,7 +58,8 @@ class Figures(Throughput):
             ended: Whether the epoch is over, and what was measured is of its end.
         """
         told = [f"loss {float(self._loss) / self._batches:.4f}"] if self._loss is not None else []
-        metrics = trainer.callback_metrics if ended else {}
+        # The Trainer keeps what an epoch before has measured.
+        metrics = trainer.callback_metrics if ended and self._validated else {}
         told += [f"{short} {float(metrics[name]):.4f}" for name, short in _MEASURED.items() if name in metrics]
         if self.rows_per_second:
             told.append(f"{self.rows_per_second:,.0f} rows/s")

@@ -44,6 +44,16 @@ def test_a_line_an_epoch_tells_loss_metrics_and_speed(
         assert re.fullmatch(pattern, line)
 
 
+def test_an_epoch_without_a_validation_tells_none(
+    tiny: Any, make_trainer: MakeTrainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = make_trainer(
+        max_epochs=3, callbacks=[PhaseLines("full")], limit_val_batches=None, check_val_every_n_epoch=2
+    )
+    trainer.fit(model(tiny), datamodule=tiny)
+    assert ["AUC" in line for line in capsys.readouterr().out.splitlines()] == [False, True, False]
+
+
 @pytest.mark.parametrize("batches_of_a_step", [1, 3])
 def test_the_loss_of_a_line_is_the_mean_over_the_epoch(
     batches_of_a_step: int, tiny: Any, make_trainer: MakeTrainer, capsys: pytest.CaptureFixture[str]
