@@ -304,6 +304,8 @@ def _check_values(config: Namespace) -> None:
             raise BadInput(f"trainer.{key}: with 0 there is nothing to train or to choose the best model by")
     if trainer.fast_dev_run:
         raise BadInput("trainer.fast_dev_run keeps no checkpoint to go on with; use trainer.limit_train_batches=10")
+    if trainer.barebones:
+        raise BadInput("trainer.barebones keeps no checkpoint and logs nothing that a model could be chosen by")
     if trainer.accumulate_grad_batches < 1:
         raise BadInput(f"trainer.accumulate_grad_batches: {trainer.accumulate_grad_batches} is below 1")
     if trainer.val_check_interval in (0, "0"):

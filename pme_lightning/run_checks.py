@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,7 @@ def check_batches(data: EncodedDataModule, trainer: Namespace) -> None:
             raise BadInput(f"trainer.{key}: {limit} of {whole} batches is none; write how many, trainer.{key}=1")
         if split == "train":
             _check_interval(taken, trainer)
+            _check_first_validation(trainer, taken)
         elif taken < whole:
             _check_first_labels(data, {"val": "valid"}.get(split, split), taken, f"trainer.{key}")
 
@@ -153,6 +155,31 @@ def _check_interval(batches: int, trainer: Namespace) -> None:
         raise BadInput(
             f"trainer.val_check_interval: {every:g} is above the {batches} batches of an epoch; write a fraction, such "
             "as 0.5, or trainer.check_val_every_n_epoch=null as well, to count batches over epochs"
+        )
+
+
+def _check_first_validation(trainer: Namespace, epoch: int) -> None:
+    """Refuses a training that ends before its first validation.
+
+    Args:
+        trainer: The ``trainer`` part of the configuration.
+        epoch: The batches of an epoch.
+    """
+    every = 1.0 if trainer.val_check_interval is None else trainer.val_check_interval
+    if not isinstance(every, (int, float)):
+        return  # a time
+    first = max(1, int(epoch * every)) if isinstance(every, float) else every
+    first += ((trainer.check_val_every_n_epoch or 1) - 1) * epoch
+    more = "no model could be chosen by validation: validate more often (trainer.val_check_interval)"
+    most = (trainer.max_epochs or 0) * epoch
+    if 0 < most < first:
+        raise BadInput(f"trainer.max_epochs: with {most} batches, and the first validation after {first}, {more}")
+    epochs, batches = divmod(first - 1, epoch)
+    before = epochs * math.ceil(epoch / trainer.accumulate_grad_batches) + batches // trainer.accumulate_grad_batches
+    if 0 < trainer.max_steps <= before:
+        raise BadInput(
+            f"trainer.max_steps: {trainer.max_steps} is reached before the first validation, after {before + 1} steps, "
+            f"so {more}"
         )
 
 

@@ -47,6 +47,7 @@ CASES = [
     ("transfer.init=cold", "'scratch', 'warm'"),
     ("trainer.max_epochs=0", "there is nothing to train"),
     ("trainer.fast_dev_run=true", "trainer.limit_train_batches=10"),
+    ("trainer.barebones=true", "trainer.barebones keeps no checkpoint"),
     ("trainer.check_val_every_n_epoch=99", "is above trainer.max_epochs"),
     ("trainer.accumulate_grad_batches=0", "accumulate_grad_batches: 0 is below 1"),
     ("trainer.gradient_clip_val=-1", "gradient_clip_val: -1 is below 0; null for no clipping"),
@@ -150,6 +151,13 @@ def test_a_package_that_a_logger_lacks_is_told_before_data_is_read(
         ("trainer.limit_test_batches=0.1", "write how many, trainer.limit_test_batches=1"),
         ("trainer.val_check_interval=1000", "1000 is above the 19 batches of an epoch"),
         ("trainer.val_check_interval=10 trainer.limit_train_batches=5", "10 is above the 5 batches of an epoch"),
+        ("trainer.max_steps=18", "max_steps: 18 is reached before the first validation, after 19 steps"),
+        ("trainer.max_steps=28 trainer.check_val_every_n_epoch=2", "the first validation, after 38 steps"),
+        ("trainer.max_steps=4 trainer.accumulate_grad_batches=4", "the first validation, after 5 steps"),
+        (
+            "trainer.max_epochs=2 trainer.val_check_interval=39 trainer.check_val_every_n_epoch=null",
+            "with 38 batches, and the first validation after 39",
+        ),
     ],
 )
 def test_validations_that_cannot_be_are_refused_before_the_search(
@@ -307,7 +315,7 @@ def test_a_checkpoint_is_not_measured_as_another_model(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("trainer.max_steps=3", "no checkpoint was kept: valid_auc was not measured before the end"),
+        ("trainer.max_time=00:00:00:00", "no checkpoint was kept: valid_auc was not measured before the end"),
     ],
 )
 def test_a_fit_that_measures_nothing(
