@@ -74,7 +74,10 @@ def _told(groups: Sequence[Sequence[SavedRun]]) -> Markup:
 def _data_of(run: SavedRun) -> str:
     data = run.summary["data"]
     tested = data["rows"].get("test")
-    return data["name"] if tested is None else f"{data['name']}, {tested:,} test rows"
+    if tested is None:
+        return data["name"]
+    clicks = f" with {data['test_clicks']:,} clicks" if "test_clicks" in data else ""
+    return f"{data['name']}, {tested:,} test rows{clicks}"
 
 
 def _same_rows(runs: Sequence[SavedRun]) -> list[list[SavedRun]]:
@@ -83,7 +86,15 @@ def _same_rows(runs: Sequence[SavedRun]) -> list[list[SavedRun]]:
     for run in runs:
         data = run.summary["data"]
         groups.setdefault((data["name"], data["rows"].get("test"), data.get("best_auc")), []).append(run)
-    return list(groups.values())
+    return [apart for group in groups.values() for apart in _by_clicks(group)]
+
+
+def _by_clicks(group: list[SavedRun]) -> list[list[SavedRun]]:
+    """Returns the runs whose test rows have as many clicks together; all of them where an earlier version ran one."""
+    apart: dict[int | None, list[SavedRun]] = {}
+    for run in group:
+        apart.setdefault(run.summary["data"].get("test_clicks"), []).append(run)
+    return [group] if None in apart else list(apart.values())
 
 
 def _curves(groups: Sequence[Sequence[SavedRun]], names: dict[Path, str]) -> list[Markup]:

@@ -29,7 +29,7 @@ _SUMMARY = {
     "command": str,
     "seed": int,
     "data": {"name": str, "rows": {str: int}, "fields": int, "tokens": int, "best_auc": Optional(float)}
-    | {"best_logloss": Optional(float)},
+    | {"best_logloss": Optional(float), "test_clicks": Optional(int)},
     "search": Optional({"seconds": float, "epochs": float, "criterion": str, "budget": str, "kept": int}),
     **_MODEL,
     "baseline": Optional(_TRAINED),

@@ -131,6 +131,24 @@ def test_runs_on_other_rows_are_kept_apart(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("clicks", "groups"), [([250, 250, 251], 2), ([250, 251, None], 1), ([None, None, None], 1)], ids=str
+)
+def test_runs_that_drew_other_test_rows_of_one_file_are_kept_apart(
+    tmp_path: Path, clicks: list[int | None], groups: int
+) -> None:
+    for name, count in zip("abc", clicks, strict=True):
+        file = write_run(tmp_path / name, ["x"]) / "summary.json"
+        summary = json.loads(file.read_text())
+        summary["data"] |= {} if count is None else {"test_clicks": count}
+        file.write_text(json.dumps(summary))
+    out = tmp_path / "c.html"
+    write_page(comparison_page([read_run(tmp_path / name) for name in "abc"], out), out)
+    page = Page(out)
+    assert ("not all tested on the same rows" in page.text) == (groups > 1)
+    assert len([h for h in page.headings if h.startswith("Accuracy")]) == groups
+
+
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     runs = [read_run(write_run(tmp_path / place / "run", ["x"])) for place in ("a", "b")]
     assert run_names(runs) == ["a/run", "b/run"]
