@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pme_lightning.data.vocabulary import Vocabulary
 
 SPLITS = ("train", "valid", "test")
+# Rows of each split whose ids are held against their fields: a numbering that is wrong shows in any of them.
+_CHECKED_ROWS = 1 << 16
 
 
 def of_one_mind(yes: bool, device: torch.device) -> bool:
@@ -276,7 +278,21 @@ class EncodedDataModule(LightningDataModule, ABC):
             rows = self.predict_rows() if split == "predict" else self.data.splits[split]
             ids, labels = rows
             self._datasets[split] = ClickDataset(ids, labels, self.num_tokens, self._renumbering)
+            self._check_fields(split, ids[:_CHECKED_ROWS])
         return self._datasets[split]
+
+    def _check_fields(self, split: str, ids: np.ndarray) -> None:
+        """Refuses ids of another field than their column's, which a table of all fields would look up all the same."""
+        first = 0
+        for column, (name, tokens) in zip(ids.T, zip(self.fields, self.field_tokens, strict=True), strict=True):
+            wrong = (column < first) | (column >= first + tokens)
+            if wrong.any():
+                row = int(wrong.argmax())
+                raise BadInput(
+                    f"id {column[row]} in row {row} of the {split} split is none of field '{name}', whose ids go from "
+                    f"{first} to {first + tokens - 1}: each field's count on from those of the field before"
+                )
+            first += tokens
 
     def predict_rows(self) -> tuple[np.ndarray, None]:
         """The rows to predict: the test split's, without labels."""

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from pme_lightning.data import ClickDataset, EncodedData, PermutationBatchSampler, orders
 from pme_lightning.data.batches import keep
+from pme_lightning.data.encoded import EncodedDataModule
 from pme_lightning.errors import BadInput
 
 
@@ -229,3 +230,9 @@ def test_labels_are_0_and_1(wrong: float) -> None:
 def test_frequencies_are_counts(frequencies: Any, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         EncodedData("mine", ["f"], [2], frequencies, {})
+
+
+def test_ids_of_another_field_are_refused(tiny: EncodedDataModule) -> None:
+    tiny.data.splits["train"][0][5:, 1] -= 8  # counted within the field
+    with pytest.raises(BadInput, match=r"of the train split is none of field 'f1', whose ids go from 8 to 27"):
+        tiny.train_dataloader()
