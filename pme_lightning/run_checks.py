@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateFinder, ModelPruning, ProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pme_lightning.arguments import backbone_arguments, build, optimizer_arguments
@@ -28,6 +28,12 @@ from pme_lightning.processes import check_processes, shard_of
 from pme_lightning.run_folder import find_run_folder
 from pme_lightning.sixteen_bits import check_bits
 
+# Callbacks of Lightning's that cannot do here what they are for, and what to do instead.
+_NOT_HERE = {
+    LearningRateFinder: "sets one learning rate, and the network and the table have one each: try optimizer.lr and "
+    "embedding_optimizer.lr",
+    ModelPruning: "masks weights by what no other phase knows of: what makes the table small is the search",
+}
 # The splits that a checkpoint is measured on, and what to do where it was trained on some of their rows.
 _OWN_ROWS = "data.{0}_path=FILE data.path=null takes all rows of a file"
 _MEASURED_ON = {
@@ -84,6 +90,10 @@ def check_parts(command: str, config: Namespace) -> Trainer:
     if split:
         _check_sharded(command, search)
     check_averages(config, trainer)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for cls, why in _NOT_HERE.items():
+            if isinstance(callback, cls):
+                raise BadInput(f"trainer.callbacks: {cls.__name__} {why}")
     return trainer
 
 

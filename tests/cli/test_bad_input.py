@@ -83,6 +83,15 @@ CASES = [
         '"init_args":{"swa_lrs":0.01}}]',
         "StochasticWeightAveraging puts its averages in after the last validation",
     ),
+    (
+        "trainer.callbacks=[lightning.pytorch.callbacks.LearningRateFinder]",
+        "LearningRateFinder sets one learning rate, and the network and the table have one each",
+    ),
+    (
+        'trainer.callbacks=[{"class_path":"lightning.pytorch.callbacks.ModelPruning",'
+        '"init_args":{"pruning_fn":"l1_unstructured"}}]',
+        "ModelPruning masks weights by what no other phase knows of",
+    ),
     ("trainer.val_check_interval=0", "trainer.val_check_interval: 0 is no interval"),
     ("optimizer.foreach=true", "Adam: `fused` and `foreach` cannot be `True` together"),
     # classes
