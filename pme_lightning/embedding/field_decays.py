@@ -60,6 +60,11 @@ class FieldDecays:
         """Takes what :meth:`plain` gave."""
         return cls(torch.tensor(plain["factors"], dtype=torch.float32), [list(own) for own in plain["tokens"]])
 
+    def of_rows(self, size: int, linear: bool) -> Tensor:
+        """Returns the factors ``(F, width)`` of rows of a size, behind a 1 for a first-order weight."""
+        factors = self.factors[:, :size]
+        return torch.cat([factors.new_ones(len(factors), 1), factors], 1) if linear else factors
+
     def plain(self) -> dict[str, Any]:
         """Returns the same in numbers and lists, as checkpoints hold it."""
         return {"factors": self.factors.tolist(), "tokens": self.tokens}

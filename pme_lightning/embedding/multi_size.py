@@ -286,20 +286,17 @@ class MultiSizeEmbedding(nn.Module):
         """
         if not self.along_axes:
             return {}
-        whole, first_factors, groups = self.embedding_dim + int(self.first_order), None, self._held_groups()
-        if self.field_decays is not None:
-            factors = self.field_decays.factors.to(self.values.device)
-            first_factors = torch.cat([torch.ones_like(factors[:, :1]), factors], 1)
+        whole = self.embedding_dim + int(self.first_order)
         blocks, device = [], self.values.device
-        for c, own in zip(self.held, groups, strict=True):
+        for c, groups in zip(self.held, self._held_groups(), strict=True):
             if c.width:
                 slower = (whole / c.width) ** 0.5
                 steps, decays = torch.full((c.width,), slower**0.5, device=device), torch.ones(c.width, device=device)
                 if c.linear:
                     steps[0], decays[0] = 1.0, 1 / slower
-                if first_factors is not None:
-                    decays = decays * first_factors[:, int(not c.linear) :][:, : c.width]
-                blocks.append(RowBlock(c.count, steps, decays, own))
+                if self.field_decays is not None:
+                    decays = decays * self.field_decays.of_rows(c.size, c.linear).to(device)
+                blocks.append(RowBlock(c.count, steps, decays, groups))
         return {self.values: blocks}
 
     def _held_groups(self) -> list[tuple[int, ...] | None]:
