@@ -128,8 +128,8 @@ class TransferCallback(Callback):
     def _decays(self, module: CTRModule, order: Tensor) -> FieldDecays | None:
         """Returns how weight decay differs by field, for tokens that stand in an order ``(V,)``."""
         result = self.result
-        if not self.decay_by_field or result.spectrum is None:
-            return None
+        if not self.decay_by_field or result.spectrum is None or result.basis is None:
+            return None  # optimizers are told of rows along axes alone
         classes = [(size, count) for size, _, count in result.classes()]
         return FieldDecays.of_spectrum(result.spectrum, classes, order, module.field_tokens)
 
