@@ -82,16 +82,17 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--fuxictr", type=Path, required=True, metavar="FOLDER", help="a clone of FuxiCTR")
     parser.add_argument("--data-folder", type=Path, required=True, help="where a folder 'frappe' of Parquet files lies")
     parser.add_argument("--seeds", default="1", help="(default: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="(default: %(default)s)")
     options = parser.parse_args(words)
     machine = machine_facts()
     print(f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}, commit {machine['commit']}")
     tables = {split: pl.read_parquet(options.data_folder / "frappe" / f"{split}*.parquet") for split in SPLITS}
     for seed in map(int, options.seeds.split(",")):
         with tempfile.TemporaryDirectory(prefix="fuxictr_frappe_") as folder:
-            print(f"seed {seed}: {trained(options.fuxictr, tables, seed, Path(folder))}", flush=True)
+            print(f"seed {seed}: {trained(options, tables, seed, Path(folder))}", flush=True)
 
 
-def trained(clone: Path, tables: dict[str, pl.DataFrame], seed: int, folder: Path) -> str:
+def trained(options: argparse.Namespace, tables: dict[str, pl.DataFrame], seed: int, folder: Path) -> str:
     """Trains and tests once, and returns what came out as words."""
     from fuxictr.features import FeatureMap
 
@@ -108,7 +109,9 @@ def trained(clone: Path, tables: dict[str, pl.DataFrame], seed: int, folder: Pat
         for split, table in tables.items():
             columns[split][name] = torch.tensor([known.get(token, unknown) for token in table[name]])
     (folder / "frappe").mkdir()
-    model = _autoint(clone)(features, model_id="AutoInt", gpu=-1, verbose=0, model_root=str(folder), **SETTINGS)
+    gpu = 0 if options.device == "gpu" else -1
+    build = _autoint(options.fuxictr)
+    model = build(features, model_id="AutoInt", gpu=gpu, verbose=0, model_root=str(folder), **SETTINGS)
     splits = {split: Batches(columns[split], split == "train") for split in SPLITS}
     model.fit(splits["train"], epochs=100, validation_data=splits["valid"])
     valid, test = (model.evaluate(splits[split]) for split in ("valid", "test"))

@@ -52,7 +52,9 @@ def popular(data: Any, make_trainer: Build, by_field: bool = False) -> SearchRes
     make_trainer(callbacks=[callback], max_steps=0).fit(module(data), datamodule=data)
     assert callback.result is not None
     shape = (len(data.field_tokens), D, D) if by_field else (D, D)
-    callback.result.basis = torch.linalg.qr(torch.randn(shape, generator=torch.Generator().manual_seed(0)))[0]
+    generator = torch.Generator().manual_seed(0)
+    callback.result.basis = torch.linalg.qr(torch.randn(shape, generator=generator))[0]
+    callback.result.spectrum = torch.rand(len(data.field_tokens), D, generator=generator).square()
     return callback.result
 
 
@@ -63,9 +65,11 @@ def trained(
     multi: SearchResult | None,
     backbone: type = DeepFM,
     bits: int = 32,
+    embedding_optimizer_args: dict[str, Any] | None = None,
     **options: Any,
 ) -> list[Tensor]:
-    model = module(data, backbone, embedding_bits=bits)
+    adagrad = {} if embedding_optimizer_args is None else {"embedding_optimizer_args": embedding_optimizer_args}
+    model = module(data, backbone, embedding_bits=bits, **adagrad)
     data.renumber(None)
     callbacks: list[Callback] = [] if multi is None else [TransferCallback(multi)]
     options = {"max_steps": 12, "callbacks": callbacks, "devices": 1} | options
@@ -115,6 +119,19 @@ def test_a_projection_a_field(in_order: Any, make_trainer: Build) -> None:
     assert [own.shape for own in on_gpu].count((len(in_order.field_tokens), D, D)) == 1
     for own, expected in zip(on_gpu, on_processor, strict=True):
         assert torch.allclose(own, expected, rtol=1e-3, atol=2e-4)
+
+
+def test_decay_by_field(in_order: Any, make_trainer: Build) -> None:
+    multi = popular(in_order, make_trainer)
+    strong = {"lr": 0.1, "initial_accumulator_value": 1e-2, "weight_decay": 0.1, "decay_interval": 3}
+    on_processor, on_gpu = (
+        trained(in_order, make_trainer, place, multi, embedding_optimizer_args=strong) for place in ("cpu", "gpu")
+    )
+    for own, expected in zip(on_gpu, on_processor, strict=True):
+        assert torch.allclose(own, expected, rtol=1e-3, atol=2e-4)
+    multi.spectrum = None
+    alike = trained(in_order, make_trainer, "gpu", multi, embedding_optimizer_args=strong)
+    assert max(float((own - other).abs().max()) for own, other in zip(on_gpu, alike, strict=True)) > 0.01
 
 
 @pytest.mark.parametrize("multi_size", [False, True])
