@@ -101,10 +101,7 @@ class FullEmbedding(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws the rows afresh."""
-        if self.shard is None:
-            nn.init.normal_(self.weight, std=self.init_std)
-        else:
-            self.layouts["weight"].draw_normal(self.weight.data, self.shard, self.init_std)
+        self.layouts["weight"].draw_normal(self.weight.data, self.shard, self.init_std)
         if self.linear is not None:
             nn.init.zeros_(self.linear)
 

@@ -188,10 +188,7 @@ class MultiSizeEmbedding(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draws the rows afresh; the projection starts as the identity."""
-        if self.shard is None:
-            nn.init.normal_(self.values, std=self.init_std)
-        else:
-            self.layouts["values"].draw_normal(self.values, self.shard, self.init_std)
+        self.layouts["values"].draw_normal(self.values.data, self.shard, self.init_std)
         for c, table in zip(self.held, self.tables(), strict=True):
             if c.linear:
                 table[:, 0] = 0

@@ -92,23 +92,28 @@ class RowLayout:
             part.of_held(held).copy_(part.of_whole(whole))
         return held
 
-    def draw_normal(self, held: Tensor, shard: Shard, std: float) -> None:
+    def draw_normal(self, held: Tensor, shard: Shard | None, std: float) -> None:
         """Fills what a process holds with those of the numbers that one process alone would draw for the whole tensor.
 
-        Every process draws all of them, a piece at a time, and keeps its own.
+        Every process draws all of them, a piece at a time, and keeps its own. Numbers that are held in 16 bits are
+        drawn in 32 and rounded: torch would draw them from few (bfloat16 knows 129 numbers from a half to one).
 
         Args:
             held: What the process holds, on the processor.
-            shard: The process.
+            shard: The process; ``None``: all is held.
             std: Standard deviation.
         """
+        if shard is None and held.dtype == torch.float32:
+            held.normal_(std=std)
+            return
+        shard = shard or Shard(0, 1)
         size, start = math.prod(self.shape), 0
         parts = [part for part in self.parts(shard) if part.width]
         while start < size:
             end = start + _DRAWN
             if size - end < _DRAWN_TOGETHER:
                 end = size
-            drawn = torch.empty(end - start, dtype=held.dtype).normal_(std=std)
+            drawn = torch.empty(end - start, dtype=torch.float32).normal_(std=std)
             while parts and parts[0].offset < end:
                 part = parts[0]
                 begin, stop = max(start, part.offset), min(end, part.offset + part.count * part.width)

@@ -52,22 +52,29 @@ def test_sizes_that_fall_are_split_evenly_in_values(counts: list[int], processes
 
 
 @settings(max_examples=25, deadline=None)
-@given(TABLES, st.integers(1, 4), st.integers(0, 99), st.sampled_from([16, 48, 1 << 20]))
+@given(
+    TABLES,
+    st.integers(1, 4),
+    st.integers(0, 99),
+    st.sampled_from([16, 48, 1 << 20]),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+)
 def test_numbers_are_those_that_one_process_draws(
-    tables: tuple[tuple[int, int], ...], processes: int, seed: int, together: int
+    tables: tuple[tuple[int, int], ...], processes: int, seed: int, together: int, dtype: torch.dtype
 ) -> None:
     layout = layout_of(tables)
     torch.manual_seed(seed)
-    whole = torch.empty(layout.shape).normal_(std=0.3)
+    # In 16 bits those of 32, rounded.
+    whole = torch.empty(layout.shape).normal_(std=0.3).to(dtype)
     after = torch.rand(3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pme_lightning.embedding.shard._DRAWN", together)
-        for rank in range(processes):
-            shard = Shard(rank, processes)
-            held = torch.full(layout.held_shape(shard), torch.nan)
+        for shard in (None, *(Shard(rank, processes) for rank in range(processes))):
+            expected = whole if shard is None else layout.cut(whole, shard)
+            held = torch.full_like(expected, torch.nan)
             torch.manual_seed(seed)
             layout.draw_normal(held, shard, 0.3)
-            assert torch.equal(held, layout.cut(whole, shard))
+            assert torch.equal(held, expected)
             assert torch.equal(torch.rand(3), after)
 
 
