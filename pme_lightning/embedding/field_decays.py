@@ -21,8 +21,8 @@ class FieldDecays:
     Decay by ``λ`` is what values with a normal prior of variance ``1 / λ`` (per row) ask for. One ``λ`` for the whole
     table takes all values for equally large; where they are expected to have the mean square ``σ²`` it is too strong
     for the larger ones, and leaves the smaller ones, of which many are noise, too much. So decays are taken times
-    ``σ̄² / σ²``. ``σ̄²`` is the geometric mean over the values that tokens own: the strength that a recipe was tuned to
-    stays what it is in the middle.
+    ``σ̄² / σ²``. ``σ̄²`` is a mean of ``σ²`` over the values that tokens own, weighted by ``σ²`` itself: the strength
+    that a recipe was tuned to stays what it is where most of what the table says is, in the sum of its squares.
 
     Attributes:
         factors: float32 ``(F, D)``: what the decay of a value is multiplied by, by its token's field and its axis.
@@ -47,12 +47,14 @@ class FieldDecays:
         """
         fields = torch.bucketize(order, torch.tensor(field_tokens, device=order.device).cumsum(0), right=True)
         own = [part.bincount(minlength=len(field_tokens)).cpu() for part in fields.split([n for _, n in classes])]
-        logs = spectrum.to("cpu", torch.float64).clamp(min=_LEAST_SQUARE).log()
-        values = torch.zeros_like(logs)
+        squares = spectrum.to("cpu", torch.float64).clamp(min=_LEAST_SQUARE)
+        # Expected sums of squares; without any value there is nothing to be of the mean strength.
+        sums = torch.zeros_like(squares)
         for (size, _), counts in zip(classes, own, strict=True):
-            values[:, :size] += counts.unsqueeze(1)
-        mean = (values * logs).sum() / values.sum().clamp(min=1)
-        factors = (mean - logs).exp().clamp(1 / _MOST, _MOST)
+            sums[:, :size] += counts.unsqueeze(1)
+        sums *= squares
+        mean = (sums * squares).sum() / sums.sum() if sums.any() else 1.0
+        factors = (mean / squares).clamp(1 / _MOST, _MOST)
         return cls(factors.float(), [counts.tolist() for counts in own])
 
     @classmethod
