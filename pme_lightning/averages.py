@@ -35,6 +35,17 @@ def check_buffers(callback: WeightAveraging, name: str) -> None:
         )
 
 
+def check_width(bits: int, name: str) -> None:
+    """Refuses averages of values of few bits: what an average moves by in a step is less than half a last place.
+
+    Args:
+        bits: Of a value of the table.
+        name: What averages, as it was given.
+    """
+    if bits < 32:
+        raise BadInput(f"{name} would lose most of its small steps in values of 16 bits: model.embedding_bits=32")
+
+
 def check_averages(config: Namespace, trainer: Trainer) -> None:
     """Refuses averages that would not be those of the model."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -46,8 +57,7 @@ def check_averages(config: Namespace, trainer: Trainer) -> None:
         if not isinstance(callback, WeightAveraging):
             continue
         name = f"trainer.callbacks: {type(callback).__name__}"
-        if config.model.embedding_bits < 32:
-            raise BadInput(f"{name} would lose most of its small steps in values of 16 bits: model.embedding_bits=32")
+        check_width(config.model.embedding_bits, name)
         check_buffers(callback, name)
         if config.checkpoint.save_weights_only:
             raise BadInput(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric
 
-from pme_lightning.averages import check_buffers
+from pme_lightning.averages import check_buffers, check_width
 from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.embedding import FieldDecays, FullEmbedding, MultiSizeEmbedding, Shard, SizeClass
 from pme_lightning.errors import BadInput
@@ -229,10 +229,9 @@ class CTRModule(LightningModule):
             # A validation before this fit has left them as tensors of its inference mode, which a fit cannot add to.
             for metric in self.valid_metrics.values():
                 cast(Metric, metric).reset()
-        if stage == "fit" and isinstance(self.embedding, MultiSizeEmbedding):
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):
-                    check_buffers(callback, type(callback).__name__)
+                    self._check_averages(callback, type(callback).__name__)
         numbered_by_size = isinstance(self.embedding, MultiSizeEmbedding) and self.embedding.index is None
         if numbered_by_size and renumbered is False:
             raise BadInput(
@@ -252,6 +251,11 @@ class CTRModule(LightningModule):
                 "trained with it before: call data.renumber(None)"
             )
         self._settle_gradients()
+
+    def _check_averages(self, callback: WeightAveraging, name: str) -> None:
+        check_width(8 * self.embedding.dtype.itemsize, name)
+        if isinstance(self.embedding, MultiSizeEmbedding):
+            check_buffers(callback, name)
 
     def _settle_gradients(self) -> None:
         """Makes the table's gradients sparse where its optimizer takes them so; over processes, where DDP lets it."""

@@ -324,3 +324,14 @@ def test_averages_come_after_the_transfer(tiny: LightningDataModule, make_traine
         with pytest.raises(BadInput, match=said):
             make_trainer(max_epochs=1, callbacks=callbacks).fit(module(tiny), datamodule=tiny)
         tiny.renumber(None)
+
+
+@pytest.mark.parametrize("transfers", [False, True])
+def test_averages_of_16_bits_are_refused(tiny: LightningDataModule, make_trainer: Build, transfers: bool) -> None:
+    """A hundredth of the way is less than a last place: they would stay where they started."""
+    average = EMAWeightAveraging(decay=0.99, use_buffers=False)
+    before = [TransferCallback(result(tiny.num_tokens))] if transfers else []
+    model = module(tiny, embedding_optimizer="pme_lightning.optim.LazyAdagrad", embedding_bits=16)
+    with pytest.raises(BadInput, match="EMAWeightAveraging would lose most of its small steps in values of 16 bits"):
+        make_trainer(max_epochs=1, callbacks=[*before, average]).fit(model, datamodule=tiny)
+    tiny.renumber(None)
