@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from pme_lightning.optim.sparse_gradients import coalesced
+from pme_lightning.sixteen_bits import widened
 
 
 @torch.no_grad()
@@ -18,7 +19,8 @@ def clip_gradients(
 ) -> None:
     """Clips gradients in place as :func:`torch.nn.utils.clip_grad_norm_` and ``clip_grad_value_`` do, sparse ones too.
 
-    What a sparse gradient does not hold is zero, which changes no norm and is within any limit.
+    What a sparse gradient does not hold is zero, which changes no norm and is within any limit. Of gradients of 16 bits
+    the norm has 32 all the same: it scales those of the network too.
 
     Args:
         parameters: Those whose gradients are clipped together; ones without a gradient are passed over.
@@ -43,9 +45,11 @@ def clip_gradients(
         for value in values + parts:
             value.clamp_(-limit, limit)
         return
-    norm = get_total_norm(values)
+    norm = get_total_norm([widened(value) for value in values])
     if split:
-        square = get_total_norm(parts).to(split[0]).square()
+        # The same type in all processes, also where no row of one was in a batch.
+        like = widened(split[0].new_empty(0))
+        square = get_total_norm([widened(value) for value in parts]).to(like).square()
         dist.all_reduce(square)
         norm = (norm.to(square).square() + square).sqrt()
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)

@@ -169,6 +169,17 @@ def test_clipping_is_that_of_dense_gradients(algorithm: str, seed: int, limit: f
     assert torch.allclose(ours[1].grad, dense[1].grad, atol=1e-6)
 
 
+@pytest.mark.parametrize("splits", [False, True])
+def test_the_norm_of_gradients_of_16_bits_has_32(monkeypatch: pytest.MonkeyPatch, splits: bool) -> None:
+    """Rounded to 16 it would be wrong by up to a 250th, in what the network is clipped by too."""
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda _: None)
+    table, network = nn.Parameter(torch.zeros(V, 2, dtype=torch.bfloat16)), nn.Parameter(torch.zeros(2))
+    table.grad = sparse_of(torch.full((V, 2), 1.0).bfloat16())
+    network.grad = torch.full((2,), 1.0)
+    clip_gradients([table, network], 1.0, split=[table] if splits else [])
+    assert network.grad.tolist() == pytest.approx([(V * 2 + 2) ** -0.5] * 2, rel=1e-5)
+
+
 def narrow(values: Tensor) -> nn.Parameter:
     return nn.Parameter(values.to(torch.bfloat16, copy=True))
 
