@@ -29,7 +29,8 @@ class TransferCallback(Callback):
         init: ``"scratch"``: rows start afresh, and the projection, or that of each field, as the search's axes.
             ``"warm"``: rows start as the leading coordinates of the module's trained full-size rows.
         decay_by_field: Whether the weight decay of values differs by field and axis, where the search says how large
-            they are expected to become and the optimizer takes it (:class:`~pme_lightning.embedding.FieldDecays`).
+            they are expected to become and the optimizer takes it (:class:`~pme_lightning.embedding.FieldDecays`). It
+            holds for a fit of a model that is multi-size already, too.
 
     Raises:
         BadInput: There are no sizes, or their file cannot be read.
@@ -85,6 +86,8 @@ class TransferCallback(Callback):
                 datamodule.renumber(None if indexed else self.result.order())  # type: ignore[union-attr]
         if rebuilds:
             self.rebuild(module, renumbered=renumbers)
+        elif stage == "fit":
+            self._take_up(module)
 
     def rebuild(self, pl_module: CTRModule, renumbered: bool = False) -> None:
         """Replaces the module's full-size table.
@@ -124,6 +127,13 @@ class TransferCallback(Callback):
         elif result.basis is not None:
             embedding.projection.data.copy_(result.basis.transpose(-1, -2))
         pl_module.set_embedding(embedding.to(full.weight.device), result.fingerprint())
+
+    def _take_up(self, module: CTRModule) -> None:
+        """Has a table that is multi-size already decay as is said here, whatever it was built with."""
+        embedding, result = module.embedding, self.result
+        assert isinstance(embedding, MultiSizeEmbedding)
+        embedding.field_decays = self._decays(module, result.order())
+        module.set_embedding(embedding, result.fingerprint())
 
     def _decays(self, module: CTRModule, order: Tensor) -> FieldDecays | None:
         """Returns how weight decay differs by field, for tokens that stand in an order ``(V,)``."""

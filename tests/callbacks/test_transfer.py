@@ -298,6 +298,20 @@ def test_weight_decay_goes_by_what_the_search_expects(tiny: LightningDataModule,
     assert plain.embedding.field_decays is None
 
 
+def test_a_model_that_is_trained_on_decays_as_is_said_then(tiny: LightningDataModule, make_trainer: Build) -> None:
+    spectrum = torch.rand(len(tiny.field_tokens), D, generator=torch.Generator().manual_seed(3)) + 0.1
+    found, model = result(tiny.num_tokens, spectrum=spectrum), module(tiny, DeepFM)
+    TransferCallback(found).rebuild(model, renumbered=True)
+    assert isinstance(model.embedding, MultiSizeEmbedding)
+    decays = model.hparams["field_decays"]
+    for says in (True, False, True):
+        transfer = TransferCallback(found, decay_by_field=says)
+        make_trainer(callbacks=[transfer], max_epochs=0).fit(model, datamodule=tiny)
+        assert (model.embedding.field_decays is not None) == says
+        assert model.hparams["field_decays"] == (decays if says else None)
+    tiny.renumber(None)
+
+
 def test_arguments_are_checked() -> None:
     with pytest.raises(BadInput, match="choose 'scratch' or 'warm'"):
         TransferCallback(result(3), init="cold")
