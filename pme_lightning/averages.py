@@ -35,15 +35,21 @@ def check_buffers(callback: WeightAveraging, name: str) -> None:
         )
 
 
-def check_width(bits: int, name: str) -> None:
-    """Refuses averages of values of few bits: what an average moves by in a step is less than half a last place.
+def check_averaged_table(name: str, bits: int, splits: bool) -> None:
+    """Refuses averages of a table that cannot have any.
+
+    Of values of few bits what an average moves by in a step is less than half a last place; of a table that is split a
+    checkpoint would have the averages of one process's rows.
 
     Args:
-        bits: Of a value of the table.
         name: What averages, as it was given.
+        bits: Of a value of the table.
+        splits: Whether the table is split over processes.
     """
     if bits < 32:
         raise BadInput(f"{name} would lose most of its small steps in values of 16 bits: model.embedding_bits=32")
+    if splits:
+        raise BadInput(f"{name} keeps a copy of the whole model, and trainer=sharded splits it: use trainer=ddp")
 
 
 def check_averages(config: Namespace, trainer: Trainer) -> None:
@@ -57,11 +63,9 @@ def check_averages(config: Namespace, trainer: Trainer) -> None:
         if not isinstance(callback, WeightAveraging):
             continue
         name = f"trainer.callbacks: {type(callback).__name__}"
-        check_width(config.model.embedding_bits, name)
+        check_averaged_table(name, config.model.embedding_bits, shard_of(trainer) is not None)
         check_buffers(callback, name)
         if config.checkpoint.save_weights_only:
             raise BadInput(
                 f"{name} puts averages into whole checkpoints alone: leave checkpoint.save_weights_only false"
             )
-        if shard_of(trainer) is not None:
-            raise BadInput(f"{name} keeps a copy of the whole model, and trainer=sharded splits it: use trainer=ddp")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric
 
-from pme_lightning.averages import check_buffers, check_width
+from pme_lightning.averages import check_averaged_table, check_buffers
 from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.embedding import FieldDecays, FullEmbedding, MultiSizeEmbedding, Shard, SizeClass
 from pme_lightning.errors import BadInput
@@ -253,7 +253,7 @@ class CTRModule(LightningModule):
         self._settle_gradients()
 
     def _check_averages(self, callback: WeightAveraging, name: str) -> None:
-        check_width(8 * self.embedding.dtype.itemsize, name)
+        check_averaged_table(name, 8 * self.embedding.dtype.itemsize, self.shard is not None)
         if isinstance(self.embedding, MultiSizeEmbedding):
             check_buffers(callback, name)
 

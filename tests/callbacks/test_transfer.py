@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pme_lightning.backbones import DCN, FM, DeepFM
 from pme_lightning.callbacks import TransferCallback
-from pme_lightning.embedding import MultiSizeEmbedding
+from pme_lightning.embedding import MultiSizeEmbedding, Shard
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import SearchResult
@@ -338,6 +338,14 @@ def test_averages_come_after_the_transfer(tiny: LightningDataModule, make_traine
         with pytest.raises(BadInput, match=said):
             make_trainer(max_epochs=1, callbacks=callbacks).fit(module(tiny), datamodule=tiny)
         tiny.renumber(None)
+
+
+def test_averages_of_a_split_table_are_refused(tiny: LightningDataModule, make_trainer: Build) -> None:
+    """A checkpoint would have the averages of the main process's rows for all rows."""
+    average = EMAWeightAveraging(decay=0.99, use_buffers=False)
+    model = CTRModule(tiny.field_tokens, FM, embedding_dim=D, shard=Shard(0, 2))
+    with pytest.raises(BadInput, match="EMAWeightAveraging keeps a copy of the whole model, and trainer=sharded"):
+        make_trainer(max_epochs=1, callbacks=[average]).fit(model, datamodule=tiny)
 
 
 @pytest.mark.parametrize("transfers", [False, True])
