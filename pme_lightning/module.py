@@ -188,6 +188,7 @@ class CTRModule(LightningModule):
             along_axes = embedding.along_axes
             field_decays = None if embedding.field_decays is None else embedding.field_decays.plain()
         self.hparams.update(
+            embedding_bits=8 * embedding.dtype.itemsize,
             classes=classes,
             indexed=indexed,
             field_projections=field_projections,

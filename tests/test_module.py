@@ -192,6 +192,14 @@ def test_an_optimizer_says_that_it_takes_16_bits(tmp_path: Path, monkeypatch: py
             module.configure_optimizers()
 
 
+def test_a_table_of_16_bits_that_is_put_in_is_described_as_one() -> None:
+    module, sizes = CTRModule(FIELD_TOKENS, FM, embedding_dim=4), torch.ones(sum(FIELD_TOKENS), dtype=torch.int64)
+    module.set_embedding(MultiSizeEmbedding.from_sizes(sizes, 4, sizes > 0, dtype=torch.bfloat16))
+    with pytest.raises(BadInput, match="rounds to the nearest, and small steps would be lost"):
+        module.configure_optimizers()
+    assert CTRModule(**module.hparams).embedding.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("precision", ["16-true", "bf16-true", "64-true"])
 def test_a_precision_that_makes_the_table_another_is_refused(
     tiny: LightningDataModule, make_trainer: Callable[..., Trainer], precision: str
