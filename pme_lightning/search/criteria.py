@@ -30,8 +30,8 @@ class Scores:
         basis: ``(D, D)`` orthogonal ``Q``, whose columns are the axes the table was rotated to before scoring
             (``table`` scores ``weight @ Q``), or ``(F, D, D)``, one for the tokens of each field; None for the axes as
             they are.
-        spectrum: ``(F, D)``: mean squares that the values of each field's tokens are expected to have once they are
-            trained, along the axes; None where the criterion expects none.
+        spectrum: ``(F, D)``: mean squares that the values of each field's tokens, of those with rows, are expected to
+            have once they are trained, along the axes; None where the criterion expects none.
     """
 
     table: Tensor

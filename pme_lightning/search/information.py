@@ -187,7 +187,7 @@ class ExpectedInformation(KnowsFields, Criterion):
             if firsts is not None:
                 self._expect(firsts[own].unsqueeze(1), own, linears, partial(told, linear=True), frequencies, shared)
         self._expected = squares, firsts
-        spectrum = self._mean_squares(squares)
+        spectrum = self._mean_squares(squares, frequencies)
         scores = self.scores_given(self.information, frequencies)
         if basis is not None:
             ordered = [slice(0, len(weight))] if basis.ndim == 2 else self._own(len(weight))
@@ -241,15 +241,19 @@ class ExpectedInformation(KnowsFields, Criterion):
             total += scores[part].sum(0, dtype=torch.float64)
         return self.tokens.sum(total).argsort(descending=True, stable=True)
 
-    def _mean_squares(self, squares: Tensor) -> Tensor:
-        """Returns the means ``(F, D)`` over all tokens of each field, of one number for each token that is here."""
+    def _mean_squares(self, squares: Tensor, frequencies: Tensor) -> Tensor:
+        """Returns the means ``(F, D)`` over the tokens of each field that have rows, given numbers of those here.
+
+        Tokens without rows, as a vocabulary of other data may have many of, are not trained: they say nothing of how
+        large values become.
+        """
         own = self._own(len(squares))
         sums = squares.new_zeros(len(own), squares.shape[1], dtype=torch.float64)
         for total, field in zip(sums, own, strict=True):
             for part in _parts(field):
                 total += squares[part].sum(0, dtype=torch.float64)
-        counts = torch.tensor([[field.stop - field.start] for field in own], device=sums.device)
-        return self.tokens.sum(sums) / self.tokens.sum(counts)
+        counts = torch.stack([(frequencies[field] > 0).sum() for field in own]).unsqueeze(1)
+        return self.tokens.sum(sums) / self.tokens.sum(counts).clamp(min=1)
 
     def _own(self, num_tokens: int) -> list[slice]:
         """Returns where each field's tokens stand among those that are here."""

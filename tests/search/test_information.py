@@ -170,6 +170,23 @@ def test_the_spectrum_is_the_mean_of_what_squares_are_expected_to_be() -> None:
     torch.testing.assert_close(scores.spectrum.float(), means, rtol=0.02, atol=1e-3)
 
 
+@pytest.mark.parametrize("axes", ["original", "field"])
+def test_tokens_without_rows_leave_the_spectrum_as_it_is(axes: str) -> None:
+    ids, gradients, linear = rows(200, seed=5)
+    weight = torch.randn(TOKENS, DIM, generator=torch.Generator().manual_seed(3))
+    more, spectra = 4, []
+    for others in (0, more):
+        fields = [FIELDS[0] + others, *FIELDS[1:]]
+        own = ids + others * (ids >= FIELDS[0])
+        table = torch.cat([weight[: FIELDS[0]], torch.ones(others, DIM), weight[FIELDS[0] :]])
+        first, frequencies = torch.zeros(len(table), 1), torch.bincount(own.reshape(-1), minlength=len(table))
+        found = criterion(axes, fields)
+        found.start(table, first, frequencies)
+        found.update_rows(own, frequencies[own], gradients, linear)
+        spectra.append(found.scores(table, first, frequencies).spectrum)
+    torch.testing.assert_close(*spectra)
+
+
 def test_auto_tries_shared_axes_and_those_of_each_field() -> None:
     assert ExpectedInformation().tries == ("principal", "field")
     assert ExpectedInformation().axes == "principal"
