@@ -15,6 +15,7 @@ from pme_lightning.optim import LazyAdagrad, RowBlock
 from pme_lightning.search import SearchResult
 
 D = 3
+ROWS, DECAY = 50, 0.1
 
 
 def found(fields: list[int], seed: int) -> tuple[SearchResult, list[int]]:
@@ -31,7 +32,7 @@ def found(fields: list[int], seed: int) -> tuple[SearchResult, list[int]]:
 def decays(result: SearchResult, fields: list[int]) -> FieldDecays:
     classes = [(size, count) for size, _, count in result.classes()]
     assert result.spectrum is not None
-    return FieldDecays.of_spectrum(result.spectrum, classes, result.order(), fields)
+    return FieldDecays.of_spectrum(result.spectrum, ROWS, DECAY, classes, result.order(), fields)
 
 
 def table(result: SearchResult, fields: list[int], shard: Shard | None = None) -> MultiSizeEmbedding:
@@ -53,15 +54,12 @@ def expected(result: SearchResult, field_of: list[int]) -> list[list[float]]:
     assert result.linear is not None
     spectrum, order = result.spectrum.tolist(), result.order().tolist()
     sizes, linear = result.sizes.tolist(), result.linear.tolist()
-    squares = [[max(each, 1e-9) for each in own] for own in spectrum]
-    owned = [squares[field][k] for field, t in zip(field_of, order, strict=True) for k in range(sizes[t])]
-    mean = sum(each * each for each in owned) / sum(owned) if owned else 1.0
     rows = []
     for field, token in zip(field_of, order, strict=True):
         width = sizes[token] + linear[token]
         first = [math.sqrt(width / (D + 1))] if linear[token] else []
-        factors = [min(16.0, max(1 / 16, mean / squares[field][k])) for k in range(sizes[token])]
-        rows.append(first + factors)
+        squares = spectrum[field][: sizes[token]]
+        rows.append(first + [min(64.0, 1 / (ROWS * DECAY * each)) if each else 64.0 for each in squares])
     return rows
 
 
@@ -86,23 +84,24 @@ def test_each_value_decays_by_its_field_and_axis(fields: list[int], seed: int, p
         assert ((1 - parameter.detach()) / 0.01).tolist() == pytest.approx(own, abs=2e-4)
 
 
+def test_values_settle_where_rows_and_prior_have_them() -> None:
+    # N rows, each with the loss (w - x)^2 / 2 of its own x, and a normal prior of variance s.
+    x, s = torch.tensor([1.0, 3.0, 2.0, -1.0]), 0.5
+    most_likely = x.sum() / (len(x) + 1 / s)
+    factors = FieldDecays.of_spectrum(torch.tensor([[s]]), len(x), DECAY, [(1, 1)], torch.tensor([0]), [1]).factors
+    w = torch.zeros(())
+    for _ in range(2000):
+        w -= 0.01 * ((w - x).mean() + DECAY * factors[0, 0] * w)
+    assert float(w) == pytest.approx(float(most_likely), rel=1e-4)
+
+
 @given(fields=FIELDS, seed=st.integers(0, 10_000))
-def test_the_strength_stays_where_the_squares_are(fields: list[int], seed: int) -> None:
+def test_tokens_are_counted_by_size_and_field(fields: list[int], seed: int) -> None:
     result, field_of = found(fields, seed)
-    assert result.spectrum is not None
-    result.spectrum = result.spectrum * 0.1 + 1  # so that no factor is at its bound
-    made, sizes = decays(result, fields), result.sizes[result.order()].tolist()
-    squares = [result.spectrum[f, :size] for f, size in zip(field_of, sizes, strict=True)]
-    # Variances that decays stand for, in the mean of all squares, are that of the recipe.
-    stand_for = [own / made.factors[f, : len(own)] for f, own in zip(field_of, squares, strict=True)]
-    assert float(sum(own.sum() for own in stand_for)) == pytest.approx(float(sum(own.sum() for own in squares)))
-    assert [sum(own) for own in zip(*made.tokens, strict=True)] == fields
-
-
-def test_fields_that_are_expected_to_be_as_large_decay_alike() -> None:
-    result, _ = found([4, 3], 0)
-    result.spectrum = torch.full((2, D), 0.3)
-    torch.testing.assert_close(decays(result, [4, 3]).factors, torch.ones(2, D))
+    made, start = decays(result, fields), 0
+    for own, (_, _, count) in zip(made.tokens, result.classes(), strict=True):
+        assert own == [field_of[start : start + count].count(field) for field in range(len(fields))]
+        start += count
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7])
