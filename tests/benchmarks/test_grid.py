@@ -78,8 +78,9 @@ def test_a_recipe_is_the_shipped_experiment_where_there_is_one(tmp_path: Path) -
     assert config.backbone.class_path == "pme_lightning.backbones.FM"
     assert config.data.init_args.path == str(tmp_path / "frappe")
     assert recipe("mine", "fm", tmp_path).options == "data=parquet backbone=fm"
-    big = recipe("synthetic_1e5", "fm", None).config().data.init_args
-    assert (big.tokens, big.rows) == (100_000, 2_000_000)
+    big = recipe("synthetic_1e5", "fm", None).config()
+    assert (big.data.init_args.tokens, big.data.init_args.rows) == (100_000, 2_000_000)
+    assert big.embedding_optimizer.init_args.weight_decay == pytest.approx(16 / 1_600_000)
 
 
 def test_a_fingerprint_changes_with_training_not_with_places(tmp_path: Path) -> None:
