@@ -82,8 +82,8 @@ def recipe(dataset: str, backbone: str, data_folder: str | Path | None, extra: S
     """Returns the recipe for a data set and a backbone: the shipped experiment for them, where there is one.
 
     A data set is ``synthetic_N`` (a planted log of N tokens, 20 rows a token, weight decay by the rows), a preset of
-    the ``data`` group, or any other folder of Parquet files in ``data_folder``. With an experiment ``DATASET_BACKBONE``,
-    or else ``DATASET_deepfm``, training goes by it; otherwise by the defaults.
+    the ``data`` group, or any other folder of Parquet files in ``data_folder``. With an experiment
+    ``DATASET_BACKBONE``, or else ``DATASET_deepfm``, training goes by it; otherwise by the defaults.
 
     Args:
         dataset: Name of the data set.
