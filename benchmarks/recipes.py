@@ -17,9 +17,10 @@ from pme_lightning.composition import Composition, GroupFiles, compose, parse_wo
 from pme_lightning.errors import BadInput
 
 ROWS_PER_TOKEN = 20
-# Weight decay times training rows: best on validation at full size, on goodbooks and both planted logs that were tried.
+# Weight decay times training rows: of the strengths tried, the best on validation at full size on goodbooks and on the
+# planted logs of 10^5 and 10^6 tokens.
 _DECAY_TIMES_ROWS = 16
-_TRAINED = 0.8
+_TRAINING_SHARE = 0.8
 # Where the data lie says nothing about what they are.
 _PLACES = ("data.path", "data.cache_dir")
 # What the grid itself sets: no word may be one of these keys, or of those below the second ones.
@@ -100,7 +101,7 @@ def recipe(dataset: str, backbone: str, data_folder: str | Path | None, extra: S
     if synthetic:
         stem, tokens = "synthetic", int(float(synthetic.group(1)))
         rows = ROWS_PER_TOKEN * tokens
-        decay = _DECAY_TIMES_ROWS / (_TRAINED * rows)
+        decay = _DECAY_TIMES_ROWS / (_TRAINING_SHARE * rows)
         words = [f"data.tokens={tokens}", f"data.rows={rows}", f"embedding_optimizer.weight_decay={decay:.1e}"]
     place = None if data_folder is None or synthetic else Path(data_folder).expanduser() / dataset
     if place is not None and place.exists():
