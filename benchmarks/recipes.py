@@ -17,10 +17,6 @@ from pme_lightning.composition import Composition, GroupFiles, compose, parse_wo
 from pme_lightning.errors import BadInput
 
 ROWS_PER_TOKEN = 20
-# Weight decay times training rows: of the strengths tried, the best on validation at full size on goodbooks and on the
-# planted logs of 10^5 and 10^6 tokens.
-_DECAY_TIMES_ROWS = 16
-_TRAINING_SHARE = 0.8
 # Where the data lie says nothing about what they are.
 _PLACES = ("data.path", "data.cache_dir")
 # What the grid itself sets: no word may be one of these keys, or of those below the second ones.
@@ -82,7 +78,7 @@ def fingerprint(value: Any) -> str:
 def recipe(dataset: str, backbone: str, data_folder: str | Path | None, extra: Sequence[str] = ()) -> Recipe:
     """Returns the recipe for a data set and a backbone: the shipped experiment for them, where there is one.
 
-    A data set is ``synthetic_N`` (a planted log of N tokens, 20 rows a token, weight decay by the rows), a preset of
+    A data set is ``synthetic_N`` (a planted log of N tokens, 20 rows a token), a preset of
     the ``data`` group, or any other folder of Parquet files in ``data_folder``. With an experiment
     ``DATASET_BACKBONE``, or else ``DATASET_deepfm``, training goes by it; otherwise by the defaults.
 
@@ -100,9 +96,7 @@ def recipe(dataset: str, backbone: str, data_folder: str | Path | None, extra: S
     stem, synthetic = dataset, re.fullmatch(r"synthetic_(\d+(?:e\d+)?)", dataset)
     if synthetic:
         stem, tokens = "synthetic", int(float(synthetic.group(1)))
-        rows = ROWS_PER_TOKEN * tokens
-        decay = _DECAY_TIMES_ROWS / (_TRAINING_SHARE * rows)
-        words = [f"data.tokens={tokens}", f"data.rows={rows}", f"embedding_optimizer.weight_decay={decay:.1e}"]
+        words = [f"data.tokens={tokens}", f"data.rows={ROWS_PER_TOKEN * tokens}"]
     place = None if data_folder is None or synthetic else Path(data_folder).expanduser() / dataset
     if place is not None and place.exists():
         words = [f"data.path={place}"]

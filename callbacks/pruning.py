@@ -125,7 +125,7 @@ class PruningCallback(Callback):
         self._observed = False  # whether gradients of rows have come since the last step
         self.field_tokens: list[int] = []
         self.tokens: Tokens = ALONE
-        self._num_tokens = self._rows = 0
+        self._num_tokens = 0
         self._batches = RecentBatches()
         self._sizes: BudgetSizes | None = None
         self.kept: list[tuple[int, float]] = []
@@ -204,7 +204,6 @@ class PruningCallback(Callback):
             raise BadInput(f"PruningCallback got frequencies of {known} tokens, the model has {embedding.num_tokens}")
         self._num_tokens = known
         # A row has a token of each field.
-        self._rows = int(self.frequencies.sum()) // len(self.field_tokens)
         self.frequencies = self.tokens.cut(self.frequencies).to(embedding.weight.device)
         self._check_sizes(FullTable.of(embedding, len(self.field_tokens)), self._values(embedding))
         if self.schedule.num_steps(1) == 0:
@@ -406,7 +405,6 @@ class PruningCallback(Callback):
             budget=str(parsed),
             criterion=type(self.criterion).__name__,
             spectrum=scores.spectrum,
-            rows=self._rows or None,
         )
 
     def _to_device(self, device: torch.device) -> None:

@@ -28,10 +28,10 @@ class TransferCallback(Callback):
         sizes: The search's result, or the file it was saved to.
         init: ``"scratch"``: rows start afresh, and the projection, or that of each field, as the search's axes.
             ``"warm"``: rows start as the leading coordinates of the module's trained full-size rows.
-        decay_by_field: Whether the weight decay of embedding values is what their field and axis ask for, where the
-            search says how large they are expected to become and the optimizer takes it
-            (:class:`~pme_lightning.embedding.FieldDecays`), instead of the optimizer's own. It holds for a fit of a
-            model that is multi-size already, too.
+        decay_by_field: Whether the weight decay of embedding values is in the proportion that their field and axis ask
+            for, where the search says how large they are expected to become and the optimizer takes it
+            (:class:`~pme_lightning.embedding.FieldDecays`), instead of one for all. It holds for a fit of a model that
+            is multi-size already, too.
 
     Raises:
         BadInput: There are no sizes, or their file cannot be read.
@@ -138,13 +138,12 @@ class TransferCallback(Callback):
 
     def _decays(self, module: CTRModule, order: Tensor) -> FieldDecays | None:
         """Returns how weight decay differs by field, for tokens that stand in an order ``(V,)``."""
-        result, weight_decay = self.result, module.embedding_optimizer_args.get("weight_decay", 0)
-        if not self.decay_by_field or not weight_decay or result.spectrum is None or result.rows is None:
+        result = self.result
+        # Optimizers are told of rows along axes alone.
+        if not self.decay_by_field or result.spectrum is None or result.basis is None:
             return None
-        if result.basis is None:
-            return None  # optimizers are told of rows along axes alone
         classes = [(size, count) for size, _, count in result.classes()]
-        return FieldDecays.of_spectrum(result.spectrum, result.rows, weight_decay, classes, order, module.field_tokens)
+        return FieldDecays.of_spectrum(result.spectrum, classes, order, module.field_tokens)
 
     def _check(self, module: CTRModule) -> None:
         """Raises BadInput where the sizes are not for this module, or not those it was built with."""

@@ -409,7 +409,14 @@ class CTRModule(LightningModule):
             self.embedding_optimizer_class,
             self.embedding_optimizer_args,
             blocks,
+            self._training_rows(),
         )
+
+    def _training_rows(self) -> int | None:
+        """Returns how many rows the data module says there are to train on; None where none says it."""
+        datamodule = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
+        rows = getattr(datamodule, "rows", None)
+        return rows.get("train") if isinstance(rows, Mapping) else None
 
     def configure_gradient_clipping(
         self,

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pme_lightning.optim import PRIOR_VARIANCE
+
 # The largest factor: what is expected of a field may be next to nothing.
 _MOST = 64.0
 
@@ -18,9 +20,11 @@ class FieldDecays:
     r"""Weight decay as the prior that it stands for, field by field and axis by axis.
 
     Decay by ``λ`` in each step, beside the mean loss of a batch, is what values with a normal prior of variance
-    ``σ² = 1 / (N λ)`` ask for, where ``N`` rows are trained on (the most likely values given rows and prior: ridge
-    regression, MacKay, 1992). One ``λ`` for the whole table takes all values for equally large; where a search has
-    found what mean square ``σ²`` they have, each gets ``λ = 1 / (N σ²)``, and nothing is left to tune.
+    ``1 / (N λ)`` ask for, where ``N`` rows are trained on (the most likely values given rows and prior: ridge
+    regression, MacKay, 1992). One ``λ`` for the whole table takes all values for equally large: that of
+    :class:`~pme_lightning.optim.LazyAdagrad` itself is for a variance of ``σ0² = 1/16``. Where a search has found what
+    mean square ``σ²`` values have, theirs is multiplied by ``σ0² / σ²``, which makes it ``1 / (N σ²)``: nothing is
+    left to tune. Whoever sets the optimizer's strength otherwise sets that of all values, in the same proportion.
 
     Attributes:
         factors: float32 ``(F, D)``: what the optimizer's decay is multiplied by for a value, by its token's field and
@@ -36,8 +40,6 @@ class FieldDecays:
     def of_spectrum(
         cls,
         spectrum: Tensor,
-        rows: int,
-        weight_decay: float,
         classes: Sequence[tuple[int, int]],
         order: Tensor,
         field_tokens: Sequence[int],
@@ -45,9 +47,7 @@ class FieldDecays:
         """Finds them for a table of tokens that are numbered by size.
 
         Args:
-            spectrum: ``(F, D)``: the mean squares that values are expected to have.
-            rows: ``N``, how many rows are trained on.
-            weight_decay: Above 0: the optimizer's own, which factors are relative to; no factor is above 64.
+            spectrum: ``(F, D)``: the mean squares that values are expected to have. No factor is above 64.
             classes: The size and the number of tokens of each size class.
             order: ``(V,)``: the token at each position, by falling size and then by number.
             field_tokens: Number of tokens of each field.
@@ -55,7 +55,7 @@ class FieldDecays:
         fields = torch.bucketize(order, torch.tensor(field_tokens, device=order.device).cumsum(0), right=True)
         own = [part.bincount(minlength=len(field_tokens)).cpu() for part in fields.split([n for _, n in classes])]
         # Where nothing is expected the quotient is infinite, and the factor the largest.
-        factors = (1 / (rows * weight_decay * spectrum.to("cpu", torch.float64))).clamp(max=_MOST)
+        factors = (PRIOR_VARIANCE / spectrum.to("cpu", torch.float64)).clamp(max=_MOST)
         return cls(factors.float(), [counts.tolist() for counts in own])
 
     @classmethod

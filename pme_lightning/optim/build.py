@@ -23,6 +23,7 @@ def build_optimizer(
     embedding_optimizer: str | type | None = None,
     embedding_optimizer_args: dict[str, Any] | None = None,
     blocks: Mapping[Tensor, Sequence[RowBlock]] | None = None,
+    training_rows: int | None = None,
 ) -> Optimizer:
     """Returns one optimizer for all parameters, within which the table may have one of its own.
 
@@ -35,19 +36,22 @@ def build_optimizer(
         embedding_optimizer_args: Its arguments beside the parameters.
         blocks: How rows lie in parameters of the table, and are to be scaled; for optimizers that have
             ``set_blocks``, as :class:`~pme_lightning.optim.LazyAdagrad`.
+        training_rows: How many rows there are to train on, ``None`` where that is not known; for optimizers of the
+            table that have ``set_training_rows``, as :class:`~pme_lightning.optim.LazyAdagrad`.
 
     Raises:
         BadInput: A class cannot be imported, does not take its arguments, or cannot be joined with another.
     """
     parameters = list(parameters)
     if embedding_optimizer is None:
-        alone = _told(_made(optimizer, parameters, optimizer_args), blocks)
+        alone = _told(_made(optimizer, parameters, optimizer_args), blocks, training_rows)
         # A fused one would unscale gradients in its step: too late for those that are to be clipped.
         return JoinedOptimizer([alone]) if getattr(alone, "_step_supports_amp_scaling", False) else alone
     network = [parameter for parameter in parameters if all(parameter is not own for own in table)]
     optimizers = [_made(optimizer, network, optimizer_args)] if network else []
     try:
-        optimizers.append(_told(_made(embedding_optimizer, list(table), embedding_optimizer_args), blocks))
+        of_table = _made(embedding_optimizer, list(table), embedding_optimizer_args)
+        optimizers.append(_told(of_table, blocks, training_rows))
         return JoinedOptimizer(optimizers) if network else optimizers[0]
     except ValueError as error:
         raise BadInput(f"embedding_optimizer: {error}") from error
@@ -66,8 +70,12 @@ def _made(optimizer: str | type, parameters: list[Tensor], arguments: dict[str, 
         raise BadInput(f"{cls.__name__}: {error}") from error
 
 
-def _told(optimizer: Optimizer, blocks: Mapping[Tensor, Sequence[RowBlock]] | None) -> Optimizer:
-    """Tells an optimizer that listens how rows lie."""
+def _told(
+    optimizer: Optimizer, blocks: Mapping[Tensor, Sequence[RowBlock]] | None, training_rows: int | None
+) -> Optimizer:
+    """Tells an optimizer that listens how rows lie, and how many it is trained on."""
+    if hasattr(optimizer, "set_training_rows"):
+        optimizer.set_training_rows(training_rows)
     if hasattr(optimizer, "set_blocks"):
         for parameter, own in (blocks or {}).items():
             optimizer.set_blocks(parameter, own)

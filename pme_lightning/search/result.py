@@ -32,7 +32,6 @@ class SearchResult:
         criterion: a name for what scored the values.
         spectrum: ``(F, D)``: the mean squares that values of each field's tokens are expected to have once they are
             trained, along the axes; None where the search expects none.
-        rows: how many rows they would be trained on; None where that is not known.
 
     Raises:
         BadInput: the parts do not fit together.
@@ -53,7 +52,6 @@ class SearchResult:
     budget: str
     criterion: str
     spectrum: Tensor | None = None
-    rows: int | None = None
 
     def __post_init__(self) -> None:
         self.sizes = self.sizes.to("cpu", torch.int64)
@@ -84,8 +82,6 @@ class SearchResult:
                 )
             if not bool(((self.spectrum >= 0) & self.spectrum.isfinite()).all()):
                 raise BadInput("spectrum has values that are negative or not finite; it holds mean squares")
-        if self.rows is not None and self.rows < 1:
-            raise BadInput(f"sizes were found for {self.rows} rows; there must be some")
 
     @property
     def parameters(self) -> int:
@@ -137,7 +133,7 @@ class SearchResult:
             "embedding_dim": str(self.embedding_dim),
             "budget": self.budget,
             "criterion": self.criterion,
-        } | ({} if self.rows is None else {"rows": str(self.rows)})
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -179,7 +175,6 @@ class SearchResult:
                 budget=metadata["budget"],
                 criterion=metadata["criterion"],
                 spectrum=tensors.get("spectrum"),
-                rows=int(metadata["rows"]) if "rows" in metadata else None,
             )
         except (KeyError, ValueError) as error:
             raise BadInput(f"sizes={path}: its parts do not fit together ({error}); search again") from error

@@ -80,7 +80,6 @@ def test_a_recipe_is_the_shipped_experiment_where_there_is_one(tmp_path: Path) -
     assert recipe("mine", "fm", tmp_path).options == "data=parquet backbone=fm"
     big = recipe("synthetic_1e5", "fm", None).config()
     assert (big.data.init_args.tokens, big.data.init_args.rows) == (100_000, 2_000_000)
-    assert big.embedding_optimizer.init_args.weight_decay == pytest.approx(16 / 1_600_000)
 
 
 def test_a_fingerprint_changes_with_training_not_with_places(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pme_lightning.callbacks import TransferCallback
 from pme_lightning.embedding import FieldDecays, MultiSizeEmbedding, Shard
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
-from pme_lightning.optim import LazyAdagrad
+from pme_lightning.optim import PRIOR_VARIANCE, LazyAdagrad
 from pme_lightning.search import SearchResult
 
 D = 8
@@ -275,9 +275,8 @@ def test_a_full_size_table_is_tested_with_the_ids_of_the_vocabulary(
 @pytest.mark.parametrize("renumbered", [True, False])
 def test_weight_decay_goes_by_what_the_search_expects(tiny: LightningDataModule, renumbered: bool) -> None:
     spectrum = 0.2 + torch.rand(len(tiny.field_tokens), D, generator=torch.Generator().manual_seed(2))
-    found = result(33, spectrum=spectrum, rows=40)
-    adagrad: dict[str, Any] = {"embedding_optimizer": LazyAdagrad, "embedding_optimizer_args": {"weight_decay": 0.05}}
-    model = module(tiny, DeepFM, **adagrad)
+    found = result(33, spectrum=spectrum)
+    model = module(tiny, DeepFM, embedding_optimizer=LazyAdagrad)
     TransferCallback(found).rebuild(model, renumbered)
     assert isinstance(model.embedding, MultiSizeEmbedding)
     blocks = model.embedding.row_blocks()[model.embedding.values]
@@ -286,7 +285,7 @@ def test_weight_decay_goes_by_what_the_search_expects(tiny: LightningDataModule,
     tokens = [(c, own) for c, own in zip(model.embedding.classes, owners, strict=True) if c.width]
     for (c, own), block in zip(tokens, blocks, strict=True):
         if c.size:
-            variances = 1 / (40 * 0.05 * block.decays_of(0, c.count)[:, int(c.linear) :])
+            variances = PRIOR_VARIANCE / block.decays_of(0, c.count)[:, int(c.linear) :]
             torch.testing.assert_close(variances, spectrum[own, : c.size])
     again = CTRModule(**model.hparams).embedding
     assert isinstance(again, MultiSizeEmbedding)
@@ -296,27 +295,23 @@ def test_weight_decay_goes_by_what_the_search_expects(tiny: LightningDataModule,
 
 
 def test_weight_decay_is_the_optimizers_where_the_search_expects_nothing(tiny: LightningDataModule) -> None:
-    def decays(weight_decay: float = 0.05, decay_by_field: bool = True, **found: Any) -> FieldDecays | None:
-        adagrad = {"embedding_optimizer": LazyAdagrad, "embedding_optimizer_args": {"weight_decay": weight_decay}}
-        model = module(tiny, DeepFM, **adagrad)
-        sizes = result(33, **{"spectrum": torch.ones(len(tiny.field_tokens), D), "rows": 40} | found)
+    def decays(decay_by_field: bool = True, **found: Any) -> FieldDecays | None:
+        model = module(tiny, DeepFM, embedding_optimizer=LazyAdagrad)
+        sizes = result(33, **{"spectrum": torch.ones(len(tiny.field_tokens), D)} | found)
         TransferCallback(sizes, decay_by_field=decay_by_field).rebuild(model)
         assert isinstance(model.embedding, MultiSizeEmbedding)
         return model.embedding.field_decays
 
     assert decays() is not None
-    assert decays(weight_decay=0.0) is None
     assert decays(decay_by_field=False) is None
     assert decays(spectrum=None) is None
-    assert decays(rows=None) is None
     assert decays(basis=None) is None
 
 
 def test_a_model_that_is_trained_on_decays_as_is_said_then(tiny: LightningDataModule, make_trainer: Build) -> None:
     spectrum = torch.rand(len(tiny.field_tokens), D, generator=torch.Generator().manual_seed(3)) + 0.1
-    found = result(tiny.num_tokens, spectrum=spectrum, rows=40)
-    adagrad: dict[str, Any] = {"embedding_optimizer": LazyAdagrad, "embedding_optimizer_args": {"weight_decay": 0.05}}
-    model = module(tiny, DeepFM, **adagrad)
+    found = result(tiny.num_tokens, spectrum=spectrum)
+    model = module(tiny, DeepFM, embedding_optimizer=LazyAdagrad)
     TransferCallback(found).rebuild(model, renumbered=True)
     assert isinstance(model.embedding, MultiSizeEmbedding)
     decays = model.hparams["field_decays"]

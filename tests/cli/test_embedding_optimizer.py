@@ -79,7 +79,8 @@ def test_a_config_file_may_set_an_argument_or_take_it_away(tmp_path: Path) -> No
     )
     (tmp_path / "run.yaml").write_text(text)
     assert parsed(config)["embedding_optimizer_args"]["lr"] == 0.5
-    assert parsed(config)["embedding_optimizer_args"]["weight_decay"] == 2e-5
+    assert parsed(config)["embedding_optimizer_args"]["weight_decay"] is None
+    assert parsed(config, "embedding_optimizer.weight_decay=0.1")["embedding_optimizer_args"]["weight_decay"] == 0.1
     (tmp_path / "run.yaml").write_text("groups: {optimizer: adam_adagrad}\nembedding_optimizer: null")
     assert parsed(config)["embedding_optimizer"] is None
 

@@ -15,7 +15,6 @@ from pme_lightning.optim import LazyAdagrad, RowBlock
 from pme_lightning.search import SearchResult
 
 D = 3
-ROWS, DECAY = 50, 0.1
 
 
 def found(fields: list[int], seed: int) -> tuple[SearchResult, list[int]]:
@@ -32,7 +31,7 @@ def found(fields: list[int], seed: int) -> tuple[SearchResult, list[int]]:
 def decays(result: SearchResult, fields: list[int]) -> FieldDecays:
     classes = [(size, count) for size, _, count in result.classes()]
     assert result.spectrum is not None
-    return FieldDecays.of_spectrum(result.spectrum, ROWS, DECAY, classes, result.order(), fields)
+    return FieldDecays.of_spectrum(result.spectrum, classes, result.order(), fields)
 
 
 def table(result: SearchResult, fields: list[int], shard: Shard | None = None) -> MultiSizeEmbedding:
@@ -59,7 +58,7 @@ def expected(result: SearchResult, field_of: list[int]) -> list[list[float]]:
         width = sizes[token] + linear[token]
         first = [math.sqrt(width / (D + 1))] if linear[token] else []
         squares = spectrum[field][: sizes[token]]
-        rows.append(first + [min(64.0, 1 / (ROWS * DECAY * each)) if each else 64.0 for each in squares])
+        rows.append(first + [min(64.0, 1 / (16 * each)) if each else 64.0 for each in squares])
     return rows
 
 
@@ -88,11 +87,14 @@ def test_values_settle_where_rows_and_prior_have_them() -> None:
     # N rows, each with the loss (w - x)^2 / 2 of its own x, and a normal prior of variance s.
     x, s = torch.tensor([1.0, 3.0, 2.0, -1.0]), 0.5
     most_likely = x.sum() / (len(x) + 1 / s)
-    factors = FieldDecays.of_spectrum(torch.tensor([[s]]), len(x), DECAY, [(1, 1)], torch.tensor([0]), [1]).factors
-    w = torch.zeros(())
+    factors = FieldDecays.of_spectrum(torch.tensor([[s]]), [(1, 1)], torch.tensor([0]), [1]).factors
+    w = nn.Parameter(torch.zeros(()))
+    optimizer = LazyAdagrad([w], weight_decay=None)
+    optimizer.set_training_rows(len(x))
+    strength = optimizer.param_groups[0]["weight_decay"] * factors[0, 0]
     for _ in range(2000):
-        w -= 0.01 * ((w - x).mean() + DECAY * factors[0, 0] * w)
-    assert float(w) == pytest.approx(float(most_likely), rel=1e-4)
+        w.data -= 0.01 * ((w - x).mean() + strength * w)
+    assert float(w.detach()) == pytest.approx(float(most_likely), rel=1e-4)
 
 
 @given(fields=FIELDS, seed=st.integers(0, 10_000))

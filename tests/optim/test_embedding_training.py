@@ -16,8 +16,9 @@ from torch import nn
 from pme_lightning.backbones import FM, DeepFM
 from pme_lightning.callbacks import PEPCallback, PruningCallback, TransferCallback
 from pme_lightning.embedding import MultiSizeEmbedding, SoftThreshold
+from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
-from pme_lightning.optim import JoinedOptimizer, turn_state
+from pme_lightning.optim import JoinedOptimizer, LazyAdagrad, turn_state
 from pme_lightning.search import AfterWarmup, Fisher, Gradual, NoTraining, Popularity, Prefix, SearchResult, TopK
 
 D = 4
@@ -227,3 +228,32 @@ def test_learned_thresholds_are_trained_by_the_optimizer_of_the_network(
     assert callback.result is not None
     assert callback.adams == {"backbone.bias", "embedding.threshold.raw", "embedding.threshold.raw_linear"}
     assert callback.rates == [(3e-3, 0.1), (0.5, 0.0), (0.1, 2e-5)]
+
+
+def test_weight_decay_goes_by_the_rows_of_the_data_module(
+    tiny: LightningDataModule, make_trainer: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prior = {"embedding_optimizer": LazyAdagrad, "embedding_optimizer_args": {"lr": 0.1, "weight_decay": None}}
+
+    def decay_of(trainer: Trainer) -> float:
+        (joined,) = trainer.optimizers
+        return joined.param_groups[-1]["weight_decay"]
+
+    monkeypatch.setattr(type(tiny), "rows", {"test": 7}, raising=False)
+    with pytest.raises(BadInput, match="embedding_optimizer: LazyAdagrad: weight_decay is None"):
+        make_trainer(max_epochs=1).fit(module(tiny, **prior), datamodule=tiny)
+    monkeypatch.setattr(type(tiny), "rows", {"train": 400, "valid": 7})
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(module(tiny, **prior), datamodule=tiny)
+    assert decay_of(trainer) == 16 / 400
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+
+    loaded = CTRModule.load_from_checkpoint(tmp_path / "one.ckpt", weights_only=True)
+    assert loaded.embedding_optimizer_args == prior["embedding_optimizer_args"]
+    monkeypatch.setattr(type(tiny), "rows", {"train": 4000})
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(loaded, datamodule=tiny)
+    assert decay_of(trainer) == 16 / 4000, "trained on other rows, it goes by those"
+    trainer = make_trainer(max_epochs=2)
+    trainer.fit(module(tiny, **prior), datamodule=tiny, ckpt_path=tmp_path / "one.ckpt")
+    assert decay_of(trainer) == 16 / 400, "the training that was begun goes on as it was"

@@ -78,6 +78,20 @@ def test_decay_comes_every_interval_for_as_many_steps_and_reaches_rows_without_g
         assert parameter[1].item() == pytest.approx(0.975 ** (step // 3 * 3))
 
 
+def test_decay_that_is_not_said_goes_by_the_rows_there_are() -> None:
+    one, two = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = LazyAdagrad([{"params": [one]}, {"params": [two], "weight_decay": 0.5}], weight_decay=None)
+    one.grad = torch.zeros(2)
+    with pytest.raises(BadInput, match=r"weight_decay is None, which means 16 / training rows, .* give it a number"):
+        optimizer.step()
+    optimizer.set_training_rows(800)
+    optimizer.set_training_rows(5)  # what is settled stays, as does what an interrupted training had
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [16 / 800, 0.5]
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+    assert optimizer.param_groups[-1]["weight_decay"] == 16 / 800
+    optimizer.step()
+
+
 def test_decay_stops_at_zero() -> None:
     parameter = nn.Parameter(torch.tensor([[1.0]]))
     optimizer = LazyAdagrad([parameter], lr=1.0, initial_accumulator_value=1.0, weight_decay=3.0, decay_interval=1)

@@ -22,7 +22,6 @@ def result(embedding_dim: int = 4, linear: bool = True, basis: bool = True) -> S
         budget="20%",
         criterion="Fisher",
         spectrum=torch.rand(2, embedding_dim) if basis else None,
-        rows=12 if basis else None,
     )
 
 
@@ -43,7 +42,6 @@ def test_round_trip(tmp_path: Path, embedding_dim: int, stored: torch.dtype, lin
         assert (before is None) == (after is None)
         assert before is None or torch.equal(before, after)
     assert (loaded.embedding_dim, loaded.budget, loaded.criterion) == (embedding_dim, "20%", "Fisher")
-    assert loaded.rows == saved.rows
 
 
 def test_the_home_folder_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +131,6 @@ def test_a_file_that_contradicts_itself(tmp_path: Path, embedding_dim: str | Non
         ({"basis": torch.eye(3)}, "basis has shape"),
         ({"basis": torch.ones(4)}, "basis has shape"),
         ({"basis": torch.ones(2, 4, 3)}, "basis has shape"),
-        ({"rows": 0}, "sizes were found for 0 rows"),
         ({"spectrum": torch.ones(2, 3)}, "spectrum has shape"),
         ({"spectrum": torch.full((2, 4), -1.0)}, "spectrum has values that are negative"),
         ({"spectrum": torch.full((2, 4), torch.inf)}, "spectrum has values that are negative or not finite"),
