@@ -113,8 +113,9 @@ class Allocator(ABC):
             slopes[0] = linear_scores
         for rows in row_chunks(num_tokens, embedding_dim):
             columns = self._in_order(scores[rows]).T[self.min_size : sizes[-1]].double()
-            steps = torch.stack([step.sum(0) for step in columns.split(costs)]) if costs else columns
-            slopes[first:, rows] = majorant_slopes(steps, costs).to(dtype)
+            if max(costs, default=1) > 1:
+                columns = torch.stack([step.sum(0) for step in columns.split(costs)])
+            slopes[first:, rows] = majorant_slopes(columns, costs).to(dtype)
 
         costs = [1] * first + costs
         budget -= tokens.total(num_tokens) * self.min_size

@@ -47,15 +47,17 @@ def majorant_slopes(sums: Tensor, widths: Sequence[int]) -> Tensor:
     width = torch.tensor(widths, dtype=torch.float64, device=sums.device).unsqueeze(1)  # (K, 1)
     sums = sums.to(torch.float64)
     means = sums / width
-    if bool((means[1:] <= means[:-1]).all()):
+    rising = (means[1:] > means[:-1]).any(0).nonzero().squeeze(1)  # the others are their own majorants
+    if not len(rising):
         return means
-    slopes = torch.full_like(means, torch.inf)
+    sums = sums.index_select(1, rising)
+    slopes = torch.full_like(sums, torch.inf)
     for i in range(len(widths)):
         best = sums[i:].cumsum(0).div_(width[i:].cumsum(0))  # (K - i, n): mean(i..j) for j = i, i + 1, ...
         for j in range(len(best) - 2, -1, -1):
             torch.maximum(best[j], best[j + 1], out=best[j])
         torch.minimum(slopes[i:], best, out=slopes[i:])
-    return slopes
+    return means.index_copy_(1, rising, slopes)
 
 
 def row_chunks(rows: int, width: int) -> Iterator[slice]:
