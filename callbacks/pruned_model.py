@@ -19,7 +19,7 @@ from pme_lightning.embedding.projection import projected
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import RowInformation
-from pme_lightning.search.row_information import band_sums
+from pme_lightning.search.row_information import band_sums, use_sums
 
 # Means over so many rows, of all processes together, are known to a few hundredths.
 _ROWS = 1 << 14
@@ -90,7 +90,7 @@ class PrunedModel:
         self._seen = self._version()
 
     def information(self, kept: Tensor, kept_linear: Tensor | None, basis: Tensor | None = None) -> RowInformation:
-        """Measures what a row tells about each value, kept or not, where only the kept ones are read.
+        """Measures what a row tells about each value, kept or not, where only the kept ones are read, and their use.
 
         Where there are several processes, all of them call this together, and get what all of their rows tell.
 
@@ -102,12 +102,14 @@ class PrunedModel:
         Raises:
             BadInput: The module has been trained since, or rebuilt.
         """
-        sums: dict[str, Tensor | float] = dict.fromkeys(("rows", "squares", "firsts", "products", "bands"), 0.0)
-        for frequencies, values, linear, loss in self._passes(kept, kept_linear, basis):
+        names = ("rows", "squares", "firsts", "products", "bands", "uses")
+        sums: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)
+        for frequencies, (whole, read), values, linear, loss in self._passes(kept, kept_linear, basis):
             gradients = [each.double() for each in torch.autograd.grad(loss, [values, *linear], materialize_grads=True)]
             sums["rows"] += values.new_tensor([len(values)], dtype=torch.float64)
             sums["squares"] += gradients[0].square().sum(0)
             sums["bands"] += band_sums(frequencies, *gradients)
+            sums["uses"] += use_sums(whole, read, gradients[0])
             if linear:
                 sums["firsts"] += gradients[1].square().sum(0)
                 sums["products"] += (gradients[0] * gradients[1].unsqueeze(-1)).sum(0)
@@ -116,7 +118,7 @@ class PrunedModel:
             for each in found.values():
                 dist.all_reduce(each)
         return RowInformation.of_sums(
-            found["rows"], found["squares"], found.get("firsts"), found.get("products"), found["bands"]
+            found["rows"], found["squares"], found.get("firsts"), found.get("products"), found["bands"], found["uses"]
         )
 
     def loss(self, kept: Tensor | None = None, kept_linear: Tensor | None = None, basis: Tensor | None = None) -> float:
@@ -133,7 +135,7 @@ class PrunedModel:
             BadInput: The module has been trained since, or rebuilt.
         """
         sums = torch.zeros(2, dtype=torch.float64, device=self.frequencies.device)
-        for _, values, _, loss in self._passes(kept, kept_linear, basis):
+        for _, _, values, _, loss in self._passes(kept, kept_linear, basis):
             sums += torch.stack([loss.detach().double(), loss.new_tensor(len(values)).double()])
         if spans_processes():
             dist.all_reduce(sums)
@@ -141,8 +143,12 @@ class PrunedModel:
 
     def _passes(
         self, kept: Tensor | None, kept_linear: Tensor | None, basis: Tensor | None
-    ) -> Iterator[tuple[Tensor, Tensor, list[Tensor], Tensor]]:
-        """Yields for each batch the frequencies ``(B, F)``, values ``(B, F, D)``, weights ``(B, F)``, summed loss."""
+    ) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor], Tensor, list[Tensor], Tensor]]:
+        """Yields for each batch what is looked at.
+
+        That is the frequencies ``(B, F)``, all values and which are kept, those that are read ``(B, F, D)``, the
+        first-order weights ``(B, F)``, and the summed loss.
+        """
         self.check_as_it_was()
         embedding = cast(FullEmbedding, self.module.embedding)
         device = embedding.weight.device
@@ -157,8 +163,10 @@ class PrunedModel:
                 values = rows.view(*ids.shape, -1)
                 if basis is not None:
                     values = projected(values, basis)
+                whole, read = values, torch.ones_like(values, dtype=torch.bool)
                 if kept is not None:
-                    values = values * masked[0].view_as(values)
+                    read = masked[0].view_as(values)
+                    values = values * read
                 values = values.detach().requires_grad_()
                 weights = []
                 if linear is not None:
@@ -169,7 +177,7 @@ class PrunedModel:
                     logits = self.module.backbone(embeddings, **({"linear": weights[0]} if weights else {}))
                     wanted = labels.to(device).float()
                     loss = F.binary_cross_entropy_with_logits(logits.float(), wanted, reduction="sum")
-                    yield frequencies.view(ids.shape), values, weights, loss
+                    yield frequencies.view(ids.shape), (whole, read), values, weights, loss
         finally:
             for part in training:
                 part.training = True

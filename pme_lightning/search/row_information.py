@@ -13,6 +13,8 @@ _ROUNDING = 1e-10
 BANDS = 32
 # So many rows of its field speak for a band, beside its own.
 _PRIOR_ROWS = 64
+# What is left of a value's information where values like it do not help: rounds come back from it.
+_LEAST_USE = 0.02
 
 
 def _band(frequencies: Tensor) -> Tensor:
@@ -45,6 +47,46 @@ def band_sums(frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None 
     )
 
 
+def use_sums(values: Tensor, kept: Tensor, gradients: Tensor) -> Tensor:
+    """Sums over the rows of a batch, for each field and axis: how values go with the gradients of the pruned model.
+
+    Args:
+        values: ``(B, F, D)``: the values of each row's tokens, pruned or not.
+        kept: ``(B, F, D)`` bool: which of them the pruned model reads.
+        gradients: ``(B, F, D)``: gradients of each row's loss at them, where the model is pruned.
+
+    Returns:
+        float64 ``(9, F, D)``, of what :func:`_use` takes. Of all rows: the values. Of those whose value is kept: how
+        many they are, values ``w``, gradients ``g``, and ``w²``, ``gw``, ``g²``, ``g²w``, ``g²w²``.
+    """
+    w, m, g = values.double(), kept.double(), gradients.double() * kept
+    own = w * m
+    return torch.stack([each.sum(0) for each in (w, m, own, g, own * w, g * w, g * g, g * g * w, (g * w).square())])
+
+
+def _use(rows: Tensor, squares: Tensor, sums: Tensor) -> Tensor:
+    """Returns what share of what kept values are expected to save they do save; NaN where none is kept.
+
+    To leave a value out changes the loss by ``-g w + h w² / 2``, to second order, and by ``h w² / 2`` where the model
+    is as it was when the value was learned. What all tokens of a field have in common others can say: ``w`` is the
+    distance from the field's mean. The share is drawn to 1, with a standard deviation of 1, by how little rows say.
+
+    Args:
+        rows: How many there are.
+        squares: ``(F, D)``: the squares of all gradients, added up.
+        sums: What :func:`use_sums` gave, added up.
+    """
+    w, m, mw, mg, mww, mgw, mgg, mggw, mggww = sums
+    mean = w / rows
+    energy = (mww - 2 * mean * mw + mean.square() * m).clamp(min=0)
+    expected = squares / rows * energy / 2
+    known = expected > 0
+    expected = torch.where(known, expected, 1)
+    share = 1 - (mgw - mean * mg) / expected
+    noise = (mggww - 2 * mean * mggw + mean.square() * mgg).clamp(min=0) / expected.square()
+    return torch.where(known, ((share + noise) / (1 + noise)).clamp(_LEAST_USE, 1), torch.nan)
+
+
 @dataclass(frozen=True)
 class RowInformation:
     """What one row tells about the values of its tokens, field by field.
@@ -59,12 +101,15 @@ class RowInformation:
             first-order weight; None without them.
         bands: float64 ``(1, F, 32)``, with first-order weights ``(2, F, 32)``: what a row of a token of each band tells
             over what one of the field does; None: the same.
+        use: float64 ``(F, D)``: on a pruned model, the share that kept values save of what they are expected to, 1 at
+            most; NaN where none is kept. None: 1.
     """
 
     table: Tensor
     linear: Tensor | None = None
     shared: Tensor | None = None
     bands: Tensor | None = None
+    use: Tensor | None = None
 
     @classmethod
     def of_sums(
@@ -74,6 +119,7 @@ class RowInformation:
         linear_squares: Tensor | None = None,
         products: Tensor | None = None,
         bands: Tensor | None = None,
+        uses: Tensor | None = None,
     ) -> RowInformation:
         """Makes it of sums over rows.
 
@@ -83,14 +129,16 @@ class RowInformation:
             linear_squares: ``(F,)`` of those at first-order weights.
             products: ``(F, D)`` of the products of both.
             bands: what :func:`band_sums` gave, added up; None if all rows of a field are to count the same.
+            uses: what :func:`use_sums` gave, added up; None of a model that is not pruned.
         """
         rows = rows.clamp(min=1)
         squares = torch.where(squares > _ROUNDING * squares.max(), squares, 0)
+        use = None if uses is None else _use(rows, squares, uses)
         if linear_squares is None or products is None:
-            return cls(squares / rows, bands=_over_the_field(bands))
+            return cls(squares / rows, bands=_over_the_field(bands), use=use)
         both = squares * linear_squares.unsqueeze(1)
         shared = torch.where(both > 0, products.square() / both.clamp(min=1e-300), 0).clamp(max=1)
-        return cls(squares / rows, linear_squares / rows, shared, _over_the_field(bands))
+        return cls(squares / rows, linear_squares / rows, shared, _over_the_field(bands), use)
 
     def of_tokens(self, field: int, frequencies: Tensor, linear: bool = False) -> Tensor:
         """Returns what one row tells about the values of tokens of a field, float64 ``(n, D)``, or ``(n, 1)``.
@@ -109,16 +157,22 @@ class RowInformation:
         return self.bands[int(linear), field, _band(frequencies)].unsqueeze(1) * told
 
     def halfway(self, other: RowInformation) -> RowInformation:
-        """Returns the geometric mean of this and another one, with the correlations of the other."""
+        """Returns the geometric mean of this and that of a pruned model, with the correlations of the other.
+
+        What the other tells of values counts by the share of it that is of use. Of values that it does not keep that
+        is not known: it is what it was when some were kept last.
+        """
         linear = None if self.linear is None or other.linear is None else (self.linear * other.linear).sqrt()
         bands = None if self.bands is None or other.bands is None else (self.bands * other.bands).sqrt()
-        return RowInformation((self.table * other.table).sqrt(), linear, other.shared, bands)
+        before = torch.ones_like(self.table) if self.use is None else self.use
+        use = before if other.use is None else torch.where(other.use.isnan(), before, other.use)
+        return RowInformation((self.table * other.table * use).sqrt(), linear, other.shared, bands, use)
 
     def in_order(self, order: Tensor) -> RowInformation:
         """Returns the same along the same axes in another order, ``(D,)`` for all fields or ``(F, D)``."""
         order = order.expand_as(self.table)
-        shared = None if self.shared is None else self.shared.gather(1, order)
-        return RowInformation(self.table.gather(1, order), self.linear, shared, self.bands)
+        shared, use = (None if each is None else each.gather(1, order) for each in (self.shared, self.use))
+        return RowInformation(self.table.gather(1, order), self.linear, shared, self.bands, use)
 
 
 def _over_the_field(bands: Tensor | None) -> Tensor | None:
