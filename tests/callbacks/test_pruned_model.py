@@ -12,6 +12,8 @@ from pme_lightning.callbacks import pruned_model
 from pme_lightning.callbacks.pruned_model import PrunedModel, RecentBatches
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
+from pme_lightning.search import RowInformation
+from pme_lightning.search.row_information import use_sums
 
 FIELDS, D = [5, 4, 3], 4
 V = sum(FIELDS)
@@ -59,6 +61,7 @@ def test_it_is_the_mean_square_of_each_rows_gradient(backbone: type, axes: str) 
     rows = masked(module, kept, basis)
     squares, firsts, products = torch.zeros(3, D), torch.zeros(3), torch.zeros(3, D)
     popular, popular_rows = torch.zeros(3), torch.zeros(3)  # of tokens with 8 to 15 rows
+    whole, seen = masked(module, torch.ones(V, D), basis), []
     for ids, labels in data:
         for row, label in zip(ids, labels, strict=True):
             values = rows[row].clone().requires_grad_()
@@ -69,6 +72,7 @@ def test_it_is_the_mean_square_of_each_rows_gradient(backbone: type, axes: str) 
             logits = module.backbone(embeddings[None], *(each[None] for each in inputs[1:]))
             gradients = torch.autograd.grad(F.binary_cross_entropy_with_logits(logits, label[None]), inputs)
             squares += gradients[0].square()
+            seen.append((whole[row], kept[row], gradients[0]))
             alike = (OFTEN[row] >= 8) & (OFTEN[row] < 16)
             popular += gradients[0].square().sum(1) * alike
             popular_rows += alike
@@ -81,6 +85,9 @@ def test_it_is_the_mean_square_of_each_rows_gradient(backbone: type, axes: str) 
     assert int(popular_rows[1]) > 0, "otherwise nothing is compared"
     told = torch.stack([found.of_tokens(field, torch.tensor([9]))[0] for field in range(3)])
     torch.testing.assert_close(told.float(), squares / 14 * ratio.unsqueeze(1), rtol=1e-4, atol=1e-7)
+    uses = use_sums(*(torch.stack(each) for each in zip(*seen, strict=True)))
+    expected = RowInformation.of_sums(torch.tensor([14.0]).double(), squares.double(), uses=uses).use
+    torch.testing.assert_close(found.use, expected, rtol=1e-3, atol=1e-3, equal_nan=True)
     if has_linear:
         torch.testing.assert_close(found.linear.float(), firsts / 14, rtol=1e-4, atol=1e-7)  # type: ignore[union-attr]
         shared = products.square() / (squares * firsts[:, None]).clamp(min=1e-30)

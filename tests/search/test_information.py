@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pme_lightning.errors import BadInput
 from pme_lightning.search import ExpectedInformation, RowInformation
-from pme_lightning.search.row_information import BANDS, band_sums
+from pme_lightning.search.row_information import BANDS, band_sums, use_sums
 
 FIELDS = [3, 2]
 TOKENS, DIM = 5, 3
@@ -447,3 +447,59 @@ def test_it_says_what_is_wrong() -> None:
         found.update_rows(ids, ids, gradients, linear)
     with pytest.raises(ValueError, match="no accumulator"):
         found.load_state({"table": torch.zeros(1)})
+
+
+def uses_of(values: Tensor, kept: Tensor, gradients: Tensor) -> Tensor:
+    """What ``RowInformation.use`` is to be, value by value in plain numbers."""
+    n, fields, dim = values.shape
+    found = torch.full((fields, dim), torch.nan, dtype=torch.float64)
+    for f in range(fields):
+        for k in range(dim):
+            w, g, m = (each[:, f, k].tolist() for each in (values, gradients, kept))
+            told, mean = sum(each**2 for each in g) / n, sum(w) / n
+            own = [(w[i] - mean, g[i]) for i in range(n) if m[i]]
+            expected = sum(told * each**2 / 2 for each, _ in own)
+            if expected > 0:
+                share = sum(-slope * each + told * each**2 / 2 for each, slope in own) / expected
+                noise = sum((slope * each) ** 2 for each, slope in own) / expected**2
+                found[f, k] = min(1.0, max(0.02, (share + noise) / (1 + noise)))
+    return found
+
+
+@given(seed=st.integers(0, 10_000), rows=st.integers(1, 9), scale=st.sampled_from([0.1, 1.0, 10.0]))
+def test_the_use_of_kept_values_is_what_leaving_them_out_costs(seed: int, rows: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    values, gradients = (torch.randn(rows, 2, DIM, generator=generator) for _ in range(2))
+    values, kept = values * scale + 0.5, torch.rand(rows, 2, DIM, generator=generator) < 0.6
+    squares, sums = gradients.double().square().sum(0), use_sums(values, kept, gradients)
+    found = RowInformation.of_sums(torch.tensor([float(rows)]).double(), squares, uses=sums).use
+    assert found is not None
+    torch.testing.assert_close(found, uses_of(values, kept, gradients), rtol=1e-3, atol=1e-3, equal_nan=True)
+
+
+@pytest.mark.parametrize(("best", "use"), [(1.0, 1.0), (2.0, 1.0), (0.75, 0.5), (0.0, 0.02)])
+def test_values_that_the_pruned_model_wants_smaller_are_of_less_use(best: float, use: float) -> None:
+    # A loss of h (w - best w)² / 2 in each row, beside noise of the gradients as large as h: what is left of the use is
+    # 1 - 2 (1 - best), and nothing is less than none.
+    generator = torch.Generator().manual_seed(1)
+    values = torch.randn(200_000, 1, 1, generator=generator) * 0.1
+    gradients = 0.5 * (1 - best) * values + 0.5**0.5 * torch.randn(values.shape, generator=generator)
+    sums = use_sums(values, torch.ones(values.shape, dtype=torch.bool), gradients)
+    rows = torch.tensor([float(len(values))]).double()
+    found = RowInformation.of_sums(rows, gradients.double().square().sum(0), uses=sums)
+    assert found.use is not None
+    assert float(found.use) == pytest.approx(use, abs=0.1)
+
+
+def test_use_counts_and_lasts_until_it_is_known_again() -> None:
+    told = torch.tensor([[4.0, 9.0]]).double()
+    start, nan = RowInformation(told), torch.nan
+    once = start.halfway(RowInformation(told, use=torch.tensor([[0.25, nan]]).double()))
+    assert once.table.tolist() == [[2.0, 9.0]]
+    assert once.use is not None
+    assert once.use.tolist() == [[0.25, 1.0]]
+    twice = once.halfway(RowInformation(told, use=torch.tensor([[nan, 1.0]]).double()))
+    assert twice.table.tolist() == [[pytest.approx((2 * 4 * 0.25) ** 0.5), 9.0]]
+    turned = twice.in_order(torch.tensor([1, 0]))
+    assert turned.use is not None
+    assert turned.use.tolist() == [[1.0, 0.25]]
