@@ -128,6 +128,8 @@ def test_search_transfer_finetune_and_test_all_use_it(run: Run) -> None:
     assert state["hyper_parameters"]["embedding_optimizer"] == "pme_lightning.optim.LazyAdagrad"
     network, table = state["optimizer_states"][0]["param_groups"]
     assert (network["lr"], table["lr"]) == (3e-3, 0.1)
+    assert table["weight_decay"] == 16 / pme["data"]["rows"]["train"]
+    assert state["hyper_parameters"]["field_decays"] is not None
     values = state["optimizer_states"][0]["state"][table["params"][0]]
     assert values["sum"].shape == state["state_dict"]["embedding.values"].shape
     # It learns, and otherwise than with one optimizer.
