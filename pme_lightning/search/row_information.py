@@ -59,9 +59,10 @@ def use_sums(values: Tensor, kept: Tensor, gradients: Tensor) -> Tensor:
         float64 ``(9, F, D)``, of what :func:`_use` takes. Of all rows: the values. Of those whose value is kept: how
         many they are, values ``w``, gradients ``g``, and ``w²``, ``gw``, ``g²``, ``g²w``, ``g²w²``.
     """
-    w, m, g = values.double(), kept.double(), gradients.double() * kept
-    own = w * m
-    return torch.stack([each.sum(0) for each in (w, m, own, g, own * w, g * w, g * g, g * g * w, (g * w).square())])
+    w, m, g = values, kept.to(values), gradients * kept
+    own, both = w * m, g * w
+    summands = (w, m, own, g, own * w, both, g * g, both * g, both * both)
+    return torch.stack([each.sum(0, dtype=torch.float64) for each in summands])
 
 
 def _use(rows: Tensor, squares: Tensor, sums: Tensor) -> Tensor:
