@@ -61,8 +61,8 @@ class ExpectedInformation(KnowsFields, Criterion):
     **Once more on the pruned model.** A value says little where its partners have been pruned: an item's tenth value
     is of no use to users that keep two. So ``h`` and ``ρ²`` are measured again on the model as the sizes leave it, by
     a few batches without training, new sizes are made with their geometric means, and so on, :attr:`rounds` times.
-    A network listens to a value whose partners are gone, and makes nothing good of it: so ``h`` counts by the share that
-    kept values save, to second order, of the ``Σ h w² / 2`` that they are expected to (:class:`RowInformation`).
+    A network listens to a value whose partners are gone, and makes nothing good of it: so ``h`` counts by the share
+    that kept values save, to second order, of the ``Σ h w² / 2`` that they are expected to (:class:`RowInformation`).
     Sizes settle on the values whose partners stay as well.
 
     The principal axes are those of ``Σ_f h_f Σ_v n_v w_v w_vᵀ``: a field counts by how much its rows depend on it.

@@ -15,6 +15,7 @@ BANDS = 32
 _PRIOR_ROWS = 64
 # What is left of a value's information where values like it do not help: rounds come back from it.
 _LEAST_USE = 0.02
+_LEAST_ENERGY = 1e-5
 
 
 def _band(frequencies: Tensor) -> Tensor:
@@ -80,6 +81,8 @@ def _use(rows: Tensor, squares: Tensor, sums: Tensor) -> Tensor:
     w, m, mw, mg, mww, mgw, mgg, mggw, mggww = sums
     mean = w / rows
     energy = (mww - 2 * mean * mw + mean.square() * m).clamp(min=0)
+    # Where all values are the mean, rounding leaves a little.
+    energy = torch.where(energy > _LEAST_ENERGY * mww, energy, 0)
     expected = squares / rows * energy / 2
     known = expected > 0
     expected = torch.where(known, expected, 1)

@@ -459,7 +459,7 @@ def uses_of(values: Tensor, kept: Tensor, gradients: Tensor) -> Tensor:
             told, mean = sum(each**2 for each in g) / n, sum(w) / n
             own = [(w[i] - mean, g[i]) for i in range(n) if m[i]]
             expected = sum(told * each**2 / 2 for each, _ in own)
-            if expected > 0:
+            if expected > 1e-5 * sum(told * w[i] ** 2 / 2 for i in range(n) if m[i]):
                 share = sum(-slope * each + told * each**2 / 2 for each, slope in own) / expected
                 noise = sum((slope * each) ** 2 for each, slope in own) / expected**2
                 found[f, k] = min(1.0, max(0.02, (share + noise) / (1 + noise)))
