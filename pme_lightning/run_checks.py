@@ -69,8 +69,7 @@ def check_parts(command: str, config: Namespace) -> Trainer:
         A Trainer as the phases will have, of the same devices, machines and strategy.
     """
     weight, row = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
-    # The data will say how many rows there are.
-    build_optimizer([weight, row], [row], **optimizer_arguments(config), training_rows=1)
+    build_optimizer([weight, row], [row], **optimizer_arguments(config))
     if issubclass(import_class(config.optimizer.class_path), torch.optim.SparseAdam):
         raise BadInput(
             "optimizer: SparseAdam steps rows of tables alone, and the network has none: "

@@ -36,7 +36,7 @@ def build_optimizer(
         embedding_optimizer_args: Its arguments beside the parameters.
         blocks: How rows lie in parameters of the table, and are to be scaled; for optimizers that have
             ``set_blocks``, as :class:`~pme_lightning.optim.LazyAdagrad`.
-        training_rows: How many rows there are to train on, ``None`` where that is not known; for optimizers of the
+        training_rows: How many rows there are to train on, ``None`` where that is not known yet; for optimizers of the
             table that have ``set_training_rows``, as :class:`~pme_lightning.optim.LazyAdagrad`.
 
     Raises:
@@ -74,7 +74,7 @@ def _told(
     optimizer: Optimizer, blocks: Mapping[Tensor, Sequence[RowBlock]] | None, training_rows: int | None
 ) -> Optimizer:
     """Tells an optimizer that listens how rows lie, and how many it is trained on."""
-    if hasattr(optimizer, "set_training_rows"):
+    if training_rows is not None and hasattr(optimizer, "set_training_rows"):
         optimizer.set_training_rows(training_rows)
     if hasattr(optimizer, "set_blocks"):
         for parameter, own in (blocks or {}).items():

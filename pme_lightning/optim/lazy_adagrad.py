@@ -96,22 +96,19 @@ class LazyAdagrad(Optimizer):
         own = {"scale_by_size": self.scale_by_size, "_blocks": self._blocks, "_steps": {}}
         return super().__getstate__() | own
 
-    def set_training_rows(self, rows: int | None) -> None:
+    def set_training_rows(self, rows: int) -> None:
         """Sets the weight decay that is ``None`` until now to ``1 / (rows * PRIOR_VARIANCE)``; any other stays.
 
         Args:
-            rows: How many rows there are to train on, over all processes; ``None`` where that is not known.
+            rows: How many rows there are to train on, over all processes.
 
         Raises:
-            BadInput: It is not known, and a weight decay goes by it.
+            BadInput: There are none.
         """
+        if rows < 1:
+            raise BadInput(f"LazyAdagrad: there are {rows} rows to train on")
         for group in (*self.param_groups, self.defaults):
             if group["weight_decay"] is None:
-                if not rows:
-                    raise BadInput(
-                        "LazyAdagrad: weight_decay is None, which means 16 / training rows, and nothing says how many "
-                        "there are: give it a number, or train with a data module whose rows['train'] does"
-                    )
                 group["weight_decay"] = 1 / (rows * PRIOR_VARIANCE)
 
     def set_blocks(self, parameter: Tensor, blocks: Sequence[RowBlock]) -> None:
@@ -154,13 +151,20 @@ class LazyAdagrad(Optimizer):
 
         Returns:
             What the closure returned.
+
+        Raises:
+            BadInput: The weight decay goes by the training rows, and their number has not been said.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self.set_training_rows(None)
         for group in self.param_groups:
+            if group["weight_decay"] is None:
+                raise BadInput(
+                    "LazyAdagrad: weight_decay is None, which means 16 / training rows, and nothing says how many "
+                    "there are: give it a number, or train with a data module whose rows['train'] does"
+                )
             for number, parameter in enumerate(group["params"]):
                 if parameter.grad is None:
                     continue

@@ -60,13 +60,18 @@ def test_the_summary_and_the_folder_are_as_documented(pareto_run: Path, pme_run:
         key: largest[key] for key in ("embedding", "finetune", "test")
     }
     assert summary["search"]["budget"] == "50%"
-    assert summary["search"]["kept"] + 8 * 8 == largest["embedding"]["parameters"]
+    # A projection of 8 x 8, or one a field, as the search chose.
+    results = {point["budget"]: SearchResult.load(pareto_run / point["sizes"]) for point in summary["pareto"]}
+    assert {each.projection_parameters for each in results.values()} <= {64, 64 * summary["data"]["fields"]}
+    own = results[largest["budget"]].projection_parameters
+    assert summary["search"]["kept"] + own == largest["embedding"]["parameters"]
     assert [point["budget"] for point in summary["pareto"]] == NAMES
     for point, limit in zip(summary["pareto"], (2700, 1620, 1000, 540), strict=True):
         assert list(point) == ["budget", "sizes", "embedding", "finetune", "test"]
         assert point["sizes"] == f"sizes/{point['budget']}.safetensors"
         assert 0.9 * limit < point["embedding"]["parameters"] <= limit
-        assert SearchResult.load(pareto_run / point["sizes"]).parameters + 64 == point["embedding"]["parameters"]
+        found = results[point["budget"]]
+        assert found.parameters + found.projection_parameters == point["embedding"]["parameters"]
     names = {path.name for path in pareto_run.iterdir()}
     assert names == {"config.yaml", "pareto.csv", "sizes", "vocabulary", "checkpoints", "logs", "findings.json"} | {
         "summary.json",

@@ -84,6 +84,8 @@ def test_decay_that_is_not_said_goes_by_the_rows_there_are() -> None:
     one.grad = torch.zeros(2)
     with pytest.raises(BadInput, match=r"weight_decay is None, which means 16 / training rows, .* give it a number"):
         optimizer.step()
+    with pytest.raises(BadInput, match="there are 0 rows to train on"):
+        optimizer.set_training_rows(0)
     optimizer.set_training_rows(800)
     optimizer.set_training_rows(5)  # what is settled stays, as does what an interrupted training had
     assert [group["weight_decay"] for group in optimizer.param_groups] == [16 / 800, 0.5]
