@@ -51,7 +51,7 @@ class LazyAdagrad(Optimizer):
         lr: Learning rate.
         eps: Keeps the division sound.
         initial_accumulator_value: What ``s`` starts from.
-        weight_decay: Strength of the decay a step; ``None`` for that of a prior, ``16 / N`` with ``N`` training rows.
+        weight_decay: Strength of the decay a step (``None``: that of the prior, 16 over the number of training rows).
         decay_interval: Steps between two decays. With 1 every row is touched in every step.
         scale_by_size: Whether blocks of rows are scaled as the model says.
 
