@@ -78,9 +78,9 @@ def fingerprint(value: Any) -> str:
 def recipe(dataset: str, backbone: str, data_folder: str | Path | None, extra: Sequence[str] = ()) -> Recipe:
     """Returns the recipe for a data set and a backbone: the shipped experiment for them, where there is one.
 
-    A data set is ``synthetic_N`` (a planted log of N tokens, 20 rows a token), a preset of
-    the ``data`` group, or any other folder of Parquet files in ``data_folder``. With an experiment
-    ``DATASET_BACKBONE``, or else ``DATASET_deepfm``, training goes by it; otherwise by the defaults.
+    A data set is ``synthetic_N`` (a planted log of N tokens, 20 rows a token), a preset of the ``data`` group, or any
+    other folder of Parquet files in ``data_folder``. With an experiment ``DATASET_BACKBONE``, or else
+    ``DATASET_deepfm``, training goes by it; otherwise by the defaults.
 
     Args:
         dataset: Name of the data set.

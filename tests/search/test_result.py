@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -136,7 +135,7 @@ def test_a_file_that_contradicts_itself(tmp_path: Path, embedding_dim: str | Non
         ({"spectrum": torch.full((2, 4), torch.inf)}, "spectrum has values that are negative or not finite"),
     ],
 )
-def test_parts_that_do_not_fit(change: dict[str, Any], says: str) -> None:
+def test_parts_that_do_not_fit(change: dict[str, torch.Tensor], says: str) -> None:
     parts = {"sizes": torch.tensor([0, 4]), "linear": None, "basis": None, **change}
     with pytest.raises(BadInput, match=says):
         SearchResult(embedding_dim=4, budget="20%", criterion="Fisher", **parts)  # type: ignore[arg-type]
