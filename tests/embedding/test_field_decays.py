@@ -58,7 +58,7 @@ def expected(result: SearchResult, field_of: list[int]) -> list[list[float]]:
         width = sizes[token] + linear[token]
         first = [math.sqrt(width / (D + 1))] if linear[token] else []
         squares = spectrum[field][: sizes[token]]
-        rows.append(first + [min(64.0, 1 / (16 * each)) if each else 64.0 for each in squares])
+        rows.append(first + [min(1.0, 1 / (16 * each)) if each else 1.0 for each in squares])
     return rows
 
 
