@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor
 
 from pme_lightning.callbacks.pruned_model import PrunedModel
 from pme_lightning.callbacks.rank_sums import same_on_all
+from pme_lightning.callbacks.token_sample import TokenSample
 from pme_lightning.errors import BadInput
 from pme_lightning.search import ALONE, Allocation, Budget, Criterion, FullTable, Scores
 
@@ -19,18 +21,23 @@ class BudgetSizes:
     """Makes the sizes of any budget from one search.
 
     Where the criterion has rounds and axes to choose among, sizes are made along each of them, and the model that is so
-    pruned is measured. In the rounds sizes are made again with what rows tell of the pruned model.
+    pruned is measured. In the rounds sizes are made again with what rows tell of the pruned model. What is measured are
+    some rows: until the last time, sizes are made of their tokens alone, and of some that stand for all.
 
     Args:
         criterion: What scored; it is left with the axes of the sizes that were made last.
-        scores: What it said at the end of the search.
+        scores: What it said at the end of the search; None to ask it when scores are needed.
         allocate: Makes sizes of scores that sum to a number of values.
+        allocate_some: The same for some tokens: scores of those, how many values those that stand for all may keep, and
+            which those are.
         check: Refuses a number of values of the table that no sizes can be made of.
         masks: Returns which values and first-order weights an allocation keeps.
         table: The full-size table.
         frequencies: ``(V,)``: rows of the training split of each of the tokens that are here.
         pruned: The searched model; ``None`` without rounds.
+        sample: The tokens that sizes are tried on; ``None``: all.
         score: Asks the criterion for its scores once more, along the axes that it has by then.
+        score_some: Asks it for those of the tokens of a sample, along axes of some name.
 
     Attributes:
         scores: What the search itself found values to be worth.
@@ -39,32 +46,38 @@ class BudgetSizes:
     def __init__(
         self,
         criterion: Criterion,
-        scores: Scores,
+        scores: Scores | None,
         allocate: Callable[[Scores, int], Allocation],
+        allocate_some: Callable[[Scores, int, Tensor], Allocation],
         check: Callable[[FullTable, int], None],
         masks: Callable[[Scores, Allocation], tuple[Tensor, Tensor | None]],
         table: FullTable,
         frequencies: Tensor,
         pruned: PrunedModel | None,
+        sample: TokenSample | None,
         score: Callable[[], Scores],
+        score_some: Callable[[TokenSample, str], Scores],
     ) -> None:
         self.criterion = criterion
-        self._scores: Scores | None = scores
+        self._scores = scores
         self.allocate = allocate
+        self.allocate_some = allocate_some
         self.check = check
         self.masks = masks
         self.table = table
         self.frequencies = frequencies
         self.pruned = pruned
+        self.sample = sample
         self.score = score
+        self.score_some = score_some
         self._tries = criterion.tries or ("",)
-        self._along = self._tries[0]
+        self._along = None if scores is None else self._tries[0]
 
     @property
     def scores(self) -> Scores:
         """What the search itself found values to be worth: where there are rounds, sizes are settled by others."""
         if self._scores is None:
-            raise RuntimeError("the criterion was interrupted while it scored")
+            raise RuntimeError("the criterion has not scored, or was interrupted while it did")
         return self._scores
 
     def of(self, budget: Budget) -> Allocation:
@@ -77,7 +90,7 @@ class BudgetSizes:
             BadInput: No sizes fit into the budget, or the model has been trained since the search.
         """
         if self.pruned is None:
-            return self.allocate(self.scores, self._left(budget, self._along))
+            return self.allocate(self.scores, self._left(budget, self._tries[0]))
         left = {axes: self._left(budget, axes) for axes in self._tries}
         with self.pruned.at_hand():
             axes = self._best({axes: values for axes, values in left.items() if values}, self.pruned)
@@ -100,10 +113,13 @@ class BudgetSizes:
         if not others:
             return first
         losses = {}
-        # Those that scores are along come first: for the others the criterion has to score once more.
-        for axes in sorted(left, key=lambda each: each != self._along):
-            scores = self._scores_along(axes, pruned)
-            losses[axes] = pruned.loss(*self.masks(scores, self.allocate(scores, left[axes])), scores.basis)
+        # Those that scores are along come first: for others the criterion scores once more. The likeliest come last.
+        for axes in sorted(left, key=lambda each: (each != self._along, each == first)):
+            if self.sample is None or self._along == axes:
+                scores = self._at_sample(self._scores_along(axes, pruned))
+            else:
+                scores = self.score_some(self.sample, axes)
+            losses[axes] = pruned.loss(*self._kept(scores, left[axes]), scores.basis)
         most = losses[first] - _WORTH_A_PROJECTION * max(0.0, losses[first] - pruned.loss())
         return min((axes for axes in others if losses[axes] < most), key=losses.__getitem__, default=first)
 
@@ -117,10 +133,37 @@ class BudgetSizes:
 
     def _settled(self, scores: Scores, values: int, pruned: PrunedModel) -> Allocation:
         """Returns who keeps what, made again with what rows tell of the model so pruned, as often as is asked for."""
-        allocation = self.allocate(scores, values)
-        information = self.criterion.information
+        information, basis = self.criterion.information, scores.basis
+        tried = self._at_sample(scores)
         for _ in range(self.criterion.rounds):
-            information = information.halfway(pruned.information(*self.masks(scores, allocation), scores.basis))
-            scores = self.criterion.scores_given(information, self.frequencies)
-            allocation = self.allocate(scores if self.criterion.tokens is not ALONE else same_on_all(scores), values)
-        return allocation
+            information = information.halfway(pruned.information(*self._kept(tried, values), basis))
+            if self.sample is None:
+                tried = self._agreed(self.criterion.scores_given(information, self.frequencies))
+            else:
+                tried = self.criterion.scores_given(information, self.frequencies, self.sample.tokens)
+        if self.sample is not None and self.criterion.rounds:
+            tried = self._agreed(self.criterion.scores_given(information, self.frequencies))
+        return self.allocate(tried, values)
+
+    def _agreed(self, scores: Scores) -> Scores:
+        """Returns the scores of the main process, where each has all of them."""
+        return scores if self.criterion.tokens is not ALONE else same_on_all(scores)
+
+    def _at_sample(self, scores: Scores) -> Scores:
+        """Returns the scores of the tokens that sizes are tried on."""
+        if self.sample is None:
+            return scores
+        linear = None if scores.linear is None else scores.linear[self.sample.tokens]
+        return replace(scores, table=scores.table[self.sample.tokens], linear=linear)
+
+    def _kept(self, scores: Scores, values: int) -> tuple[Tensor, Tensor | None]:
+        """Returns which values and first-order weights are kept of the tokens whose scores these are."""
+        if self.sample is None:
+            return self.masks(scores, self.allocate(scores, values))
+        theirs = round(values * self.sample.share)
+        kept, linear = self.masks(scores, self.allocate_some(scores, theirs, self.sample.drawn))
+        return self._among_all(kept), None if linear is None else self._among_all(linear)
+
+    def _among_all(self, mask: Tensor) -> Tensor:
+        assert self.sample is not None
+        return mask.new_zeros(len(self.frequencies), *mask.shape[1:]).index_copy_(0, self.sample.tokens, mask)

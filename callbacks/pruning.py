@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from pme_lightning.callbacks.budget_sizes import BudgetSizes
 from pme_lightning.callbacks.pruned_model import PrunedModel, RecentBatches
 from pme_lightning.callbacks.rank_sums import add_up, added_up, keep_on_main, same_on_all
+from pme_lightning.callbacks.token_sample import TokenSample
 from pme_lightning.embedding import FullEmbedding, RowLayout
 from pme_lightning.embedding.field_dropout import fields_left
 from pme_lightning.errors import BadInput
@@ -416,8 +417,8 @@ class PruningCallback(Callback):
     @torch.no_grad()
     def _prune(self, pl_module: LightningModule, progress: float, optimizers: list[Optimizer] | None = None) -> None:
         embedding = self._embedding(pl_module)
-        scores = self._scored(embedding)
         if progress < 1:
+            scores = self._scored(embedding)
             target, total = self._values(embedding), embedding.num_parameters
             allocation = self._allocate(scores, round(total * keep_fraction(progress, target / total)))
             if scores.basis is not None:
@@ -430,23 +431,46 @@ class PruningCallback(Callback):
             linear_kept = 0 if allocation.linear is None else int(allocation.linear.sum())
             self.kept.append((self.step, self.tokens.total(int(allocation.sizes.sum()) + linear_kept) / total))
             return
-        basis = scores.basis if embedding.projection is None else embedding.projection.T
         assert self.frequencies is not None
         measures = self.criterion.rounds and embedding.kept is None
         self._sizes = BudgetSizes(
             self.criterion,
-            replace(scores, basis=basis),
+            None if measures and len(self.criterion.tries) > 1 else self._scored_by_values(embedding),
             self._allocate,
+            self._allocate_some,
             self._check_sizes,
             self._masks,
             FullTable.of(embedding, len(self.field_tokens)),
             self.frequencies,
             PrunedModel(cast(CTRModule, pl_module), self._batches, self.frequencies) if measures else None,
+            self._sample() if measures else None,
             partial(self._scored, embedding),
+            partial(self._scored_some, embedding),
         )
-        del scores
         self.result = self.result_for(str(self.budget))
         self.kept.append((self.step, self.result.parameters / embedding.num_parameters))
+
+    def _scored_some(self, embedding: FullEmbedding, sample: TokenSample, axes: str) -> Scores:
+        """Asks the criterion for the scores of some tokens along axes of that name."""
+        assert self.frequencies is not None
+        weight, linear = self._table(embedding)
+        with added_up(self.criterion):
+            some = self.criterion.of_some(sample.tokens, self.frequencies)
+        some.axes = axes  # type: ignore[attr-defined]
+        linear = None if linear is None else linear[sample.tokens]
+        return some.scores(weight[sample.tokens], linear, self.frequencies[sample.tokens])
+
+    def _scored_by_values(self, embedding: FullEmbedding) -> Scores:
+        """Returns the scores, with the axes that rows of the table are coordinates of where it was turned before."""
+        scores = self._scored(embedding)
+        return scores if embedding.projection is None else replace(scores, basis=embedding.projection.T)
+
+    def _sample(self) -> TokenSample | None:
+        """Returns the tokens that sizes are tried on; None if that takes all of them."""
+        if self.tokens is not ALONE or not self.allocator.has_one_price:
+            return None
+        assert self.frequencies is not None
+        return TokenSample.of((ids for ids, _ in self._batches), self._num_tokens, self.frequencies.device)
 
     def _scored(self, embedding: FullEmbedding) -> Scores:
         """Asks the criterion for the scores."""
@@ -484,6 +508,9 @@ class PruningCallback(Callback):
             field_tokens=self.field_tokens,
             tokens=self.tokens,
         )
+
+    def _allocate_some(self, scores: Scores, values: int, drawn: Tensor) -> Allocation:
+        return self.allocator.allocate_some(scores.table, values, drawn, scores.linear)
 
     def _check_sizes(self, table: FullTable, values: int) -> None:
         """Refuses so many values where no sizes can be made of them."""

@@ -23,8 +23,8 @@ class FieldDecays:
     ``1 / (N λ)`` ask for, where ``N`` rows are trained on (the most likely values given rows and prior: ridge
     regression, MacKay, 1992). One ``λ`` for the whole table takes all values for equally large: that of
     :class:`~pme_lightning.optim.LazyAdagrad` itself is for a variance of ``σ0² = 1/16``. Where a search has found that
-    values have a larger mean square ``σ²``, theirs is multiplied by ``σ0² / σ²``, which makes it ``1 / (N σ²)``: nothing
-    is left to tune. Where it has found a smaller one theirs stays: it has learned for too short a time to say so.
+    values have a larger mean square ``σ²``, theirs is multiplied by ``σ0² / σ²``, which makes it ``1 / (N σ²)``:
+    nothing is left to tune. Where it has found a smaller one theirs stays: it has not learned for long enough to know.
     Whoever sets the optimizer's strength otherwise sets that of all values, in the same proportion.
 
     Attributes:

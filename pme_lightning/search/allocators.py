@@ -102,9 +102,52 @@ class Allocator(ABC):
             BadInput: a score is not finite, shapes disagree, sizes lie outside [1, D], or not even
                 ``min_size`` values of every token fit.
         """
-        num_tokens, embedding_dim = scores.shape
         self._check(scores, budget, linear_scores, priority, field_tokens, tokens)
-        sizes = [self.min_size, *(size for size in self._sizes(embedding_dim) if size > self.min_size)]
+        slopes, costs = self._slopes(scores, linear_scores)
+        budget -= tokens.total(len(scores)) * self.min_size
+        priority = None if priority is None else priority.to(scores.device)
+        if self.scope == "field" and field_tokens is not None:
+            taken = select_by_field(slopes, costs, budget, priority, field_tokens, tokens)
+        else:
+            taken = select(slopes, costs, budget, priority, tokens)
+        return self._of_taken(taken, scores.shape[1], linear_scores is not None)
+
+    @property
+    def has_one_price(self) -> bool:
+        """Whether a token's size depends on nothing but its own scores and the slope where the budget runs out."""
+        return self.scope == "global" and type(self).allocate is Allocator.allocate
+
+    def allocate_some(
+        self, scores: Tensor, budget: int, drawn: Tensor, linear_scores: Tensor | None = None
+    ) -> Allocation:
+        """Gives some tokens the sizes that they would have among all, judged by those of them that stand for all.
+
+        Needs :attr:`has_one_price`. Tokens that are tied where the budget runs out get all that is tied.
+
+        Args:
+            scores: ``(n, D)``: as in :meth:`allocate`.
+            budget: how many values those that stand for all may keep.
+            drawn: ``(n,)`` bool: which do.
+            linear_scores: ``(n,)``: as in :meth:`allocate`.
+
+        Raises:
+            BadInput: as in :meth:`allocate`.
+        """
+        stand = drawn.nonzero().squeeze(1)
+        self._check(scores, budget + (len(scores) - len(stand)) * self.min_size, linear_scores, None, None, ALONE)
+        slopes, costs = self._slopes(scores, linear_scores)
+        theirs = slopes.index_select(1, stand)
+        paid = theirs[select(theirs, costs, budget - len(stand) * self.min_size)]
+        least = float(paid.min()) if len(paid) else math.inf
+        return self._of_taken(slopes >= least, scores.shape[1], linear_scores is not None)
+
+    def _slopes(self, scores: Tensor, linear_scores: Tensor | None) -> tuple[Tensor, list[int]]:
+        """Returns what each step of a token's size is worth a value, ``(K, V)`` falling, and what it costs.
+
+        A first-order weight, where there are such, is the first row.
+        """
+        num_tokens, embedding_dim = scores.shape
+        sizes = self._steps(embedding_dim)
         costs = [end - start for start, end in itertools.pairwise(sizes)]
         first = int(linear_scores is not None)  # rows of `slopes` before those of the table
         dtype = torch.float64 if torch.float64 in (scores.dtype, _dtype(linear_scores)) else torch.float32
@@ -116,21 +159,20 @@ class Allocator(ABC):
             if max(costs, default=1) > 1:
                 columns = torch.stack([step.sum(0) for step in columns.split(costs)])
             slopes[first:, rows] = majorant_slopes(columns, costs).to(dtype)
+        return slopes, [1] * first + costs
 
-        costs = [1] * first + costs
-        budget -= tokens.total(num_tokens) * self.min_size
-        priority = None if priority is None else priority.to(scores.device)
-        if self.scope == "field" and field_tokens is not None:
-            taken = select_by_field(slopes, costs, budget, priority, field_tokens, tokens)
-        else:
-            taken = select(slopes, costs, budget, priority, tokens)
-        steps_taken = torch.zeros(num_tokens, dtype=torch.int64, device=scores.device)
+    def _of_taken(self, taken: Tensor, embedding_dim: int, has_linear: bool) -> Allocation:
+        """Returns the sizes of tokens, given which of their steps ``(K, V)`` are taken."""
+        first = int(has_linear)
+        steps_taken = torch.zeros(taken.shape[1], dtype=torch.int64, device=taken.device)
         for row in taken[first:]:
             steps_taken += row  # a sum over all rows would be of a copy in 64 bits
-        return Allocation(
-            sizes=torch.tensor(sizes, device=scores.device)[steps_taken],
-            linear=taken[0].clone() if first else None,
-        )
+        sizes = torch.tensor(self._steps(embedding_dim), device=taken.device)
+        return Allocation(sizes[steps_taken], taken[0].clone() if first else None)
+
+    def _steps(self, embedding_dim: int) -> list[int]:
+        """Returns the sizes that a token may have, rising, from the smallest."""
+        return [self.min_size, *(size for size in self._sizes(embedding_dim) if size > self.min_size)]
 
     @abstractmethod
     def kept(self, scores: Tensor, sizes: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class Criterion(ABC):
             (:meth:`scores_given`).
         information: what rows told when :meth:`scores` was asked last, in its axes; of a criterion with rounds.
         tries: of a criterion with rounds, the axes to choose among: the search sets its ``axes`` to one after the
-            other, and to those whose sizes cost less.
+            other, and to those whose sizes cost less. A large table is tried on some of its tokens (:meth:`of_some`).
     """
 
     splits: ClassVar[bool] = False
@@ -153,17 +153,30 @@ class Criterion(ABC):
     def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
         """Returns the scores; arguments as in :meth:`start`."""
 
-    def scores_given(self, information: RowInformation, frequencies: Tensor) -> Scores:
+    def scores_given(self, information: RowInformation, frequencies: Tensor, tokens: Tensor | None = None) -> Scores:
         """Returns the scores, in the axes of the last :meth:`scores`, of a model in which rows tell something else.
 
         Args:
             information: what they tell.
             frequencies: as in :meth:`start`.
+            tokens: ``(n,)`` rising: of which of the tokens that are here; None: of all.
 
         Raises:
             RuntimeError: this criterion looks at no rows, or has not been asked for :meth:`scores`.
         """
         raise RuntimeError(f"{type(self).__name__} does not depend on what rows tell")
+
+    def of_some(self, tokens: Tensor, frequencies: Tensor) -> Criterion:
+        """Returns a criterion that scores some of the tokens, with what this one has gathered.
+
+        Args:
+            tokens: ``(n,)`` rising: which.
+            frequencies: ``(V,)``: of all tokens, as in :meth:`start`.
+
+        Raises:
+            RuntimeError: this criterion has no axes to choose among.
+        """
+        raise RuntimeError(f"{type(self).__name__} has no axes to choose among")
 
     def state(self) -> dict[str, Tensor]:
         """The accumulators themselves (no copies); those of a criterion that needs rows are sums over rows."""

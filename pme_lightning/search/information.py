@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import accumulate
 from typing import ClassVar, Literal
 
 import torch
@@ -106,6 +107,8 @@ class ExpectedInformation(KnowsFields, Criterion):
         self.rounds = rounds
         self._sums: dict[str, Tensor] = {}
         self._expected: tuple[Tensor, Tensor | None] | None = None
+        # Rows of the training split, field by field, where those of the tokens here do not add up to them.
+        self._rows_of: Tensor | None = None
 
     def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
         fields, dim = len(self._fields(len(weight))), weight.shape[1]
@@ -185,9 +188,13 @@ class ExpectedInformation(KnowsFields, Criterion):
         for field, own in enumerate(self._own(len(weight))):
             told = partial(self.information.of_tokens, field)
             axes = None if basis is None else (basis if basis.ndim == 2 else basis[field]).double()
-            shared = self._expect(squares[own], own, partial(embeddings, axes), told, frequencies)
+            rows = self.tokens.sum(frequencies[own].sum()) if self._rows_of is None else self._rows_of[field]
+            epochs = self._sums["rows"].clamp(min=1) / rows.clamp(min=1)
+            expect = partial(self._expect, own=own, frequencies=frequencies, epochs=epochs)
+            shared = expect(squares[own], looked_at=partial(embeddings, axes), told=told)
             if firsts is not None:
-                self._expect(firsts[own].unsqueeze(1), own, linears, partial(told, linear=True), frequencies, shared)
+                of_firsts = partial(told, linear=True)
+                expect(firsts[own].unsqueeze(1), looked_at=linears, told=of_firsts, shared=shared)
         self._expected = squares, firsts
         spectrum = self._mean_squares(squares, frequencies)
         scores = self.scores_given(self.information, frequencies)
@@ -209,15 +216,20 @@ class ExpectedInformation(KnowsFields, Criterion):
         return Scores(scores.table, scores.linear, basis, spectrum)
 
     @torch.no_grad()
-    def scores_given(self, information: RowInformation, frequencies: Tensor) -> Scores:
+    def scores_given(self, information: RowInformation, frequencies: Tensor, tokens: Tensor | None = None) -> Scores:
         if self._expected is None:
             raise RuntimeError("ExpectedInformation was asked for scores given information before scores")
         squares, firsts = self._expected
+        fields = self._own(len(squares))
+        if tokens is not None:
+            fields = _own_among(tokens, fields)
+            squares, frequencies = squares[tokens], frequencies[tokens]
+            firsts = None if firsts is None else firsts[tokens]
         # In main memory where tokens are split: that is where the budget is shared out then.
         home = squares.device if self.tokens is ALONE else torch.device("cpu")
         table = torch.empty_like(squares, device=home)
         column = None if firsts is None else torch.empty_like(firsts, device=home)
-        for field, own in enumerate(self._own(len(squares))):
+        for field, own in enumerate(fields):
             for part in _parts(own):
                 own_rows = frequencies[part]
                 counts = own_rows.double().unsqueeze(1)
@@ -235,6 +247,14 @@ class ExpectedInformation(KnowsFields, Criterion):
                     signal = torch.where(embedding_first.unsqueeze(1), signal, signal * (1 - shared))
                 table[part] = _gain(signal).to(home)
         return Scores(table, column, self.basis)
+
+    @torch.no_grad()
+    def of_some(self, tokens: Tensor, frequencies: Tensor) -> ExpectedInformation:
+        some, fields = copy.copy(self), self._own(len(frequencies))
+        some.field_tokens = [own.stop - own.start for own in _own_among(tokens, fields)]
+        some._rows_of = torch.stack([frequencies[own].sum() for own in fields])
+        some._sums = self._sums | {name: self._sums[name][tokens] for name in self.per_token if name in self._sums}
+        return some
 
     def _by_worth(self, scores: Tensor, own: slice) -> Tensor:
         """Returns the axes ``(D,)`` in falling order of the scores of a range of tokens."""
@@ -259,7 +279,7 @@ class ExpectedInformation(KnowsFields, Criterion):
 
     def _own(self, num_tokens: int) -> list[slice]:
         """Returns where each field's tokens stand among those that are here."""
-        ends = list(accumulate(self._fields(num_tokens)))
+        ends = list(itertools.accumulate(self._fields(num_tokens)))
         return [slice(end - count, end) for end, count in zip(ends, self._fields(num_tokens), strict=True)]
 
     def _measured(self, dim: int, basis: Tensor | None) -> RowInformation:
@@ -303,6 +323,7 @@ class ExpectedInformation(KnowsFields, Criterion):
         looked_at: Callable[[slice], tuple[Tensor, Tensor]],
         told: Callable[[Tensor], Tensor],
         frequencies: Tensor,
+        epochs: Tensor,
         shared: bool | None = None,
     ) -> bool:
         """Writes ``E[w²]`` of the values of a field's tokens, 0 where no row tells anything; some tokens at a time.
@@ -314,12 +335,12 @@ class ExpectedInformation(KnowsFields, Criterion):
                 the rows of the window.
             told: returns ``h``, what one row tells about them, ``(m, K)``, given their frequencies ``(m,)``.
             frequencies: ``(V,)``: rows of each token in the training split.
+            epochs: how often the window has seen the training split.
             shared: whether the field shares its noise with others; None: to be found out.
 
         Returns:
             Whether it does.
         """
-        epochs = self._sums["rows"].clamp(min=1) / self.tokens.sum(frequencies[own].sum()).clamp(min=1)
         # A window of several epochs sees a token's rows several times, and learns no more from them.
         repeats = epochs.clamp(min=1)
 
@@ -393,6 +414,12 @@ def _fixed_point(squares: Tensor, tokens: Tensor, noise: Tensor, share: Tensor |
             share = torch.where(spread > 1e-12 * mean_noise.square(), slope.clamp(0, 1), 1)
         spectrum = (mean_square - share * mean_noise).clamp(min=_LEAST_VARIANCE)
     return spectrum, share
+
+
+def _own_among(tokens: Tensor, fields: list[slice]) -> list[slice]:
+    """Returns where each field's tokens stand among some, ``(n,)`` rising, given where they stand among all."""
+    ends = torch.searchsorted(tokens, torch.tensor([own.stop for own in fields], device=tokens.device)).tolist()
+    return [slice(start, end) for start, end in itertools.pairwise([0, *ends])]
 
 
 def _parts(own: slice) -> Iterator[slice]:

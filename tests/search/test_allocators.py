@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pme_lightning.errors import BadInput
-from pme_lightning.search import Allocation, Allocator, Popularity, Prefix, TopK
+from pme_lightning.search import Allocation, Allocator, FieldSizes, Popularity, Prefix, TopK
 
 ALLOCATORS = [Prefix, TopK]
 
@@ -279,3 +279,47 @@ def test_the_largest_min_size_named_fits_and_the_next_does_not(min_size: int, bu
         assert above * 10 > budget
     else:
         assert min_size * 10 <= budget
+
+
+@given(
+    tokens=st.integers(1, 60),
+    embedding_dim=st.integers(1, 5),
+    kept=st.floats(0, 1),
+    linear=st.booleans(),
+    min_size=st.integers(0, 1),
+    seed=st.integers(0, 10_000),
+)
+def test_some_tokens_get_what_they_get_among_all(
+    tokens: int, embedding_dim: int, kept: float, linear: bool, min_size: int, seed: int
+) -> None:
+    """Where the budget runs out for those that stand for all, it does for the others."""
+    generator = torch.Generator().manual_seed(seed)
+    # Falling: no two values of a token are worth the same, as the mean of a rise would be.
+    scores = torch.rand(tokens, embedding_dim, generator=generator, dtype=torch.float64).sort(1, descending=True).values
+    firsts = torch.rand(tokens, generator=generator, dtype=torch.float64) if linear else None
+    allocator = Prefix(min_size=min_size)
+    least = tokens * min_size
+    budget = least + int(kept * (tokens * (embedding_dim + linear) - least))
+    among_all = allocator.allocate(scores, budget, firsts)
+    for drawn in (torch.ones(tokens, dtype=torch.bool), torch.rand(tokens, generator=generator) < 0.5):
+        theirs = Allocation(among_all.sizes[drawn], None if firsts is None else among_all.linear[drawn])  # type: ignore[index]
+        found = allocator.allocate_some(scores, spent(theirs), drawn, firsts)
+        assert torch.equal(found.sizes[drawn], theirs.sizes)
+        if firsts is not None:
+            assert torch.equal(found.linear[drawn], theirs.linear)  # type: ignore[index, arg-type]
+        # The others get no less than among all, and no value that is worth less than what is kept.
+        assert (found.sizes <= among_all.sizes).all()
+        if drawn.all():
+            assert torch.equal(found.sizes, among_all.sizes)
+
+
+def test_one_price_is_for_one_scope_and_the_allocators_own_way() -> None:
+    class Mine(Prefix):
+        def allocate(self, *args: object, **kwargs: object) -> Allocation:
+            raise NotImplementedError
+
+    assert Prefix().has_one_price
+    assert TopK(min_size=1).has_one_price
+    assert not Prefix(scope="field").has_one_price
+    assert not FieldSizes().has_one_price
+    assert not Mine().has_one_price

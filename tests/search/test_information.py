@@ -503,3 +503,33 @@ def test_use_counts_and_lasts_until_it_is_known_again() -> None:
     turned = twice.in_order(torch.tensor([1, 0]))
     assert turned.use is not None
     assert turned.use.tolist() == [[1.0, 0.25]]
+
+
+@pytest.mark.parametrize("axes", ["principal", "field"])
+@pytest.mark.parametrize("first_order", [False, True])
+def test_some_tokens_score_what_they_do_among_all(axes: str, first_order: bool) -> None:
+    """Every token stands twice in the table, the second time among those that are left out."""
+    count, fields = 300, [4, 6]
+    ids, gradients, linear = rows(count, fields=[2, 3], dim=DIM)
+    once = ids + torch.tensor([0, 2])  # the first halves of the fields of 4 and 6
+    both = torch.cat([once, once + torch.tensor([2, 3])])
+    generator = torch.Generator().manual_seed(5)
+    half, firsts = torch.randn(5, DIM, generator=generator), torch.randn(5, 1, generator=generator)
+    places = torch.tensor([0, 1, 0, 1, 2, 3, 4, 2, 3, 4])
+    weight, first = half[places], firsts[places] if first_order else None
+    frequencies = torch.tensor([100, 250, 60, 130, 400])[places]
+    found = criterion(axes, fields)
+    found.start(weight, first, frequencies)
+    found.update_rows(both, frequencies[both], gradients.repeat(2, 1, 1), linear.repeat(2, 1) if first_order else None)
+    tokens = torch.tensor([0, 1, 4, 5, 6])
+    some = found.of_some(tokens, frequencies)
+    assert some.field_tokens == [2, 3]
+    theirs = some.scores(weight[tokens], None if first is None else first[tokens], frequencies[tokens])
+    scores = found.scores(weight, first, frequencies)
+    torch.testing.assert_close(theirs.basis.abs(), scores.basis.abs())  # type: ignore[union-attr]
+    torch.testing.assert_close(theirs.table, scores.table[tokens])
+    again = found.scores_given(found.information, frequencies, tokens)
+    assert torch.equal(again.table, found.scores_given(found.information, frequencies).table[tokens])
+    if first_order:
+        torch.testing.assert_close(theirs.linear, scores.linear[tokens])  # type: ignore[index]
+        assert torch.equal(again.linear, found.scores_given(found.information, frequencies).linear[tokens])  # type: ignore[index, arg-type]
