@@ -11,9 +11,6 @@ from torch import Tensor
 
 from pme_lightning.optim import PRIOR_VARIANCE
 
-# A search ends before all is learned: that it found little along an axis is no proof that nothing is there.
-_MOST = 1.0
-
 
 @dataclass(frozen=True, eq=False)
 class FieldDecays:
@@ -22,10 +19,11 @@ class FieldDecays:
     Decay by ``λ`` in each step, beside the mean loss of a batch, is what values with a normal prior of variance
     ``1 / (N λ)`` ask for, where ``N`` rows are trained on (the most likely values given rows and prior: ridge
     regression, MacKay, 1992). One ``λ`` for the whole table takes all values for equally large: that of
-    :class:`~pme_lightning.optim.LazyAdagrad` itself is for a variance of ``σ0² = 1/16``. Where a search has found that
-    values have a larger mean square ``σ²``, theirs is multiplied by ``σ0² / σ²``, which makes it ``1 / (N σ²)``:
-    nothing is left to tune. Where it has found a smaller one theirs stays: it has not learned for long enough to know.
-    Whoever sets the optimizer's strength otherwise sets that of all values, in the same proportion.
+    :class:`~pme_lightning.optim.LazyAdagrad` itself is for a variance of ``σ0² = 1/16``. A search has found what mean
+    square ``σ²`` values of a field have along an axis; but it ended early, and that it found little is no proof that
+    nothing is there. So theirs is for the mean of both variances: the optimizer's times ``2 σ0² / (σ0² + σ²)``, twice
+    as much where the search expects nothing. Nothing is left to tune. Whoever sets the optimizer's strength otherwise
+    sets that of all values, in the same proportion.
 
     Attributes:
         factors: float32 ``(F, D)``: what the optimizer's decay is multiplied by for a value, by its token's field and
@@ -48,15 +46,14 @@ class FieldDecays:
         """Finds them for a table of tokens that are numbered by size.
 
         Args:
-            spectrum: ``(F, D)``: the mean squares that values are expected to have. No factor is above 1.
+            spectrum: ``(F, D)``: the mean squares that values are expected to have.
             classes: The size and the number of tokens of each size class.
             order: ``(V,)``: the token at each position, by falling size and then by number.
             field_tokens: Number of tokens of each field.
         """
         fields = torch.bucketize(order, torch.tensor(field_tokens, device=order.device).cumsum(0), right=True)
         own = [part.bincount(minlength=len(field_tokens)).cpu() for part in fields.split([n for _, n in classes])]
-        # Where nothing is expected the quotient is infinite.
-        factors = (PRIOR_VARIANCE / spectrum.to("cpu", torch.float64)).clamp(max=_MOST)
+        factors = 2 / (1 + spectrum.to("cpu", torch.float64) / PRIOR_VARIANCE)
         return cls(factors.float(), [counts.tolist() for counts in own])
 
     @classmethod

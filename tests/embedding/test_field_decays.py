@@ -58,7 +58,7 @@ def expected(result: SearchResult, field_of: list[int]) -> list[list[float]]:
         width = sizes[token] + linear[token]
         first = [math.sqrt(width / (D + 1))] if linear[token] else []
         squares = spectrum[field][: sizes[token]]
-        rows.append(first + [min(1.0, 1 / (16 * each)) if each else 1.0 for each in squares])
+        rows.append(first + [1 / (8 * (1 / 16 + each)) for each in squares])
     return rows
 
 
@@ -84,10 +84,10 @@ def test_each_value_decays_by_its_field_and_axis(fields: list[int], seed: int, p
 
 
 def test_values_settle_where_rows_and_prior_have_them() -> None:
-    # N rows, each with the loss (w - x)^2 / 2 of its own x, and a normal prior of variance s.
+    # N rows, each with the loss (w - x)^2 / 2 of its own x, and a normal prior of variance s: the mean of two.
     x, s = torch.tensor([1.0, 3.0, 2.0, -1.0]), 0.5
     most_likely = x.sum() / (len(x) + 1 / s)
-    factors = FieldDecays.of_spectrum(torch.tensor([[s]]), [(1, 1)], torch.tensor([0]), [1]).factors
+    factors = FieldDecays.of_spectrum(torch.tensor([[2 * s - 1 / 16]]), [(1, 1)], torch.tensor([0]), [1]).factors
     w = nn.Parameter(torch.zeros(()))
     optimizer = LazyAdagrad([w], weight_decay=None)
     optimizer.set_training_rows(len(x))
