@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 @given(num_tokens=st.integers(1, 2000), ids=st.lists(st.integers(0, 10_000), max_size=20))
-def test_it_has_the_tokens_of_rows_and_every_so_manieth(num_tokens: int, ids: list[int]) -> None:
+def test_it_has_the_tokens_of_rows_and_some_at_even_distances(num_tokens: int, ids: list[int]) -> None:
     ids = [each % num_tokens for each in ids]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_sample, "_DRAWN", 20)
