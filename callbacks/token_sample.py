@@ -20,7 +20,7 @@ class TokenSample:
 
     Attributes:
         tokens: ``(n,)`` int64, rising.
-        drawn: ``(n,)`` bool: which of them stand for all, at even distances. Where the tokens of a field are numbered by
+        drawn: ``(n,)`` bool: which of them stand for all, at even distances. Where a field's tokens are numbered by
             their frequency, popular and rare ones are among them in proportion.
         share: The share of all tokens that those are.
     """
