@@ -113,7 +113,8 @@ class BudgetSizes:
         if not others:
             return first
         losses = {}
-        # Those that scores are along come first: for others the criterion scores once more. The likeliest come last.
+        # Those that scores are along come first: for others the criterion scores once more. Those that are taken most
+        # often come last, so that their scores are there then.
         for axes in sorted(left, key=lambda each: (each != self._along, each == first)):
             if self.sample is None or self._along == axes:
                 scores = self._at_sample(self._scores_along(axes, pruned))
@@ -141,7 +142,7 @@ class BudgetSizes:
                 tried = self._agreed(self.criterion.scores_given(information, self.frequencies))
             else:
                 tried = self.criterion.scores_given(information, self.frequencies, self.sample.tokens)
-        if self.sample is not None and self.criterion.rounds:
+        if self.sample is not None:
             tried = self._agreed(self.criterion.scores_given(information, self.frequencies))
         return self.allocate(tried, values)
 

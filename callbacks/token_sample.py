@@ -10,13 +10,13 @@ from torch import Tensor
 
 # Of so many, where the budget runs out is known to some thousandths of the sizes.
 _DRAWN = 1 << 16
-# Fewer tokens than so many times that are all taken.
+# Tables of fewer tokens than so many times that are taken whole.
 _WORTH_IT = 4
 
 
 @dataclass(frozen=True, eq=False)
 class TokenSample:
-    """Those of some rows, whose sizes are asked for, and some that stand for all.
+    """Some of the tokens: those of some rows, whose sizes are asked for, and some that stand for all.
 
     Attributes:
         tokens: ``(n,)`` int64, rising.
