@@ -55,7 +55,7 @@ METHODS: dict[str, Method] = {
     "fisher": Method("fisher"),
     "pme": Method("pme"),
     # The same search with one projection for all fields, and by its length in epochs; not run unless asked for.
-    "pme@shared_axes": Method("pme", {"criterion.axes": "principal"}),
+    "pme@shared_axes": Method("pme", {"criterion.axes": "nested"}),
     "pme@1/16": Method("pme", _epochs(1 / 16)),
     "pme@1/8": Method("pme", _epochs(1 / 8)),
     "pme@1/4": Method("pme", _epochs(1 / 4)),

@@ -112,7 +112,7 @@ class PruningCallback(Callback):
         if criterion.tries == ("field",) and not schedule.prunes_once:
             raise BadInput(
                 f"search.criterion.axes=field is for a search that prunes once, and {type(schedule).__name__} prunes "
-                "step by step: use axes=principal, or search.schedule AfterWarmup"
+                "step by step: use axes=nested, or search.schedule AfterWarmup"
             )
         self.criterion = criterion
         self.schedule = schedule

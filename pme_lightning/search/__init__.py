@@ -8,6 +8,7 @@ from pme_lightning.search.controls import Control, FieldPopularity, Popularity, 
 from pme_lightning.search.criteria import Criterion, Fisher, Magnitude, Saliency, Scores, principal_axes
 from pme_lightning.search.field_level import FieldSaliency, FieldSizes, KnowsFields, SingleShot
 from pme_lightning.search.information import ExpectedInformation
+from pme_lightning.search.nesting import nested_axes
 from pme_lightning.search.result import SearchResult
 from pme_lightning.search.row_information import RowInformation
 from pme_lightning.search.schedules import (
@@ -57,6 +58,7 @@ __all__ = [
     "Uniform",
     "concave_slopes",
     "keep_fraction",
+    "nested_axes",
     "parse_budget",
     "principal_axes",
 ]

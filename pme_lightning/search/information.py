@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -17,24 +18,38 @@ from pme_lightning.errors import BadInput
 from pme_lightning.search.across import ALONE
 from pme_lightning.search.criteria import Criterion, Scores, known_axes, principal_axes
 from pme_lightning.search.field_level import KnowsFields
+from pme_lightning.search.nesting import nested_axes
 from pme_lightning.search.row_information import BANDS, RowInformation, band_sums
+from pme_lightning.search.spectrum import Spectrum, telling
 
-# Steps to the fixed point of a field's spectrum; it moves by less than a thousandth after half of them.
-_FIXED_POINT_STEPS = 20
-_LEAST_VARIANCE = 1e-9
-# Below this share of noise a field shares what there is to fit with others: the middle of 1 and 1/4, as factors go.
-_SHARED = 0.5
 # Twice the log loss of a row whose model knows nothing (p = 1/2): scores are in units of half a nat.
 _MOST_OF_A_ROW = 2 * math.log(2)
 # Tokens worked on at a time: intermediate results are in double precision, and there are some ten of them.
 _CHUNK_ROWS = 1 << 13
 
 
+@dataclass(frozen=True)
+class _Expected:
+    """What values are expected to be after full training.
+
+    Attributes:
+        squares: ``(V, D)``: ``E[w²]`` of embedding values.
+        firsts: ``(V,)``: that of first-order weights; None without them.
+        variance: float64 ``(F, D)``: the mean square of each field's true values, ``σ²``.
+        first_variance: float64 ``(F,)``: that of its first-order weights.
+    """
+
+    squares: Tensor
+    firsts: Tensor | None
+    variance: Tensor
+    first_variance: Tensor | None
+
+
 class ExpectedInformation(KnowsFields, Criterion):
     r"""What each value is expected to save in log loss after full training: empirical Bayes on a short search.
 
     A score of what a token's row holds now underrates every token with few rows: they have hardly been trained when
-    they are scored. This one estimates what the row *will* hold, in four steps, each for one field and one axis:
+    they are scored. This one estimates what the row *will* hold, in five steps, each for one field:
 
     1. **Information.** ``h``, the mean of the squared gradient of a row's loss, is the Fisher information that one
        row brings about a value. A token with ``n`` rows in the training split ends up with ``n h``. The more popular
@@ -43,16 +58,22 @@ class ExpectedInformation(KnowsFields, Criterion):
     2. **Target.** One Newton step, ``t = w - Σg / Σh``, is an unbiased estimate of where a value is heading, with
        variance ``1 / Σh``, sums over the rows of the scoring window (each counted once, however many epochs it has).
     3. **Spectrum.** The tokens' true values have a variance ``σ²``, found from the targets by moments: ``t² - 1/Σh``
-       has mean ``σ²``. The few rows of a rare token say little about it; its field's spectrum says more. Its expected
-       square is ``E[w²] = (r t)² + σ² (1 - r)`` with ``r = σ² / (σ² + 1/Σh)``. Fields that repeat one another (a book,
-       its author) share what is to be fitted, and of two that do each target has a quarter of the noise: ``t²`` has
-       mean ``σ² + λ/Σh``, and since targets of more rows have less of it, ``λ`` can be found beside ``σ²``. Where it
-       is below a half in the mean of a field's axes, nearer to a quarter than to 1, ``λ/Σh`` takes the place of
-       ``1/Σh`` in that field.
-    4. **Gain.** ``a = h E[w²]`` is twice what a value saves a row, by a square that knows no end, and no row can save
+       has mean ``σ²``. Fields that repeat one another (a book, its author) share what is to be fitted, and of two that
+       do each target has a quarter of the noise: ``t²`` has mean ``σ² + λ/Σh``, and since targets of more rows have
+       less of it, ``λ`` can be found beside ``σ²``. Where it is below a half in the mean of a field's axes, nearer to
+       a quarter than to 1, ``λ/Σh`` takes the place of ``1/Σh`` in that field.
+    4. **Sizes.** Not all tokens have all values. A token of a field has ``d`` of them, the first ones, with a chance
+       that is found, by expectation maximization, from the tokens that tell; its values are of a variance ``σ₊²``, and
+       those beyond of a smaller one (:class:`~pme_lightning.search.spectrum.Spectrum`), so that the mean square of all
+       is ``σ²``. Given its targets a token has a ``k``-th value with a chance of ``p``, and its expected square is
+       ``E[w²] = p E₊ + (1 - p) E₋``, of either variance ``E = (r t)² + σ² (1 - r)`` with ``r = σ² / (σ² + 1/Σh)``. Of
+       a token with few rows all this is what the field's are: it says little about itself.
+    5. **Gain.** ``a = h E[w²]`` is twice what a value saves a row, by a square that knows no end, and no row can save
        more than ``ln 2``: the first ``k`` values of a token together save it ``A_k = c (1 - exp(-Σ a / c))``, with
        ``c = 2 ln 2``. With ``s = n (A_k - A_{k-1})``, the signal to noise of what full training can learn, the score
-       is ``s² / (1 + s)``: about ``s`` where there are rows enough to learn the value, and less where there are not.
+       is ``r ((2 - r) s - r)``, where ``r`` is what training shrinks the value by, ``√(s s₀) / (1 + √(s s₀))`` with the
+       field's ``s₀ = n h σ²``: about ``s`` where there are rows enough to learn the value, less where there are not,
+       and below 0 for a value of a frequent token that is next to nothing, which costs more than it saves.
 
     A first-order weight and an embedding value often say the same thing, such as how high a user rates in general.
     ``ρ²``, the squared correlation of their gradients over the rows of the field, is the share of the one that the
@@ -66,28 +87,30 @@ class ExpectedInformation(KnowsFields, Criterion):
     that kept values save, to second order, of the ``Σ h w² / 2`` that they are expected to (:class:`RowInformation`).
     Sizes settle on the values whose partners stay as well.
 
-    The principal axes are those of ``Σ_f h_f Σ_v n_v w_v w_vᵀ``: a field counts by how much its rows depend on it.
-    They come in the order of the total score, so that the first value of a row is the one that most tokens need most.
+    The axes are those in which most tokens need few values (:func:`~pme_lightning.search.nested_axes`), turned from the
+    principal ones of ``Σ_f h_f Σ_v n_v w_v w_vᵀ``: a field counts by how much its rows depend on it. They come in the
+    order of the total score, so that the first value of a row is the one that most tokens need most.
 
     **Axes of each field.** Where a backbone multiplies fields value by value (FM) they have to share axes. One with
     weights of its own for each field (DCN, a deep network) does as well with axes for each, the eigenvectors of
     ``Σ_v n_v w_v w_vᵀ`` of its own tokens: more of what a field says then stands in its first few values, at the price
     of a projection ``(D, D)`` a field. With ``auto`` the search makes sizes both ways, and takes the axes of each field
     where they save a tenth or more of the log loss that pruning costs along shared ones. Without rounds, ``auto`` is
-    ``principal``.
+    ``nested``.
 
     The sums hold one number a value, as much memory as the table, and are sums over rows: neither the batch size
     nor the number of processes matters.
 
     Args:
-        axes: ``auto``; ``principal``, the same for all fields; ``field``, principal ones of each; or ``original``.
+        axes: ``auto``; ``nested``, the same for all fields; ``principal``, those that they are turned from; ``field``,
+            principal ones of each; or ``original``.
         rounds: how often ``h`` is measured again on the pruned model; 0: on the full-size one alone.
 
     Raises:
         BadInput: other axes, or less than 0 rounds; or, when scoring, a table that is not finite.
 
     Attributes:
-        tries: the axes to choose among: of ``auto``, ``principal`` and ``field``. Scores are along the first of them
+        tries: the axes to choose among: of ``auto``, ``nested`` and ``field``. Scores are along the first of them
             until ``self.axes`` is set to another.
 
     Sources: empirical Bayes and its shrinkage after Efron and Morris, *Stein's estimation rule and its competitors*,
@@ -98,15 +121,17 @@ class ExpectedInformation(KnowsFields, Criterion):
     splits: ClassVar[bool] = True
     per_token: ClassVar[tuple[str, ...]] = ("gradient", "linear_gradient")
 
-    def __init__(self, axes: Literal["auto", "principal", "field", "original"] = "auto", rounds: int = 4) -> None:
-        known_axes("ExpectedInformation", axes, ("auto", "principal", "field", "original"))
-        self.tries = ("principal", "field") if axes == "auto" else (axes,)
+    def __init__(
+        self, axes: Literal["auto", "nested", "principal", "field", "original"] = "auto", rounds: int = 4
+    ) -> None:
+        known_axes("ExpectedInformation", axes, ("auto", "nested", "principal", "field", "original"))
+        self.tries = ("nested", "field") if axes == "auto" else (axes,)
         self.axes = self.tries[0]
         if rounds < 0:
             raise BadInput(f"ExpectedInformation: rounds is {rounds}; it must be 0 or more")
         self.rounds = rounds
         self._sums: dict[str, Tensor] = {}
-        self._expected: tuple[Tensor, Tensor | None] | None = None
+        self._expected: _Expected | None = None
         # Rows of the training split, field by field, where those of the tokens here do not add up to them.
         self._rows_of: Tensor | None = None
 
@@ -176,12 +201,13 @@ class ExpectedInformation(KnowsFields, Criterion):
         in_place = self.tokens is not ALONE and len(self.tries) == 1
         squares = self._sums["gradient"] if in_place else torch.empty_like(weight)
         firsts = None if linear is None else weight.new_empty(len(weight))
+        variances, first_variances = [], []
 
-        def embeddings(axes: Tensor | None, part: slice) -> tuple[Tensor, Tensor]:
+        def embeddings(axes: Tensor | None, part: slice | Tensor) -> tuple[Tensor, Tensor]:
             values, gradients = weight[part].double(), self._sums["gradient"][part].double()
             return (values, gradients) if axes is None else (values @ axes, gradients @ axes)
 
-        def linears(part: slice) -> tuple[Tensor, Tensor]:
+        def linears(part: slice | Tensor) -> tuple[Tensor, Tensor]:
             assert linear is not None
             return linear[part].double(), self._sums["linear_gradient"][part].double().unsqueeze(1)
 
@@ -191,11 +217,14 @@ class ExpectedInformation(KnowsFields, Criterion):
             rows = self.tokens.sum(frequencies[own].sum()) if self._rows_of is None else self._rows_of[field]
             epochs = self._sums["rows"].clamp(min=1) / rows.clamp(min=1)
             expect = partial(self._expect, own=own, frequencies=frequencies, epochs=epochs)
-            shared = expect(squares[own], looked_at=partial(embeddings, axes), told=told)
+            found = expect(squares[own], looked_at=partial(embeddings, axes), told=told)
+            variances.append(found.variance)
             if firsts is not None:
                 of_firsts = partial(told, linear=True)
-                expect(firsts[own].unsqueeze(1), looked_at=linears, told=of_firsts, shared=shared)
-        self._expected = squares, firsts
+                found = expect(firsts[own].unsqueeze(1), looked_at=linears, told=of_firsts, shared=found.shared)
+                first_variances.append(found.variance)
+        of_first = torch.cat(first_variances) if first_variances else None
+        self._expected = expected = _Expected(squares, firsts, torch.stack(variances), of_first)
         spectrum = self._mean_squares(squares, frequencies)
         scores = self.scores_given(self.information, frequencies)
         if basis is not None:
@@ -210,6 +239,8 @@ class ExpectedInformation(KnowsFields, Criterion):
             spectrum = spectrum.gather(-1, orders.to(spectrum.device).expand_as(spectrum))
             if self.rounds:
                 self.information = self.information.in_order(orders.to(squares.device))
+                variance = expected.variance.gather(1, orders.to(squares.device).expand_as(expected.variance))
+                self._expected = replace(expected, variance=variance)
         if not self.rounds:
             self._expected = None  # as large as the table
         self.basis = basis
@@ -219,7 +250,7 @@ class ExpectedInformation(KnowsFields, Criterion):
     def scores_given(self, information: RowInformation, frequencies: Tensor, tokens: Tensor | None = None) -> Scores:
         if self._expected is None:
             raise RuntimeError("ExpectedInformation was asked for scores given information before scores")
-        squares, firsts = self._expected
+        squares, firsts = self._expected.squares, self._expected.firsts
         fields = self._own(len(squares))
         if tokens is not None:
             fields = _own_among(tokens, fields)
@@ -233,19 +264,22 @@ class ExpectedInformation(KnowsFields, Criterion):
             for part in _parts(own):
                 own_rows = frequencies[part]
                 counts = own_rows.double().unsqueeze(1)
-                signal = counts * _one_by_one(information.of_tokens(field, own_rows) * squares[part])
+                told = information.of_tokens(field, own_rows)
+                signal = counts * _one_by_one(told * squares[part])
+                usual = counts * told * self._expected.variance[field]
                 if firsts is not None and column is not None:
                     assert information.shared is not None
+                    assert self._expected.first_variance is not None
                     told = information.of_tokens(field, own_rows, linear=True)
+                    usual_first = (counts * told)[:, 0] * self._expected.first_variance[field]
                     first = (counts * _one_by_one(told * firsts[part].unsqueeze(1)))[:, 0]
                     shared = information.shared[field]
                     best = signal.max(dim=1)
                     embedding_first = best.values >= first
-                    column[part] = _gain(torch.where(embedding_first, first * (1 - shared[best.indices]), first)).to(
-                        home
-                    )
+                    alone = torch.where(embedding_first, first * (1 - shared[best.indices]), first)
+                    column[part] = _gain(alone, usual_first).to(home)
                     signal = torch.where(embedding_first.unsqueeze(1), signal, signal * (1 - shared))
-                table[part] = _gain(signal).to(home)
+                table[part] = _gain(signal, usual).to(home)
         return Scores(table, column, self.basis)
 
     @torch.no_grad()
@@ -295,7 +329,7 @@ class ExpectedInformation(KnowsFields, Criterion):
     def _axes(self, weight: Tensor, frequencies: Tensor) -> Tensor | None:
         """Returns the axes to score along: ``(D, D)``, ``(F, D, D)``, or None for those of the table.
 
-        Those of all fields are the eigenvectors of the energy of the rows, each field weighted by its information.
+        Those of all fields start as the eigenvectors of the energy of the rows, each field weighted by its information.
         """
         if self.axes == "original":
             return None
@@ -305,7 +339,9 @@ class ExpectedInformation(KnowsFields, Criterion):
             return torch.stack([principal_axes(*each, self.tokens, by) for each, by in zip(own, told, strict=True)])
         per_row = self._sums["information"].diagonal(dim1=1, dim2=2).mean(1) / self._sums["rows"].clamp(min=1)
         tokens = torch.tensor(list(self._fields(len(weight))), device=weight.device)
-        return principal_axes(weight, frequencies.double() * per_row.repeat_interleave(tokens), self.tokens)
+        precision = frequencies.double() * per_row.repeat_interleave(tokens)
+        principal = principal_axes(weight, precision, self.tokens)
+        return principal if self.axes == "principal" else nested_axes(weight, precision, principal, self.tokens)
 
     def state(self) -> dict[str, Tensor]:
         return dict(self._sums)
@@ -320,12 +356,12 @@ class ExpectedInformation(KnowsFields, Criterion):
         self,
         expected: Tensor,
         own: slice,
-        looked_at: Callable[[slice], tuple[Tensor, Tensor]],
+        looked_at: Callable[[slice | Tensor], tuple[Tensor, Tensor]],
         told: Callable[[Tensor], Tensor],
         frequencies: Tensor,
         epochs: Tensor,
         shared: bool | None = None,
-    ) -> bool:
+    ) -> Spectrum:
         """Writes ``E[w²]`` of the values of a field's tokens, 0 where no row tells anything; some tokens at a time.
 
         Args:
@@ -339,7 +375,7 @@ class ExpectedInformation(KnowsFields, Criterion):
             shared: whether the field shares its noise with others; None: to be found out.
 
         Returns:
-            Whether it does.
+            What the targets say of the field.
         """
         # A window of several epochs sees a token's rows several times, and learns no more from them.
         repeats = epochs.clamp(min=1)
@@ -348,12 +384,15 @@ class ExpectedInformation(KnowsFields, Criterion):
             """What the window tells about tokens of these frequencies."""
             return counts.double().unsqueeze(1) * told(counts) * epochs.clamp(max=1)
 
-        def targets(part: slice) -> tuple[Tensor, Tensor, Tensor]:
+        def targets(counts: Tensor, part: slice | Tensor) -> tuple[Tensor, Tensor]:
             values, gradients = looked_at(part)
-            seen = seen_of(frequencies[part])
+            seen = seen_of(counts)
             known = seen > 0
-            noise = 1 / torch.where(known, seen, 1.0)
-            return torch.where(known, values - gradients / repeats * noise, 0), noise, known
+            return torch.where(known, values - gradients / repeats / torch.where(known, seen, 1.0), 0), seen
+
+        def some(variance: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+            tells = own.start + telling(seen_of(frequencies[own]), variance, share)
+            return targets(frequencies[tells], tells)
 
         counts = self.tokens.union(frequencies[own])
         seen = seen_of(counts)
@@ -361,59 +400,12 @@ class ExpectedInformation(KnowsFields, Criterion):
         number = torch.zeros_like(counts)
         for part in _parts(own):
             place = torch.searchsorted(counts, frequencies[part])
-            sums.index_add_(0, place, targets(part)[0].square())
+            sums.index_add_(0, place, targets(frequencies[part], part)[0].square())
             number += torch.bincount(place, minlength=len(counts))
-        spectrum, share, shared = _spectrum(self.tokens.sum(sums), self.tokens.sum(number), seen, shared)
+        found = Spectrum.of_targets(self.tokens.sum(sums), self.tokens.sum(number), seen, shared, some, self.tokens)
         for part in _parts(own):
-            target, noise, known = targets(part)
-            trust = spectrum / (spectrum + share * noise)
-            found = torch.where(known, (trust * target).square() + spectrum * (1 - trust), 0)
-            expected[part.start - own.start : part.stop - own.start] = found
-        return shared
-
-
-def _spectrum(sums: Tensor, number: Tensor, seen: Tensor, shared: bool | None = None) -> tuple[Tensor, Tensor, bool]:
-    """Returns ``σ²`` ``(K,)``, the variance of the true values behind targets, and ``λ`` ``(K,)``, their noise.
-
-    Estimates weight each token by how precisely its square is known, ``(σ² + λ noise)^-2``, and so depend on
-    themselves. Tokens of equal frequency have equal noise: the steps to the fixed point work on one row for each.
-
-    Args:
-        sums: ``(U, K)``: the squares of the targets, added up over the tokens of each frequency.
-        number: ``(U,)``: how many tokens have each.
-        seen: ``(U, K)``: what the window tells about them; noise is the inverse of it.
-        shared: whether ``λ`` is to be estimated; 1 if not. None: if it is small.
-
-    Returns:
-        Both, and whether ``λ`` was estimated.
-    """
-    known = seen > 0
-    noise = torch.where(known, 1 / torch.where(known, seen, 1.0), 0)
-    tokens = torch.where(known, number.unsqueeze(1).double(), 0)
-    squares = torch.where(known, sums / number.clamp(min=1).unsqueeze(1), 0)
-    if shared is not False:
-        spectrum, share = _fixed_point(squares, tokens, noise, None)
-        if shared or float(share.mean()) < _SHARED:
-            return spectrum, share, True
-    return *_fixed_point(squares, tokens, noise, squares.new_ones(squares.shape[1])), False
-
-
-def _fixed_point(squares: Tensor, tokens: Tensor, noise: Tensor, share: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Fits ``squares = σ² + λ noise``, all ``(U, K)``, by weighted least squares; without a share ``λ``, that too."""
-    spectrum = squares.new_full((squares.shape[1],), 1e-3)
-    given, share = share, torch.ones_like(spectrum) if share is None else share
-    for _ in range(_FIXED_POINT_STEPS if given is not None else 2 * _FIXED_POINT_STEPS):
-        weight = torch.where(tokens > 0, tokens * (spectrum + share * noise).pow(-2), 0)
-        total = weight.sum(0).clamp(min=1e-300)
-        mean_noise, mean_square = (weight * noise).sum(0) / total, (weight * squares).sum(0) / total
-        if given is None:
-            # The slope of a straight line; of tokens that are all as frequent there is none to be found.
-            apart = noise - mean_noise
-            spread = (weight * apart.square()).sum(0) / total
-            slope = (weight * apart * squares).sum(0) / total / spread.clamp(min=1e-300)
-            share = torch.where(spread > 1e-12 * mean_noise.square(), slope.clamp(0, 1), 1)
-        spectrum = (mean_square - share * mean_noise).clamp(min=_LEAST_VARIANCE)
-    return spectrum, share
+            expected[part.start - own.start : part.stop - own.start] = found.squares(*targets(frequencies[part], part))
+        return found
 
 
 def _own_among(tokens: Tensor, fields: list[slice]) -> list[slice]:
@@ -439,5 +431,14 @@ def _one_by_one(saved: Tensor) -> Tensor:
     return torch.cat([together[:, :1], together.diff(dim=1)], 1)
 
 
-def _gain(signal: Tensor) -> Tensor:
-    return signal.square() / (1 + signal)
+def _gain(signal: Tensor, usual: Tensor) -> Tensor:
+    """Returns what values save once they are trained, less what their noise costs.
+
+    A value of signal to noise ``s`` that training shrinks to the share ``r`` of where its rows would take it saves
+    ``r ((2 - r) s - r)``: at most ``s² / (1 + s)``, by the ``s / (1 + s)`` that is right for it alone. Training does
+    not know each value's own; what it shrinks by is taken to lie halfway between that and what is right for the usual
+    value of its field and axis. So a frequent token's value that is next to nothing costs more than it saves.
+    """
+    middle = (signal * usual).sqrt()
+    shrunk = middle / (1 + middle)
+    return shrunk * ((2 - shrunk) * signal - shrunk)

@@ -90,10 +90,10 @@ class SearchResult:
 
     @property
     def axes(self) -> str:
-        """What sizes count along: ``original`` axes, ``principal`` ones of all fields, or those of each ``field``."""
+        """What sizes count along: ``original`` axes, ``shared`` ones of all fields, or those of each ``field``."""
         if self.basis is None:
             return "original"
-        return "principal" if self.basis.ndim == 2 else "field"
+        return "shared" if self.basis.ndim == 2 else "field"
 
     @property
     def projection_parameters(self) -> int:

@@ -69,7 +69,7 @@ def test_axes_are_those_whose_sizes_cost_less(
 ) -> None:
     """Sizes of ``auto`` are those of the axes it takes, found alone; a lead below a tenth of the cost is none."""
     found = {}
-    for axes in ("auto", "principal", "field"):
+    for axes in ("auto", "nested", "field"):
         torch.manual_seed(1)
         module = CTRModule(tiny.field_tokens, backbone, embedding_dim=D, embedding_init_std=0.1)
         criterion = ExpectedInformation(axes, rounds=2)  # type: ignore[arg-type]
@@ -77,17 +77,17 @@ def test_axes_are_those_whose_sizes_cost_less(
         steps = found[axes].num_steps(len(tiny.train_dataloader()))
         make_trainer(callbacks=[found[axes]], max_epochs=-1, max_steps=steps).fit(module, datamodule=tiny)
     auto = found["auto"]
-    losses = {"whole": 0.5, "principal": 0.6, "field": 0.6}
+    losses = {"whole": 0.5, "shared": 0.6, "field": 0.6}
 
     def loss(_: PrunedModel, kept: Tensor | None = None, *rest: Tensor | None) -> float:
-        return losses["whole" if kept is None else "field" if rest[-1].ndim == 3 else "principal"]  # type: ignore[union-attr]
+        return losses["whole" if kept is None else "field" if rest[-1].ndim == 3 else "shared"]  # type: ignore[union-attr]
 
     monkeypatch.setattr(PrunedModel, "loss", loss)
-    for field, expected in ((0.6, "principal"), (0.591, "principal"), (0.589, "field"), (0.7, "principal")):
+    for field, expected in ((0.6, "shared"), (0.591, "shared"), (0.589, "field"), (0.7, "shared")):
         losses["field"] = field
         result = auto.result_for(0.5)
         assert result.axes == expected
-        other = found[expected].result
+        other = found[{"shared": "nested"}.get(expected, expected)].result
         assert torch.equal(result.sizes, other.sizes)  # type: ignore[union-attr]
         assert torch.equal(result.basis, other.basis)  # type: ignore[union-attr, arg-type]
         if result.linear is not None:
@@ -95,9 +95,9 @@ def test_axes_are_those_whose_sizes_cost_less(
     losses["field"] = 0.0
     projections = len(tiny.field_tokens) * D * D
     assert auto.result_for(projections + 1).axes == "field"
-    assert auto.result_for(projections).axes == "principal", "nothing is left for values"
+    assert auto.result_for(projections).axes == "shared", "nothing is left for values"
     auto.allocator = Prefix(min_size=1)
     assert auto.result_for(projections + tiny.num_tokens).axes == "field"
-    assert auto.result_for(projections + tiny.num_tokens - 1).axes == "principal", "too little is left for min_size"
+    assert auto.result_for(projections + tiny.num_tokens - 1).axes == "shared", "too little is left for min_size"
     with pytest.raises(BadInput, match="itself takes"):
         found["field"].result_for(projections)

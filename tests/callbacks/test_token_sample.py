@@ -49,7 +49,7 @@ def searched(data: LightningDataModule, make_trainer: Build, backbone: type, axe
 
 
 @pytest.mark.parametrize("backbone", [FM, DCN])
-@pytest.mark.parametrize("axes", ["principal", "auto"])
+@pytest.mark.parametrize("axes", ["nested", "auto"])
 def test_sizes_are_those_of_all_tokens_where_some_are_all(
     tiny: LightningDataModule, make_trainer: Build, monkeypatch: pytest.MonkeyPatch, backbone: type, axes: str
 ) -> None:

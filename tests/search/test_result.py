@@ -143,7 +143,7 @@ def test_parts_that_do_not_fit(change: dict[str, torch.Tensor], says: str) -> No
 
 @pytest.mark.parametrize(
     ("basis", "axes", "parameters"),
-    [(None, "original", 16), (torch.eye(4), "principal", 16), (torch.eye(4).repeat(3, 1, 1), "field", 48)],
+    [(None, "original", 16), (torch.eye(4), "shared", 16), (torch.eye(4).repeat(3, 1, 1), "field", 48)],
 )
 def test_the_projection_is_one_or_one_a_field(
     tmp_path: Path, basis: torch.Tensor | None, axes: str, parameters: int

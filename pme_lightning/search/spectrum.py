@@ -1,0 +1,187 @@
+"""How large the true values of a field's tokens are, and how many of them there are: empirical Bayes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pme_lightning.search.across import ALONE, Tokens
+
+# Steps to the fixed point of a field's spectrum; it moves by less than a thousandth after half of them.
+_FIXED_POINT_STEPS = 20
+_LEAST_VARIANCE = 1e-9
+# Below this share of noise a field shares what there is to fit with others: the middle of 1 and 1/4, as factors go.
+_SHARED = 0.5
+# Tokens that are asked how many values they have: those of which some value can be told from noise.
+_TOKENS = 1 << 11
+_SIZE_STEPS = 30
+# Where the values that tokens do not have start from, and what they come to at most, beside the mean square.
+_START, _MOST = 0.02, 0.25
+# Noise is never less than so much of the mean square: where it is found to be nothing, rows are not that exact.
+_LEAST_NOISE = 1e-6
+_LEAST_SHARE = 1e-9
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """What the targets of a field's tokens say of their true values, along ``K`` axes. All in float64.
+
+    Attributes:
+        variance: ``(K,)``: the mean square of the true values, ``σ²``.
+        share: ``(K,)``: how much of what rows leave open is noise in the targets, ``λ``.
+        shared: whether that was estimated; 1 if not.
+        sizes: ``(K + 1,)``: shares of tokens that have 0, 1, ... ``K`` values.
+        wide: ``(K,)``: the variance of values that tokens have.
+        narrow: ``(K,)``: that of those beyond their size.
+    """
+
+    variance: Tensor
+    share: Tensor
+    shared: bool
+    sizes: Tensor
+    wide: Tensor
+    narrow: Tensor
+
+    @classmethod
+    def of_targets(
+        cls,
+        sums: Tensor,
+        number: Tensor,
+        seen: Tensor,
+        shared: bool | None,
+        some: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        tokens: Tokens = ALONE,
+    ) -> Spectrum:
+        """Estimates it.
+
+        Args:
+            sums: ``(U, K)``: the squares of the targets, added up over the tokens of each frequency.
+            number: ``(U,)``: how many tokens have each.
+            seen: ``(U, K)``: what the window tells about them; noise is the inverse of it.
+            shared: whether ``λ`` is to be estimated; 1 if not. None: if it is small.
+            some: returns targets ``(n, K)`` and what the window tells about them ``(n, K)`` of some of the tokens here
+                of which a value can be told from noise, given ``σ²`` and ``λ``.
+            tokens: how processes agree, where tokens are split over them.
+        """
+        variance, share, shared = _moments(sums, number, seen, shared)
+        sizes, wide, narrow = _sizes(*some(variance, share), variance, share, tokens)
+        return cls(variance, share, shared, sizes, wide, narrow)
+
+    def squares(self, targets: Tensor, seen: Tensor) -> Tensor:
+        """Returns what the squares of true values are expected to be, ``(n, K)``; 0 where no row tells anything.
+
+        Args:
+            targets: ``(n, K)``: where values are heading.
+            seen: ``(n, K)``: what the window tells about them.
+        """
+        noise = _noise(seen, self.variance, self.share)
+        has = _at_least(_posterior(targets, noise, seen > 0, self.sizes, self.wide, self.narrow))
+        found = has * _second_moment(targets, noise, self.wide)
+        found += (1 - has) * _second_moment(targets, noise, self.narrow)
+        return torch.where(seen > 0, found, 0)
+
+
+def telling(seen: Tensor, variance: Tensor, share: Tensor) -> Tensor:
+    """Returns which tokens ``(n,)`` have a value that can be told from noise, about ``_TOKENS`` of them at most."""
+    tells = ((seen > 0).all(1) & (variance > 2 * _noise(seen, variance, share)).any(1)).nonzero().squeeze(1)
+    return tells[:: max(1, len(tells) // _TOKENS)]
+
+
+def _noise(seen: Tensor, variance: Tensor, share: Tensor) -> Tensor:
+    return torch.maximum(share / torch.where(seen > 0, seen, 1.0), _LEAST_NOISE * variance)
+
+
+def _second_moment(targets: Tensor, noise: Tensor, variance: Tensor) -> Tensor:
+    """Returns ``E[w²]`` given ``t = w + noise`` and ``w`` of some variance."""
+    trust = variance / (variance + noise)
+    return (trust * targets).square() + variance * (1 - trust)
+
+
+def _posterior(targets: Tensor, noise: Tensor, known: Tensor, sizes: Tensor, wide: Tensor, narrow: Tensor) -> Tensor:
+    """Returns the chances ``(n, K + 1)`` of each size, given targets and which of them rows tell anything of."""
+
+    def likelihood(variance: Tensor) -> Tensor:
+        total = variance + noise
+        return -(total.log() + targets.square() / total) / 2
+
+    ratios = torch.where(known, likelihood(wide) - likelihood(narrow), 0)
+    has_more = torch.cat([ratios.new_zeros(len(ratios), 1), ratios.cumsum(1)], 1)
+    return (has_more + sizes.log()).softmax(1)
+
+
+def _at_least(sizes: Tensor) -> Tensor:
+    """Returns the chances ``(..., K)`` that there is a first, second, ... value, given those of each size."""
+    return sizes.flip(-1).cumsum(-1).flip(-1)[..., 1:]
+
+
+def _sizes(
+    targets: Tensor, seen: Tensor, variance: Tensor, share: Tensor, tokens: Tokens
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Finds how many values tokens have, by expectation maximization.
+
+    Values that a token has are of variance ``wide``, those beyond its size ``narrow``. Their mean square stays what all
+    tokens say it is: where few tokens have a value, it is the larger. One token more, with all values, stands for what
+    is believed before any is looked at.
+
+    Returns:
+        What :class:`Spectrum` calls ``sizes``, ``wide`` and ``narrow``.
+    """
+    axes = len(variance)
+    noise, known, count = _noise(seen, variance, share), seen > 0, tokens.total(len(targets))
+    if not count:
+        return variance.new_full((axes + 1,), _LEAST_SHARE).index_fill(0, torch.tensor(axes), 1), variance, variance
+    sizes, narrow = variance.new_full((axes + 1,), 1 / (axes + 1)), _START * variance
+    for _ in range(_SIZE_STEPS):
+        chances = _posterior(targets, noise, known, sizes, _wide(variance, sizes, narrow), narrow)
+        beyond = 1 - _at_least(chances)
+        found = [chances.sum(0), beyond.sum(0), (beyond * _second_moment(targets, noise, narrow)).sum(0)]
+        total, without, squares = tokens.sum(torch.cat(found)).split([axes + 1, axes, axes])
+        total[-1] += 1
+        sizes = (total / (count + 1)).clamp(min=_LEAST_SHARE)
+        narrow = torch.minimum(squares / without.clamp(min=_LEAST_SHARE), _MOST * variance)
+    return sizes, _wide(variance, sizes, narrow), narrow
+
+
+def _wide(variance: Tensor, sizes: Tensor, narrow: Tensor) -> Tensor:
+    """Returns the variance of values that tokens have, given the mean square of all and the variance of the others."""
+    has = _at_least(sizes)
+    return ((variance - (1 - has) * narrow) / has).clamp(min=_LEAST_VARIANCE)
+
+
+def _moments(sums: Tensor, number: Tensor, seen: Tensor, shared: bool | None = None) -> tuple[Tensor, Tensor, bool]:
+    """Returns ``σ²`` ``(K,)``, the variance of the true values behind targets, and ``λ`` ``(K,)``, their noise.
+
+    Estimates weight each token by how precisely its square is known, ``(σ² + λ noise)^-2``, and so depend on
+    themselves. Tokens of equal frequency have equal noise: the steps to the fixed point work on one row for each.
+    Arguments are those of :meth:`Spectrum.of_targets`; the last one returned says whether ``λ`` was estimated.
+    """
+    known = seen > 0
+    noise = torch.where(known, 1 / torch.where(known, seen, 1.0), 0)
+    tokens = torch.where(known, number.unsqueeze(1).double(), 0)
+    squares = torch.where(known, sums / number.clamp(min=1).unsqueeze(1), 0)
+    if shared is not False:
+        spectrum, share = _fixed_point(squares, tokens, noise, None)
+        if shared or float(share.mean()) < _SHARED:
+            return spectrum, share, True
+    return *_fixed_point(squares, tokens, noise, squares.new_ones(squares.shape[1])), False
+
+
+def _fixed_point(squares: Tensor, tokens: Tensor, noise: Tensor, share: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Fits ``squares = σ² + λ noise``, all ``(U, K)``, by weighted least squares; without a share ``λ``, that too."""
+    spectrum = squares.new_full((squares.shape[1],), 1e-3)
+    given, share = share, torch.ones_like(spectrum) if share is None else share
+    for _ in range(_FIXED_POINT_STEPS if given is not None else 2 * _FIXED_POINT_STEPS):
+        weight = torch.where(tokens > 0, tokens * (spectrum + share * noise).pow(-2), 0)
+        total = weight.sum(0).clamp(min=1e-300)
+        mean_noise, mean_square = (weight * noise).sum(0) / total, (weight * squares).sum(0) / total
+        if given is None:
+            # The slope of a straight line; of tokens that are all as frequent there is none to be found.
+            apart = noise - mean_noise
+            spread = (weight * apart.square()).sum(0) / total
+            slope = (weight * apart * squares).sum(0) / total / spread.clamp(min=1e-300)
+            share = torch.where(spread > 1e-12 * mean_noise.square(), slope.clamp(0, 1), 1)
+        spectrum = (mean_square - share * mean_noise).clamp(min=_LEAST_VARIANCE)
+    return spectrum, share
