@@ -4,11 +4,14 @@
     python benchmarks/planted_ranks.py
     python benchmarks/planted_ranks.py --tokens 20000 --methods pme,popularity_.5 --seeds 1,2,3
     python benchmarks/planted_ranks.py --budgets 0.02 --seeds 1,2 --train
+    python benchmarks/planted_ranks.py --methods pme --oracle
 
 For each method and budget: Spearman's rank correlation between size and planted rank, over the tokens with at least
 100 rows, by mean and range over the seeds. Ranks are planted without regard to popularity, so that a rule of
 popularity has nothing to find there. With ``--train`` also what knowing the ranks of those tokens would be worth: a
-model is trained from scratch with the sizes found, and one where each of those tokens has its planted rank for a size.
+model is trained with the sizes found, and one where each of those tokens has its planted rank for a size, along the
+axes of the search and from the searched model. With ``--oracle`` how well the ranks of those tokens can be told by one
+who knows every vector of the log but the token's own: no search can do better.
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ from dataclasses import replace
 import torch
 from accuracy_per_byte import DataInMemory
 from machine_facts import machine_facts
-from measure import Measurement, quiet
+from measure import Found, Measurement, quiet
 from methods import choose_methods, search_config
+from rank_oracle import expected_ranks
 from recipes import recipe
 from torch import Tensor
 from torchmetrics.functional import spearman_corrcoef
@@ -42,6 +46,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--rows", type=int, default=100, help="the least rows of a token that counts (default: 100)")
     parser.add_argument("--train", action="store_true", help="train with the sizes found, and with planted ones")
+    parser.add_argument("--oracle", action="store_true", help="how well one who knows the other vectors can tell them")
     parser.add_argument("words", nargs="*", metavar="key=value", help="for the training recipe")
     try:
         _run(parser.parse_args(words))
@@ -63,45 +68,44 @@ def _run(options: argparse.Namespace) -> None:
     print(f"{int(counted.sum()):,} tokens have {options.rows} rows or more\n")
     print("| method | " + " | ".join(f"{budget:.0%}" for budget in budgets) + " |")
     print("|---|" + "---|" * len(budgets))
-    kept: dict[str, list[dict[float, SearchResult | str]]] = {}
+    kept: dict[str, list[Found]] = {}
     for method in choose_methods(options.methods.split(",")):
         search = search_config(method, GroupFiles())
         if search is None:
             raise BadInput(f"--methods: '{method}' searches no sizes")
-        found = [Measurement(config, data).search(search, budgets, seed).sizes for seed in seeds]
+        found = [Measurement(config, data).search(search, budgets, seed) for seed in seeds]
         cells = []
         for budget in budgets:
-            sizes = [sizes[budget] for sizes in found]
+            sizes = [each.sizes[budget] for each in found]
             values = [_correlation(result, data.planted_ranks, counted) for result in sizes]  # type: ignore[attr-defined]
             cells.append(f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
         print(f"| {method} | " + " | ".join(cells) + " |", flush=True)
         kept[method] = found
+    if options.oracle:
+        tokens, expected = expected_ranks(data, options.rows)  # type: ignore[arg-type]
+        told = spearman_corrcoef(expected, data.planted_ranks[tokens].float())  # type: ignore[attr-defined]
+        print(f"\nwith every other vector known: {told:.3f}, over {len(tokens):,} tokens")
     if options.train:
         for name, found in kept.items():
             _train(name, Measurement(config, data), budgets, dict(zip(seeds, found, strict=True)), counted)
 
 
 def _train(
-    name: str,
-    measurement: Measurement,
-    budgets: Sequence[float],
-    found: Mapping[int, Mapping[float, SearchResult | str]],
-    counted: Tensor,
+    name: str, measurement: Measurement, budgets: Sequence[float], found: Mapping[int, Found], counted: Tensor
 ) -> None:
     """Prints test AUC with the sizes found, and with planted ranks for sizes of the tokens counted."""
     ranks = measurement.data.planted_ranks  # type: ignore[attr-defined]
-    print(f"\n| {name}, from scratch | seed | values found | test AUC | values, ranks planted | test AUC |")
+    print(f"\n| {name} | seed | values found | test AUC | values, ranks planted | test AUC |")
     print("|---|---|---|---|---|---|")
     for budget in budgets:
-        for seed, sizes in found.items():
-            result = sizes[budget]
+        for seed, each in found.items():
+            result = each.sizes[budget]
             assert not isinstance(result, str)  # refused before
             planted = torch.where(counted, ranks.clamp(max=result.embedding_dim), result.sizes)
             cells = []
-            for each in (result.sizes, planted):
-                # Ranks count along hidden axes, which no search knows: both start with axes of their own.
-                trained = replace(result, sizes=each, basis=None)
-                row = measurement.train(seed, trained)
+            for sizes in (result.sizes, planted):
+                trained = replace(result, sizes=sizes)
+                row = measurement.train(seed, trained, each.trained)
                 cells.append(f"{trained.parameters:,} | {row['test_auc']:.4f}")
             print(f"| {budget:.0%} | {seed} | " + " | ".join(cells) + " |", flush=True)
 
