@@ -73,15 +73,14 @@ def _rotation(turn: Tensor) -> Tensor:
 def _looked_at(weight: Tensor, precision: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
     """Returns rows ``(n, D)`` in units of their noise, and how many tokens each of them stands for ``(n,)``."""
     energy = precision.double() * torch.linalg.vector_norm(weight, dim=1).double().square()
-    known = energy > 0
-    share = _TOKENS / max(1, tokens.total(int(known.sum())))
-    most = min(math.ceil(share * int(known.sum())), int(known.sum()))
-    # In a stable order: tokens that say the same come by their number.
-    order = energy.argsort(descending=True, stable=True)[: int(known.sum())]
-    rest = order[most:].sort().values
+    known = int((energy > 0).sum())
+    most = min(known, math.ceil(_TOKENS * known / max(1, tokens.total(known))))
+    first = energy.topk(most).indices
+    energy[first] = 0
+    rest = energy.nonzero().squeeze(1)
     stride = max(1, len(rest) // max(1, most))
     some = rest[stride // 2 :: stride]
-    taken = torch.cat([order[:most], some])
+    taken = torch.cat([first, some])
     stands = torch.ones(len(taken), dtype=torch.float64)
     if len(some):
         stands[most:] = len(rest) / len(some)

@@ -131,9 +131,10 @@ def _sizes(
     """
     axes = len(variance)
     noise, known, count = _noise(seen, variance, share), seen > 0, tokens.total(len(targets))
-    if not count:
-        return variance.new_full((axes + 1,), _LEAST_SHARE).index_fill(0, torch.tensor(axes), 1), variance, variance
     sizes, narrow = variance.new_full((axes + 1,), 1 / (axes + 1)), _START * variance
+    if not count:
+        sizes[:-1], sizes[-1] = _LEAST_SHARE, 1
+        return sizes, variance, variance
     for _ in range(_SIZE_STEPS):
         chances = _posterior(targets, noise, known, sizes, _wide(variance, sizes, narrow), narrow)
         beyond = 1 - _at_least(chances)
