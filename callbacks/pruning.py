@@ -156,11 +156,12 @@ class PruningCallback(Callback):
         return self.schedule.num_steps(steps_per_epoch)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Learns whether the table is split over processes.
+        """Learns what is behind the table, and whether it is split over processes.
 
         Raises:
             BadInput: It is, and this search needs all of it.
         """
+        self.criterion.has_network = cast(CTRModule, pl_module).has_network
         shard = self._embedding(pl_module).shard
         if shard is not None:
             self.check_splits()

@@ -153,6 +153,11 @@ class CTRModule(LightningModule):
         return sum(self.field_tokens)
 
     @property
+    def has_network(self) -> bool:
+        """Whether the backbone has matrices of its own behind the embedding, unlike a factorization machine."""
+        return any(parameter.ndim > 1 for parameter in self.backbone.parameters())
+
+    @property
     def full_table(self) -> FullTable:
         """The full-size table of these tokens, as budgets are held against it."""
         return FullTable.of(self.embedding, len(self.field_tokens))
@@ -397,9 +402,8 @@ class CTRModule(LightningModule):
             self._settle_gradients()  # otherwise it was done before the strategy wrapped the module
         check_bits(self.hparams["embedding_bits"], self.embedding_optimizer_class or self.optimizer_class)
         # Steps are scaled so that small sizes keep up with the network: a backbone such as FM has none.
-        has_network = any(parameter.ndim > 1 for parameter in self.backbone.parameters())
         blocks = None
-        if has_network and isinstance(self.embedding, MultiSizeEmbedding):
+        if self.has_network and isinstance(self.embedding, MultiSizeEmbedding):
             blocks = self.embedding.row_blocks()
         return build_optimizer(
             self.parameters(),

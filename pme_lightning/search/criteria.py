@@ -85,6 +85,7 @@ class Criterion(ABC):
         information: what rows told when :meth:`scores` was asked last, in its axes; of a criterion with rounds.
         tries: of a criterion with rounds, the axes to choose among: the search sets its ``axes`` to one after the
             other, and to those whose sizes cost less. A large table is tried on some of its tokens (:meth:`of_some`).
+        has_network: whether there is a network behind the embedding; the search says so where there is none.
     """
 
     splits: ClassVar[bool] = False
@@ -96,6 +97,7 @@ class Criterion(ABC):
     rounds: int = 0
     information: RowInformation
     tries: tuple[str, ...] = ()
+    has_network: bool = True
 
     def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
         """Begins a scoring window: fixes the axes and forgets all gradients seen.

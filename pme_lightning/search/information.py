@@ -87,6 +87,9 @@ class ExpectedInformation(KnowsFields, Criterion):
     that kept values save, to second order, of the ``Σ h w² / 2`` that they are expected to (:class:`RowInformation`).
     Sizes settle on the values whose partners stay as well.
 
+    Without a network behind the embedding (FM) values learn only as their partners do, and one that is nothing yet may
+    come to be something: tokens are expected to have all values there, and axes stay principal.
+
     The axes are those in which most tokens need few values (:func:`~pme_lightning.search.nested_axes`), turned from the
     principal ones of ``Σ_f h_f Σ_v n_v w_v w_vᵀ``: a field counts by how much its rows depend on it. They come in the
     order of the total score, so that the first value of a row is the one that most tokens need most.
@@ -341,7 +344,9 @@ class ExpectedInformation(KnowsFields, Criterion):
         tokens = torch.tensor(list(self._fields(len(weight))), device=weight.device)
         precision = frequencies.double() * per_row.repeat_interleave(tokens)
         principal = principal_axes(weight, precision, self.tokens)
-        return principal if self.axes == "principal" else nested_axes(weight, precision, principal, self.tokens)
+        if self.axes == "principal" or not self.has_network:
+            return principal
+        return nested_axes(weight, precision, principal, self.tokens)
 
     def state(self) -> dict[str, Tensor]:
         return dict(self._sums)
@@ -391,7 +396,8 @@ class ExpectedInformation(KnowsFields, Criterion):
             return torch.where(known, values - gradients / repeats / torch.where(known, seen, 1.0), 0), seen
 
         def some(variance: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-            tells = own.start + telling(seen_of(frequencies[own]), variance, share)
+            counts = frequencies[own] if self.has_network else frequencies[:0]
+            tells = own.start + telling(seen_of(counts), variance, share)
             return targets(frequencies[tells], tells)
 
         counts = self.tokens.union(frequencies[own])

@@ -368,3 +368,14 @@ def test_fields_are_left_out_while_it_searches_and_at_no_other_time(
 def test_axes_of_each_field_are_for_a_search_that_prunes_once() -> None:
     with pytest.raises(BadInput, match="axes=field is for a search that prunes once, and Gradual prunes step by step"):
         PruningCallback(ExpectedInformation("field"), Gradual(), Prefix())
+
+
+@pytest.mark.parametrize(("backbone", "has_network"), [(FM, False), (DCN, True)])
+def test_the_criterion_is_told_whether_there_is_a_network(
+    tiny: LightningDataModule, make_trainer: Build, backbone: type, has_network: bool
+) -> None:
+    searched = module(tiny, backbone)
+    assert searched.has_network == has_network
+    callback = PruningCallback(ExpectedInformation(), AfterWarmup(epochs=1.0), Prefix(), budget=0.5)
+    make_trainer(callbacks=[callback], max_epochs=1).fit(searched, datamodule=tiny)
+    assert callback.criterion.has_network == has_network

@@ -600,3 +600,37 @@ def test_some_tokens_score_what_they_do_among_all(axes: str, first_order: bool) 
     if first_order:
         torch.testing.assert_close(theirs.linear, scores.linear[tokens])  # type: ignore[index]
         assert torch.equal(again.linear, found.scores_given(found.information, frequencies).linear[tokens])  # type: ignore[index, arg-type]
+
+
+def test_without_a_network_axes_are_principal_and_tokens_expected_to_have_all_values() -> None:
+    generator = torch.Generator().manual_seed(2)
+    tokens, fields = 400, [400]
+    frequencies = torch.randint(50, 500, (tokens,), generator=generator)
+    # Half of the tokens have a value along one axis alone.
+    weight = torch.randn(tokens, DIM, generator=generator) @ torch.linalg.qr(torch.randn(DIM, DIM)).Q
+    weight[::2] = torch.randn(tokens // 2, 1, generator=generator) * weight[0]
+    ids = torch.repeat_interleave(torch.arange(tokens), frequencies).unsqueeze(1)
+    gradients = torch.randn(len(ids), 1, DIM, generator=generator)
+    made = {}
+    for has_network in (True, False):
+        made[has_network] = criterion("nested", fields)
+        made[has_network].has_network = has_network
+        made[has_network].start(weight, None, frequencies)
+        made[has_network].update_rows(ids, frequencies[ids], gradients)
+    scores = {each: found.scores(weight, None, frequencies) for each, found in made.items()}
+    plain = criterion("principal", fields)
+    plain.start(weight, None, frequencies)
+    plain.update_rows(ids, frequencies[ids], gradients)
+    principal = plain.scores(weight, None, frequencies)
+    torch.testing.assert_close(scores[False].basis, principal.basis)
+    assert not torch.allclose(scores[True].basis.abs(), principal.basis.abs(), atol=0.01)  # type: ignore[union-attr, arg-type]
+    expected = made[False]._expected
+    assert expected is not None
+    # One variance for all tokens: the less a token's rows leave open, the nearer to its target squared.
+    told = frequencies.unsqueeze(1) * made[False].information.of_tokens(0, frequencies)
+    sums = torch.zeros(tokens, DIM).index_add_(0, ids[:, 0], gradients[:, 0])
+    basis = scores[False].basis.double()  # type: ignore[union-attr]
+    targets = weight.double() @ basis - sums.double() @ basis / told
+    trust = expected.variance / (expected.variance + 1 / told)
+    squares = (trust * targets).square() + expected.variance * (1 - trust)
+    torch.testing.assert_close(expected.squares.double(), squares, rtol=1e-3, atol=1e-5)
