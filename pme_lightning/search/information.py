@@ -434,7 +434,8 @@ def _reorder(table: Tensor, order: Tensor, own: slice) -> None:
 def _one_by_one(saved: Tensor) -> Tensor:
     """Returns what each value ``(n, K)`` saves a row beside those before it, which together save no more than all."""
     together = -_MOST_OF_A_ROW * torch.expm1(saved.cumsum(1) / -_MOST_OF_A_ROW)
-    return torch.cat([together[:, :1], together.diff(dim=1)], 1)
+    # Where nothing is left to save, rounding makes some of it negative.
+    return torch.cat([together[:, :1], together.diff(dim=1)], 1).clamp(min=0)
 
 
 def _gain(signal: Tensor, usual: Tensor) -> Tensor:

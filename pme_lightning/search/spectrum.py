@@ -137,7 +137,7 @@ def _sizes(
         return sizes, variance, variance
     for _ in range(_SIZE_STEPS):
         chances = _posterior(targets, noise, known, sizes, _wide(variance, sizes, narrow), narrow)
-        beyond = 1 - _at_least(chances)
+        beyond = (1 - _at_least(chances)).clamp(min=0)  # rounding makes some of it negative
         found = [chances.sum(0), beyond.sum(0), (beyond * _second_moment(targets, noise, narrow)).sum(0)]
         total, without, squares = tokens.sum(torch.cat(found)).split([axes + 1, axes, axes])
         total[-1] += 1

@@ -28,7 +28,7 @@ CASES = [
     ("serch", "did you mean 'search'"),
     ("trainer.max_epochs=many", "trainer.max_epochs: expected a int (given: many)"),
     ("optimizer.lr=high", "optimizer.lr: expected a float"),
-    ("search.criterion.axes=up", "expected one of 'auto', 'principal', 'field', 'original'"),
+    ("search.criterion.axes=up", "expected one of 'auto', 'nested', 'principal', 'field', 'original'"),
     ("seed=abc", "seed: expected a int"),
     # a null where there is none
     ("transfer.init=null", "transfer.init: expected scratch or warm, not null"),

@@ -152,7 +152,7 @@ def test_help_names_the_questions(capsys: pytest.CaptureFixture[str]) -> None:
         (["early_stopping.patience"], ["1, from defaults.yaml", "EarlyStopping"]),
         (["seed"], ["42, from ", "Seed of everything random"]),
         (["search.criterion"], ["pme_lightning.search.Fisher", "search.criterion.axes", "from search=pme"]),
-        (["search.criterion.axes"], ["auto", "auto, principal, field or original"]),
+        (["search.criterion.axes"], ["auto", "auto, nested, principal, field or original"]),
         (["search.init_args.budget"], ["0.2, from search=pme"]),
         (["backbone"], ["  dcnv2  ", "backbone.dropout", "now: pme_lightning.backbones.DeepFM, from backbone=deepfm"]),
         (["backbone", "backbone=fm"], ["now: pme_lightning.backbones.FM, from backbone=fm"]),

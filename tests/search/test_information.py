@@ -473,13 +473,13 @@ def test_information_of_rows_by_hand() -> None:
     assert RowInformation.of_sums(torch.zeros(1).double(), torch.zeros(1, 2).double()).table.tolist() == [[0.0, 0.0]]
 
 
-@given(st.integers(0, 10_000))
-def test_scores_are_finite_and_cost_no_more_than_their_noise(seed: int) -> None:
+@given(st.integers(0, 10_000), st.sampled_from([0.01, 1.0, 30.0]))
+def test_scores_are_finite_and_cost_no_more_than_their_noise(seed: int, scale: float) -> None:
     ids, gradients, linear = rows(20, seed)
     gradients[..., 1] = 0  # an axis without any gradient
-    weight, first = torch.randn(TOKENS, DIM), torch.randn(TOKENS, 1)
+    weight, first = scale * torch.randn(TOKENS, DIM), scale * torch.randn(TOKENS, 1)
     frequencies = torch.tensor([0, 15, 5, 20, 0])
-    found = criterion("principal")
+    found = criterion("nested")
     found.start(weight, first, frequencies)
     found.update_rows(ids, frequencies[ids], gradients, linear)
     scores = found.scores(weight, first, frequencies)

@@ -70,7 +70,7 @@ def test_only_tokens_that_tell_something_are_asked_and_not_too_many() -> None:
     assert 2048 <= len(telling(seen[1:2].expand(5_000, -1), variance, share)) <= 4096
 
 
-@given(st.integers(0, 10_000), st.sampled_from([0.01, 1.0, 30.0]), st.integers(1, 40))
+@given(st.integers(0, 10_000), st.sampled_from([0.01, 1.0, 30.0, 1e9]), st.integers(1, 40))
 def test_whatever_is_found_is_finite_and_adds_up(seed: int, rows: float, tokens: int) -> None:
     _, _, targets = planted(tokens, rows, seed)
     found = fitted(targets, rows)
@@ -82,3 +82,14 @@ def test_whatever_is_found_is_finite_and_adds_up(seed: int, rows: float, tokens:
     expected = found.squares(targets, torch.full_like(targets, rows))
     assert expected.isfinite().all()
     assert (expected >= 0).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_all_tokens_have_all_values_rounding_does_no_harm(seed: int) -> None:
+    targets = 30 * torch.randn(300, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    found = fitted(targets, 1e9)
+    assert found.sizes[-1] > 0.8
+    assert (found.narrow >= 0).all()
+    torch.testing.assert_close(
+        found.squares(targets, torch.full_like(targets, 1e9)), targets.square(), rtol=1e-3, atol=1
+    )
