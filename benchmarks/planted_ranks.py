@@ -11,7 +11,7 @@ For each method and budget: Spearman's rank correlation between size and planted
 popularity has nothing to find there. With ``--train`` also what knowing the ranks of those tokens would be worth: a
 model is trained with the sizes found, and one where each of those tokens has its planted rank for a size, along the
 axes of the search and from the searched model. With ``--oracle`` how well the ranks of those tokens can be told by one
-who knows every vector of the log but the token's own: no search can do better.
+who knows every vector of the log but the token's own.
 """
 
 from __future__ import annotations

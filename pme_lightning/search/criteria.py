@@ -378,9 +378,12 @@ def principal_axes(
         energy += where_empty * share
     if not bool(energy.any()):
         return torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
-    axes = torch.linalg.eigh(energy).eigenvectors.flip(1)
-    largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
-    return tokens.same((axes * largest.sign()).to(weight.dtype))
+    return tokens.same(facing_up(torch.linalg.eigh(energy).eigenvectors.flip(1)).to(weight.dtype))
+
+
+def facing_up(axes: Tensor) -> Tensor:
+    """Returns axes ``(D, D)``, one a column, each with a sign that makes its largest entry positive."""
+    return axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
 
 
 def _squares(weight: Tensor, basis: Tensor | None) -> Tensor:

@@ -20,7 +20,7 @@ from pme_lightning.search.criteria import Criterion, Scores, known_axes, princip
 from pme_lightning.search.field_level import KnowsFields
 from pme_lightning.search.nesting import nested_axes
 from pme_lightning.search.row_information import BANDS, RowInformation, band_sums
-from pme_lightning.search.spectrum import Spectrum, telling
+from pme_lightning.search.spectrum import Spectrum
 
 # Twice the log loss of a row whose model knows nothing (p = 1/2): scores are in units of half a nat.
 _MOST_OF_A_ROW = 2 * math.log(2)
@@ -273,9 +273,9 @@ class ExpectedInformation(KnowsFields, Criterion):
                 if firsts is not None and column is not None:
                     assert information.shared is not None
                     assert self._expected.first_variance is not None
-                    told = information.of_tokens(field, own_rows, linear=True)
-                    usual_first = (counts * told)[:, 0] * self._expected.first_variance[field]
-                    first = (counts * _one_by_one(told * firsts[part].unsqueeze(1)))[:, 0]
+                    told_first = information.of_tokens(field, own_rows, linear=True)
+                    usual_first = (counts * told_first)[:, 0] * self._expected.first_variance[field]
+                    first = (counts * _one_by_one(told_first * firsts[part].unsqueeze(1)))[:, 0]
                     shared = information.shared[field]
                     best = signal.max(dim=1)
                     embedding_first = best.values >= first
@@ -395,10 +395,12 @@ class ExpectedInformation(KnowsFields, Criterion):
             known = seen > 0
             return torch.where(known, values - gradients / repeats / torch.where(known, seen, 1.0), 0), seen
 
-        def some(variance: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-            counts = frequencies[own] if self.has_network else frequencies[:0]
-            tells = own.start + telling(seen_of(counts), variance, share)
-            return targets(frequencies[tells], tells)
+        def some(of_these: Tensor, enough: int) -> tuple[Tensor, Tensor]:
+            places = (torch.searchsorted(counts, frequencies[part]) for part in _parts(own))
+            among = [of_these[place].nonzero().squeeze(1) for place in places]
+            found = torch.cat([each + part.start for each, part in zip(among, _parts(own), strict=True)])
+            found = found[:: max(1, len(found) // enough)]
+            return targets(frequencies[found], found)
 
         counts = self.tokens.union(frequencies[own])
         seen = seen_of(counts)
@@ -408,7 +410,8 @@ class ExpectedInformation(KnowsFields, Criterion):
             place = torch.searchsorted(counts, frequencies[part])
             sums.index_add_(0, place, targets(frequencies[part], part)[0].square())
             number += torch.bincount(place, minlength=len(counts))
-        found = Spectrum.of_targets(self.tokens.sum(sums), self.tokens.sum(number), seen, shared, some, self.tokens)
+        asked = some if self.has_network else None
+        found = Spectrum.of_targets(self.tokens.sum(sums), self.tokens.sum(number), seen, shared, asked, self.tokens)
         for part in _parts(own):
             expected[part.start - own.start : part.stop - own.start] = found.squares(*targets(frequencies[part], part))
         return found

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pme_lightning.search.across import ALONE, Tokens
+from pme_lightning.search.criteria import facing_up
 
 # Tokens that are looked at: those that say the most, and as many others, which stand for all the rest.
 _TOKENS = 1 << 12
@@ -25,8 +26,8 @@ def nested_axes(weight: Tensor, precision: Tensor, axes: Tensor, tokens: Tokens 
         min_Q  Σ_v Σ_d log(1 + precision_v · Σ_{k ≥ d} (w_v · q_k)²)
 
     A token whose tail is next to nothing gains as much by losing the rest of it as others do whose tail is long; of
-    tokens with few rows, whose tails are little beside the noise, the sum is that of principal axes. Half of the bits
-    that it takes to tell a value to the precision that its rows allow are such a logarithm: so these are the axes
+    tokens with few rows, whose tails are little beside the noise, the sum is that of principal axes. Half of such a
+    logarithm, to base 2, is the bits that it takes to tell a number as precisely as the rows allow: these are the axes
     along which tails take the fewest.
 
     Minimized by L-BFGS over rotations ``Q = Q_0 exp(A - Aᵀ)``, in double precision, in main memory.
@@ -62,8 +63,7 @@ def nested_axes(weight: Tensor, precision: Tensor, axes: Tensor, tokens: Tokens 
     found = axes.double().cpu() @ _rotation(turn.detach())
     if not bool(found.isfinite().all()):
         return axes
-    largest = found.gather(0, found.abs().argmax(0, keepdim=True))
-    return tokens.same((found * largest.sign()).to(axes))
+    return tokens.same(facing_up(found).to(axes))
 
 
 def _rotation(turn: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class Spectrum:
         number: Tensor,
         seen: Tensor,
         shared: bool | None,
-        some: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        some: Callable[[Tensor, int], tuple[Tensor, Tensor]] | None,
         tokens: Tokens = ALONE,
     ) -> Spectrum:
         """Estimates it.
@@ -62,12 +62,15 @@ class Spectrum:
             number: ``(U,)``: how many tokens have each.
             seen: ``(U, K)``: what the window tells about them; noise is the inverse of it.
             shared: whether ``λ`` is to be estimated; 1 if not. None: if it is small.
-            some: returns targets ``(n, K)`` and what the window tells about them ``(n, K)`` of some of the tokens here
-                of which a value can be told from noise, given ``σ²`` and ``λ``.
+            some: returns targets ``(n, K)`` and what the window tells about them ``(n, K)`` of tokens here, given of
+                which frequencies they may be ``(U,)`` and about how many are enough; None: all tokens have all values.
             tokens: how processes agree, where tokens are split over them.
         """
         variance, share, shared = _moments(sums, number, seen, shared)
-        sizes, wide, narrow = _sizes(*some(variance, share), variance, share, tokens)
+        if some is None:
+            sizes, wide, narrow = _all_values(variance)
+        else:
+            sizes, wide, narrow = _sizes(*some(telling(seen, variance, share), _TOKENS), variance, share, tokens)
         return cls(variance, share, shared, sizes, wide, narrow)
 
     def squares(self, targets: Tensor, seen: Tensor) -> Tensor:
@@ -85,9 +88,8 @@ class Spectrum:
 
 
 def telling(seen: Tensor, variance: Tensor, share: Tensor) -> Tensor:
-    """Returns which tokens ``(n,)`` have a value that can be told from noise, about ``_TOKENS`` of them at most."""
-    tells = ((seen > 0).all(1) & (variance > 2 * _noise(seen, variance, share)).any(1)).nonzero().squeeze(1)
-    return tells[:: max(1, len(tells) // _TOKENS)]
+    """Returns of which tokens ``(n,)`` a value can be told from noise, given what the window tells about them."""
+    return (seen > 0).all(1) & (variance > 2 * _noise(seen, variance, share)).any(1)
 
 
 def _noise(seen: Tensor, variance: Tensor, share: Tensor) -> Tensor:
@@ -129,12 +131,11 @@ def _sizes(
     Returns:
         What :class:`Spectrum` calls ``sizes``, ``wide`` and ``narrow``.
     """
-    axes = len(variance)
-    noise, known, count = _noise(seen, variance, share), seen > 0, tokens.total(len(targets))
-    sizes, narrow = variance.new_full((axes + 1,), 1 / (axes + 1)), _START * variance
+    axes, count = len(variance), tokens.total(len(targets))
     if not count:
-        sizes[:-1], sizes[-1] = _LEAST_SHARE, 1
-        return sizes, variance, variance
+        return _all_values(variance)
+    noise, known = _noise(seen, variance, share), seen > 0
+    sizes, narrow = variance.new_full((axes + 1,), 1 / (axes + 1)), _START * variance
     for _ in range(_SIZE_STEPS):
         chances = _posterior(targets, noise, known, sizes, _wide(variance, sizes, narrow), narrow)
         beyond = (1 - _at_least(chances)).clamp(min=0)  # rounding makes some of it negative
@@ -144,6 +145,13 @@ def _sizes(
         sizes = (total / (count + 1)).clamp(min=_LEAST_SHARE)
         narrow = torch.minimum(squares / without.clamp(min=_LEAST_SHARE), _MOST * variance)
     return sizes, _wide(variance, sizes, narrow), narrow
+
+
+def _all_values(variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns what :func:`_sizes` does where all tokens have all values."""
+    sizes = variance.new_full((len(variance) + 1,), _LEAST_SHARE)
+    sizes[-1] = 1
+    return sizes, variance, variance
 
 
 def _wide(variance: Tensor, sizes: Tensor, narrow: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from pme_lightning.errors import BadInput
 from pme_lightning.search import ExpectedInformation, RowInformation
 from pme_lightning.search.row_information import BANDS, band_sums, use_sums
+from pme_lightning.search.spectrum import Spectrum
 
 FIELDS = [3, 2]
 TOKENS, DIM = 5, 3
@@ -634,3 +635,28 @@ def test_without_a_network_axes_are_principal_and_tokens_expected_to_have_all_va
     trust = expected.variance / (expected.variance + 1 / told)
     squares = (trust * targets).square() + expected.variance * (1 - trust)
     torch.testing.assert_close(expected.squares.double(), squares, rtol=1e-3, atol=1e-5)
+
+
+def test_some_tokens_at_even_distances_are_asked_how_many_values_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def of_targets(cls: type, sums: Tensor, number: Tensor, seen: Tensor, shared: object, some: object, *_: object):  # type: ignore[no-untyped-def]
+        asked.append(some(torch.arange(len(seen)) > 0, 100))  # type: ignore[operator]
+        return before(cls, sums, number, seen, shared, None)
+
+    before = Spectrum.of_targets.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(Spectrum, "of_targets", classmethod(of_targets))
+    tokens = 20_000
+    frequencies = 1 + torch.arange(tokens) % 4  # tokens seen once tell nothing here
+    weight = torch.arange(tokens).float().unsqueeze(1).expand(-1, DIM).contiguous()
+    found = criterion(fields=[tokens])
+    found.start(weight, None, frequencies)
+    ids = torch.tensor([[0], [1]])
+    found.update_rows(ids, frequencies[ids], torch.tensor([[[1.0] * DIM], [[-1.0] * DIM]]))
+    found.scores(weight, None, frequencies)
+    ((targets, seen),) = asked
+    assert 100 <= len(targets) <= 200
+    told = [token for token in range(tokens) if token % 4][:: 15_000 // 100]
+    kept = [token for token in told if token > 1]  # those that no row has are where they were
+    torch.testing.assert_close(targets[-len(kept) :, 0], torch.tensor(kept).double())
+    assert len(seen) == len(told) == len(targets)
