@@ -2,7 +2,7 @@
 """Makes Markdown tables of what throughput.py measured.
 
     python benchmarks/summarise_throughput.py > tables.md
-    python benchmarks/summarise_throughput.py results.csv --into docs/benchmarks.md
+    python benchmarks/summarise_throughput.py results.csv --into docs/speed.md
 
 ``--into`` puts them between the two comments of the page that say where they go.
 """

@@ -86,5 +86,5 @@ def test_tables_go_between_the_comments_of_a_page(results: Path, tmp_path: Path,
 
 
 def test_the_page_of_benchmarks_has_a_place_for_them() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "speed.md").read_text(encoding="utf-8")
     assert page.index(summarise_throughput.BEGIN) < page.index(summarise_throughput.END)
