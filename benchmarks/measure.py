@@ -18,7 +18,14 @@ from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from methods import with_seed
 from torch import Tensor
 
-from pme_lightning.arguments import backbone_arguments, build, init_args, optimizer_arguments
+from pme_lightning.arguments import (
+    backbone_arguments,
+    build,
+    init_args,
+    listed,
+    optimizer_arguments,
+    trainer_options,
+)
 from pme_lightning.averages import without_averages
 from pme_lightning.class_path import instantiate
 from pme_lightning.data import EncodedDataModule
@@ -176,7 +183,7 @@ class Measurement:
 
     def _given_callbacks(self) -> list[Callback]:
         """Returns those of the training recipe, fresh ones for each fit."""
-        return build(self.config.trainer).get("callbacks") or []
+        return listed(trainer_options(self.config).get("callbacks"))
 
     def _fit(self, module: CTRModule, callbacks: list[Callback], options: dict[str, Any]) -> Trainer:
         trainer = Trainer(**build(self.config.trainer) | _QUIET | options | {"callbacks": callbacks})

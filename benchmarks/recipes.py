@@ -53,6 +53,8 @@ class Recipe:
         # Without these, nothing is trained in another way than before there were such.
         if config.get("embedding_optimizer") is not None:
             parts["embedding_optimizer"] = config["embedding_optimizer"]
+        if config.get("averaging") is not None:
+            parts["averaging"] = config["averaging"]
         parts["model"] = {key: value for key, value in parts["model"].items() if (key, value) != ("embedding_bits", 32)}
         overrides = [(k, v) for k, v in self.composition.overrides if k not in _PLACES and not _of_the_search(k)]
         return fingerprint([parts, overrides])

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from torch import nn
@@ -124,8 +124,9 @@ class Arguments(LightningCLI):
             (Optimizer, "optimizer"),
         ):
             parser.add_subclass_arguments(base, key, skip=_FROM_THE_RUN.get(key, set()), required=True)
-        for optional, key in ((Optimizer, "embedding_optimizer"), (Logger, "logger")):
-            parser.add_subclass_arguments(optional, key, skip=_FROM_THE_RUN[key], required=False, default=None)
+        for optional, key in ((Optimizer, "embedding_optimizer"), (WeightAveraging, "averaging"), (Logger, "logger")):
+            skip = _FROM_THE_RUN.get(key, set())
+            parser.add_subclass_arguments(optional, key, skip=skip, required=False, default=None)
 
     def _set_seed(self) -> None:
         """Leaves seeding to each phase, so that phases do not depend on one another's random numbers."""
@@ -195,6 +196,19 @@ def _with_dataclasses(path: str, arguments: dict[str, Any]) -> dict[str, Any]:
         if is_dataclass(default) and not isinstance(default, type) and isinstance(value, dict):
             made[name] = replace(default, **value)
     return made
+
+
+def trainer_options(config: Namespace) -> dict[str, Any]:
+    """Returns the options of a Trainer, with what averages weights as the last of the user's callbacks."""
+    options = build(config.trainer)
+    if config.averaging is not None:
+        options["callbacks"] = [*listed(options.get("callbacks")), build(config.averaging)]
+    return options
+
+
+def listed(value: Any) -> list[Any]:
+    """Returns an option of a Trainer that may be a list, one thing or None as a list."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def init_args(node: Namespace) -> dict[str, Any]:

@@ -54,6 +54,10 @@ def check_averaged_table(name: str, bits: int, splits: bool) -> None:
 
 def check_averages(config: Namespace, trainer: Trainer) -> None:
     """Refuses averages that would not be those of the model."""
+    averages = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
+    if len(averages) > 1:
+        names = " and ".join(type(each).__name__ for each in averages)
+        raise BadInput(f"averaging, trainer.callbacks: {names} would both put their averages in: leave one of them out")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, StochasticWeightAveraging):
             raise BadInput(
@@ -62,7 +66,7 @@ def check_averages(config: Namespace, trainer: Trainer) -> None:
             )
         if not isinstance(callback, WeightAveraging):
             continue
-        name = f"trainer.callbacks: {type(callback).__name__}"
+        name = f"{'trainer.callbacks' if config.averaging is None else 'averaging'}: {type(callback).__name__}"
         check_averaged_table(name, config.model.embedding_bits, shard_of(trainer) is not None)
         check_buffers(callback, name)
         if config.checkpoint.save_weights_only:

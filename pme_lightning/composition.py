@@ -37,11 +37,11 @@ QUESTIONS = {
     "list": "show the choices of every group, or of those named: list backbone",
     "explain": "say what a setting does, its value and where that comes from: explain search.budget",
 }
-GROUPS = ("backbone", "data", "search", "optimizer", "trainer", "logger", "experiment")
+GROUPS = ("backbone", "data", "search", "optimizer", "averaging", "trainer", "logger", "experiment")
 # Keys that a choice of a group may set beside the group's own; another choice resets them.
 BESIDE = {"optimizer": ("embedding_optimizer",)}
 # Keys of a class that may be null.
-NULLABLE = ("logger", "embedding_optimizer")
+NULLABLE = ("logger", "embedding_optimizer", "averaging")
 
 
 class GroupFiles:

@@ -14,6 +14,7 @@ _ABOUT = {
     "data": "where the rows are",
     "search": "how sizes are found",
     "optimizer": "what trains the network and the embedding table",
+    "averaging": "which weights of a training are kept",
     "trainer": "which devices, and how",
     "logger": "where curves go",
     "experiment": "several choices and settings under one name",

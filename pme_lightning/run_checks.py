@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateFinder, ModelPruning, ProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from pme_lightning.arguments import backbone_arguments, build, optimizer_arguments
+from pme_lightning.arguments import backbone_arguments, build, listed, optimizer_arguments, trainer_options
 from pme_lightning.averages import check_averages
 from pme_lightning.class_path import import_class
 from pme_lightning.composition import USES_CHECKPOINT
@@ -81,7 +81,7 @@ def check_parts(command: str, config: Namespace) -> Trainer:
     search = build(config.search)
     check_logger(config.logger)
     EarlyStopping(**config.early_stopping.as_dict())
-    options = check_processes(command, build(config.trainer))
+    options = check_processes(command, trainer_options(config))
     bars = any(isinstance(each, ProgressBar) for each in listed(options.get("callbacks")))
     trainer = build_trainer(options | {"logger": False, "enable_progress_bar": bars})
     split = shard_of(trainer) is not None
@@ -228,14 +228,13 @@ def check_same_model(path: str, module: CTRModule, config: Namespace) -> None:
             )
 
 
-def listed(value: Any) -> list[Any]:
-    """Returns an option of a Trainer that may be a list, one thing or None as a list."""
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
 def build_trainer(options: dict[str, Any]) -> Trainer:
     """Builds a Trainer; what it objects to is the user's input."""
     try:
         return Trainer(**options)
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise BadInput(f"trainer: {error}") from error
+    except RuntimeError as error:
+        if "more than one stateful callback" not in str(error):
+            raise
+        raise BadInput(f"trainer.callbacks: {error}") from error

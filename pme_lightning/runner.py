@@ -21,7 +21,15 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
 from pme_lightning import pareto, report
-from pme_lightning.arguments import backbone_arguments, build, init_args, optimizer_arguments, print_config
+from pme_lightning.arguments import (
+    backbone_arguments,
+    build,
+    init_args,
+    listed,
+    optimizer_arguments,
+    print_config,
+    trainer_options,
+)
 from pme_lightning.averages import without_averages
 from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.composition import USES_CHECKPOINT
@@ -71,7 +79,6 @@ from pme_lightning.run_checks import (
     check_same_model,
     check_unseen,
     limited,
-    listed,
 )
 from pme_lightning.run_folder import RunFolder, check_resumable, find_run_folder, find_sizes, sizes_files
 from pme_lightning.search import SearchResult
@@ -565,7 +572,7 @@ class Runner:
                 it, and a transfer rebuilds the model before anybody makes a copy of it.
             arguments: Of the Trainer, in place of what the configuration says.
         """
-        options = check_processes(self.command, build(self.config.trainer)) | arguments
+        options = check_processes(self.command, trainer_options(self.config)) | arguments
         resolved = yaml.safe_load(self._config_text())
         logged = next((each.logged_steps() for each in callbacks if isinstance(each, ResumePoint)), None)
         self._logger = phase_logger(self.config.logger, self.folder, phase, resolved, logged)

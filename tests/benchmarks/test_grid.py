@@ -101,6 +101,9 @@ def test_a_fingerprint_changes_with_training_not_with_places(tmp_path: Path) -> 
     older = base.fingerprint
     assert recipe("mine", "fm", tmp_path / "a").fingerprint == older
     assert recipe("mine", "fm", tmp_path / "a", ["model.embedding_bits=16"]).fingerprint != older
+    assert recipe("mine", "fm", tmp_path / "a", ["averaging=none"]).fingerprint == older
+    averaged = [["averaging=ema"], ["averaging=ema", "averaging.decay=0.5"]]
+    assert len({older, *(recipe("mine", "fm", tmp_path / "a", each).fingerprint for each in averaged)}) == 3
     assert warm.search_fingerprint(search) != base.search_fingerprint(search)
     other_budget = search | {"init_args": {"budget": 0.1, "criterion": 1}}
     assert base.search_fingerprint(other_budget) == base.search_fingerprint(search)

@@ -78,6 +78,19 @@ CASES = [
         '"init_args":{"use_buffers":false}}] model.embedding_bits=16',
         "would lose most of its small steps in values of 16 bits: model.embedding_bits=32",
     ),
+    ("averaging=ema averaging.use_buffers=true", "averaging: EMAWeightAveraging averages whole numbers too"),
+    ("averaging=ema model.embedding_bits=16", "averaging: EMAWeightAveraging would lose most of its small steps"),
+    ("averaging=swa", "averaging=swa: no such choice"),
+    (
+        'averaging=ema trainer.callbacks=[{"class_path":"lightning.pytorch.callbacks.WeightAveraging",'
+        '"init_args":{"use_buffers":false}}]',
+        "averaging, trainer.callbacks: WeightAveraging and EMAWeightAveraging would both put their averages in",
+    ),
+    (
+        'averaging=ema trainer.callbacks=[{"class_path":"lightning.pytorch.callbacks.EMAWeightAveraging",'
+        '"init_args":{"use_buffers":false}}]',
+        "trainer.callbacks: Found more than one stateful callback of type `EMAWeightAveraging`",
+    ),
     (
         'trainer.callbacks=[{"class_path":"lightning.pytorch.callbacks.StochasticWeightAveraging",'
         '"init_args":{"swa_lrs":0.01}}]',

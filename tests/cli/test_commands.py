@@ -53,11 +53,8 @@ def test_pme_runs_every_backbone_within_its_budget(run: Run, backbone: str) -> N
 
 def test_averaged_weights_are_validated_kept_and_tested(run: Run) -> None:
     """Lightning's own callback: the fine-tune averages the rebuilt model, the search nothing."""
-    average = (
-        "[{class_path: lightning.pytorch.callbacks.EMAWeightAveraging, init_args: {decay: 0.9, use_buffers: false}}]"
-    )
     words = [*fast("deepfm"), "search.budget=0.3"]
-    averaged = run(*words, f"trainer.callbacks={average}")
+    averaged = run(*words, "averaging=ema", "averaging.decay=0.9", "averaging.update_every_n_steps=2")
     plain = run(*words)
     assert SearchResult.load(averaged["folder"] / "sizes.safetensors").sizes.equal(
         SearchResult.load(plain["folder"] / "sizes.safetensors").sizes
@@ -70,6 +67,11 @@ def test_averaged_weights_are_validated_kept_and_tested(run: Run) -> None:
         again = run("test", f"ckpt_path={path}")
         assert again["test"] == pytest.approx(told["test"], abs=1e-6)
     assert averaged["test"] != plain["test"]
+    given = (
+        "[{class_path: lightning.pytorch.callbacks.EMAWeightAveraging, "
+        "init_args: {decay: 0.9, update_every_n_steps: 2, use_buffers: false}}]"
+    )
+    assert run(*words, "baseline=false", f"trainer.callbacks={given}")["test"] == averaged["test"]
 
 
 def test_a_search_takes_the_steps_that_it_says(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

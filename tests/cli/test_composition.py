@@ -61,6 +61,7 @@ def test_every_group_offers_what_is_documented() -> None:
     assert {"criteo_x1", "criteo_x4", "avazu_x1", "avazu_x4"} <= set(files.choices("data"))
     assert set(files.choices("trainer")) == {"cpu", "gpu", "ddp", "sharded"}
     assert set(files.choices("logger")) == {"none", "csv", "wandb", "tensorboard"}
+    assert set(files.choices("averaging")) == {"none", "ema"}
     assert files.choices("optimizer")
     assert files.choices("experiment")
 
