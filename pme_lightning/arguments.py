@@ -37,7 +37,7 @@ _FROM_THE_RUN = {
     "backbone": {"num_fields", "embedding_dim"},
     "optimizer": {"params"},
     "embedding_optimizer": {"params"},
-    "logger": {"save_dir", "prefix", "experiment", "dir"},
+    "logger": {"save_dir", "prefix", "experiment", "dir", "purge_step"},
     "transfer": {"sizes"},
     "search": {"frequencies"},
     # Names and numbers of checkpoints are what the run folder promises; what is best is the user's to say.

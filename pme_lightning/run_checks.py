@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pme_lightning.arguments import backbone_arguments, build, listed, optimizer_arguments, trainer_options
 from pme_lightning.averages import check_averages
-from pme_lightning.class_path import import_class
+from pme_lightning.class_path import import_class, instantiate
 from pme_lightning.composition import USES_CHECKPOINT
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.data.encoded import place_among_processes
@@ -78,6 +78,7 @@ def check_parts(command: str, config: Namespace) -> Trainer:
     table_optimizer = config.get("embedding_optimizer") or config.optimizer
     check_table(config.model.embedding_dim, config.model.embedding_init_std, config.model.embedding_bits)
     check_bits(config.model.embedding_bits, table_optimizer.class_path)
+    _check_backbone(config)
     search = build(config.search)
     check_logger(config.logger)
     EarlyStopping(**config.early_stopping.as_dict())
@@ -95,6 +96,17 @@ def check_parts(command: str, config: Namespace) -> Trainer:
             if isinstance(callback, cls):
                 raise BadInput(f"trainer.callbacks: {cls.__name__} {why}")
     return trainer
+
+
+def _check_backbone(config: Namespace) -> None:
+    """Builds a backbone of ours once, without memory, as for two fields: ours take any number of them.
+
+    Those of a user may not, and are built when it is known how many there are.
+    """
+    cls = import_class(config.backbone.class_path)
+    if cls.__module__.startswith("pme_lightning.backbones."):
+        with torch.device("meta"):
+            instantiate(cls, 2, config.model.embedding_dim, **backbone_arguments(config))
 
 
 def _check_sharded(command: str, search: Any) -> None:

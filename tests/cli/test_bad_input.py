@@ -52,6 +52,7 @@ CASES = [
     ("trainer.accumulate_grad_batches=0", "accumulate_grad_batches: 0 is below 1"),
     ("trainer.gradient_clip_val=-1", "gradient_clip_val: -1 is below 0; null for no clipping"),
     ("logger=csv logger.flush_logs_every_n_steps=0", "flush_logs_every_n_steps: 0 is below 1"),
+    ("logger=tensorboard logger.purge_step=5", "unknown key 'logger.purge_step'"),
     ("optimizer=torch.optim.SparseAdam", "embedding_optimizer=torch.optim.SparseAdam"),
     ("early_stopping.monitor=nonsense", "early_stopping.monitor: 'nonsense' is not measured"),
     ("checkpoint.monitor=valid_logloss", "write checkpoint.mode=min"),
@@ -153,6 +154,20 @@ def test_a_table_that_cannot_be_is_refused_before_data_is_read(
 ) -> None:
     monkeypatch.setattr(SyntheticDataModule, "prepare_data", lambda _: pytest.fail("data was read"))
     assert words.partition("=")[0] in fails([*SMALL, words], capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("backbone.dropout=1.5", "DeepFM: dropout must be"),
+        ("backbone=fm --backbone=pme_lightning.backbones.AutoInt backbone.num_heads=3", "num_heads must divide"),
+    ],
+)
+def test_a_backbone_of_ours_is_built_before_data_is_read(
+    words: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(SyntheticDataModule, "prepare_data", lambda _: pytest.fail("data was read"))
+    assert said in fails([*SMALL, *words.split()], capsys)
 
 
 def test_a_package_that_a_logger_lacks_is_told_before_data_is_read(
