@@ -83,7 +83,9 @@ def _panel(axes: Any, outcome: Outcome, metric: str) -> None:
         aside = [fraction * _APART ** (place - (len(curves) - 1) / 2) for fraction in kept]
         axes.errorbar(aside, mean, yerr=spread, label=method, capsize=2, markersize=5, **_style(method))
     axes.set_xscale("log")
-    budgets = [b for b in outcome.budgets if any(outcome.values(method, b, metric) for method in curves)]
+    # Budgets that few methods were measured at have points, and no room for a label.
+    measured = {b: sum(bool(outcome.values(method, b, metric)) for method in curves) for b in outcome.budgets}
+    budgets = [budget for budget, count in measured.items() if count and 2 * count >= max(measured.values())]
     axes.set_xticks(budgets, [f"{100 * budget:.4g}%" for budget in budgets])
     axes.minorticks_off()
     axes.set_xlabel("kept fraction of the embedding's bytes (methods set apart)")
