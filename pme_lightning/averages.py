@@ -6,10 +6,14 @@ from collections.abc import Iterable
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging, WeightAveraging
 
+from pme_lightning.class_path import import_class
 from pme_lightning.errors import BadInput
 from pme_lightning.processes import shard_of
+
+# So many times what it spans a training should last.
+_SPANS = 3
 
 
 def without_averages(callbacks: Iterable[Callback]) -> list[Callback]:
@@ -19,6 +23,29 @@ def without_averages(callbacks: Iterable[Callback]) -> list[Callback]:
     the Trainer that trained: they would put the weights of the last step in the place of a checkpoint's averages.
     """
     return [each for each in callbacks if not isinstance(each, WeightAveraging)]
+
+
+def too_slow_for(config: Namespace, steps: int) -> str | None:
+    """Says so where moving averages would still be mostly of where a training began when it ends.
+
+    An average that moves by ``1 - decay`` every ``k`` steps spans ``k / (1 - decay)`` of them; after three times as
+    many a twentieth of where it began is left.
+
+    Args:
+        config: The whole configuration.
+        steps: The most that the training may take.
+    """
+    node = config.averaging
+    if node is None or not issubclass(import_class(node.class_path), EMAWeightAveraging):
+        return None
+    decay, every = node.init_args.decay, node.init_args.update_every_n_steps
+    span = every / (1 - decay) if decay < 1 else float("inf")
+    if steps >= _SPANS * span:
+        return None
+    return (
+        f"averages span some {span:.0f} steps and this training has {steps} at most: much of them is how it began; "
+        "lower averaging.decay, or averaging=none"
+    )
 
 
 def check_buffers(callback: WeightAveraging, name: str) -> None:

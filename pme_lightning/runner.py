@@ -30,7 +30,7 @@ from pme_lightning.arguments import (
     print_config,
     trainer_options,
 )
-from pme_lightning.averages import without_averages
+from pme_lightning.averages import too_slow_for, without_averages
 from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.composition import USES_CHECKPOINT
 from pme_lightning.data import EncodedDataModule
@@ -339,10 +339,7 @@ class Runner:
             return done, SearchResult.load(sizes_files(self.folder.path)[0]), module
         module = self.module()
         callback = self.given.get("search") or build(self.config.search)
-        accumulated = self.config.trainer.accumulate_grad_batches
-        batches = limited("train", len(self.data.train_dataloader()), self.config.trainer)
-        steps_per_epoch = max(1, math.ceil(batches / accumulated))
-        report.say(f"search: {type(callback).__name__}, {callback.num_steps(steps_per_epoch)} steps")
+        report.say(f"search: {type(callback).__name__}, {callback.num_steps(self._steps_per_epoch())} steps")
         point = self._resume_point(self.folder.checkpoints("search") / "resume.ckpt", at_end=False)
         curve = TrainingCurve()
         # The search ends the fit when it is done. It looks at training rows alone: the validation split stays for
@@ -362,10 +359,9 @@ class Runner:
         wait_for_all()
         if self.warm or self.command != "pme":
             trainer.save_checkpoint(self.folder.checkpoints("search") / "last.ckpt", weights_only=True)
-        steps_per_epoch = max(1, math.ceil(trainer.num_training_batches / accumulated))
         facts = {
             "seconds": point.seconds,
-            "epochs": trainer.global_step / steps_per_epoch,
+            "epochs": trainer.global_step / self._steps_per_epoch(trainer.num_training_batches),
             "criterion": result.criterion,
             "axes": result.axes,
             "budget": result.budget,
@@ -374,6 +370,12 @@ class Runner:
         self.folder.finish("search", facts)
         log_sizes(self._logger, callback, self.data)
         return facts, result, module if self.warm or self.command != "pme" else self.module()
+
+    def _steps_per_epoch(self, batches: float | None = None) -> int:
+        """Returns the optimizer steps of an epoch of so many batches; of those that the limits leave if None."""
+        if batches is None:
+            batches = limited("train", len(self.data.train_dataloader()), self.config.trainer)
+        return max(1, math.ceil(batches / self.config.trainer.accumulate_grad_batches))
 
     def fit(self, phase: str, module: CTRModule, *callbacks: Callback) -> Fitted:
         """Trains a module until validation says enough, and keeps its best checkpoint.
@@ -398,6 +400,10 @@ class Runner:
         most = trainer.max_epochs or -1
         until = "until validation says enough" if most < 0 else f"at most {most} epoch{'' if most == 1 else 's'}"
         report.say(f"{'fine-tune' if callbacks else 'full-size model'}: {until}")
+        if self.config.averaging is not None and most > 0:
+            told = too_slow_for(self.config, most * self._steps_per_epoch())
+            if told is not None:
+                report.say(f"  {told}")
         self._fit_on(trainer, module, point)
         self.findings.add_curve(phase, curve)
         if not checkpoint.best_model_path:

@@ -74,6 +74,15 @@ def test_averaged_weights_are_validated_kept_and_tested(run: Run) -> None:
     assert run(*words, "baseline=false", f"trainer.callbacks={given}")["test"] == averaged["test"]
 
 
+def test_averages_that_a_short_training_cannot_fill_are_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", *fast("fm"), "averaging=ema"]
+    run(*words)
+    said = "  averages span some 100 steps and this training has"
+    assert said in capsys.readouterr().out
+    run(*words, "averaging.decay=0.5", "averaging.update_every_n_steps=1")
+    assert "averages span" not in capsys.readouterr().out
+
+
 def test_a_search_takes_the_steps_that_it_says(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Those of the batches that limits leave; no validation that it has not stops it before."""
     stops = "[{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: valid_logloss}}]"
