@@ -25,20 +25,20 @@ def without_averages(callbacks: Iterable[Callback]) -> list[Callback]:
     return [each for each in callbacks if not isinstance(each, WeightAveraging)]
 
 
-def too_slow_for(config: Namespace, steps: int) -> str | None:
+def too_slow_for(averaging: Namespace, steps: int) -> str | None:
     """Says so where moving averages would still be mostly of where a training began when it ends.
 
     An average that moves by ``1 - decay`` every ``k`` steps spans ``k / (1 - decay)`` of them; after three times as
     many a twentieth of where it began is left.
 
     Args:
-        config: The whole configuration.
+        averaging: That part of the configuration; of classes without a decay nothing is known.
         steps: The most that the training may take.
     """
-    node = config.averaging
-    if node is None or not issubclass(import_class(node.class_path), EMAWeightAveraging):
+    arguments = averaging.get("init_args") or Namespace()
+    decay, every = arguments.get("decay"), arguments.get("update_every_n_steps")
+    if decay is None or every is None or not issubclass(import_class(averaging.class_path), EMAWeightAveraging):
         return None
-    decay, every = node.init_args.decay, node.init_args.update_every_n_steps
     span = every / (1 - decay) if decay < 1 else float("inf")
     if steps >= _SPANS * span:
         return None

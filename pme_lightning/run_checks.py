@@ -103,10 +103,10 @@ def _check_backbone(config: Namespace) -> None:
 
     Those of a user may not, and are built when it is known how many there are.
     """
-    cls = import_class(config.backbone.class_path)
-    if cls.__module__.startswith("pme_lightning.backbones."):
+    path = config.backbone.class_path
+    if path.rpartition(".")[0] == "pme_lightning.backbones":
         with torch.device("meta"):
-            instantiate(cls, 2, config.model.embedding_dim, **backbone_arguments(config))
+            instantiate(path, 2, config.model.embedding_dim, **backbone_arguments(config))
 
 
 def _check_sharded(command: str, search: Any) -> None:

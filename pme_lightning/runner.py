@@ -401,7 +401,7 @@ class Runner:
         until = "until validation says enough" if most < 0 else f"at most {most} epoch{'' if most == 1 else 's'}"
         report.say(f"{'fine-tune' if callbacks else 'full-size model'}: {until}")
         if self.config.averaging is not None and most > 0:
-            told = too_slow_for(self.config, most * self._steps_per_epoch())
+            told = too_slow_for(self.config.averaging, most * self._steps_per_epoch())
             if told is not None:
                 report.say(f"  {told}")
         self._fit_on(trainer, module, point)
