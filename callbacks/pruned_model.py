@@ -102,24 +102,24 @@ class PrunedModel:
         Raises:
             BadInput: The module has been trained since, or rebuilt.
         """
-        names = ("rows", "squares", "firsts", "products", "bands", "uses")
+        names = ("rows", "products", "firsts", "linear_products", "bands", "uses")
         sums: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)
         for frequencies, (whole, read), values, linear, loss in self._passes(kept, kept_linear, basis):
             gradients = [each.double() for each in torch.autograd.grad(loss, [values, *linear], materialize_grads=True)]
             sums["rows"] += values.new_tensor([len(values)], dtype=torch.float64)
-            sums["squares"] += gradients[0].square().sum(0)
+            by_field = gradients[0].transpose(0, 1)
+            sums["products"] += by_field.mT @ by_field
             sums["bands"] += band_sums(frequencies, *gradients)
             sums["uses"] += use_sums(whole, read, gradients[0])
             if linear:
                 sums["firsts"] += gradients[1].square().sum(0)
-                sums["products"] += (gradients[0] * gradients[1].unsqueeze(-1)).sum(0)
+                sums["linear_products"] += (gradients[0] * gradients[1].unsqueeze(-1)).sum(0)
         found = {name: each for name, each in sums.items() if isinstance(each, Tensor)}
         if spans_processes():
             for each in found.values():
                 dist.all_reduce(each)
-        return RowInformation.of_sums(
-            found["rows"], found["squares"], found.get("firsts"), found.get("products"), found["bands"], found["uses"]
-        )
+        linear = (found.get("firsts"), found.get("linear_products"))
+        return RowInformation.of_sums(found["rows"], found["products"], *linear, found["bands"], found["uses"])
 
     def loss(self, kept: Tensor | None = None, kept_linear: Tensor | None = None, basis: Tensor | None = None) -> float:
         """Returns the mean log loss of the rows where only the kept values are read; of the whole model by default.

@@ -18,6 +18,7 @@ from pme_lightning.errors import BadInput
 from pme_lightning.search.across import ALONE
 from pme_lightning.search.criteria import Criterion, Scores, known_axes, principal_axes
 from pme_lightning.search.field_level import KnowsFields
+from pme_lightning.search.in_turn import InTurn
 from pme_lightning.search.nesting import nested_axes
 from pme_lightning.search.row_information import BANDS, RowInformation, band_sums
 from pme_lightning.search.spectrum import Spectrum
@@ -51,10 +52,14 @@ class ExpectedInformation(KnowsFields, Criterion):
     A score of what a token's row holds now underrates every token with few rows: they have hardly been trained when
     they are scored. This one estimates what the row *will* hold, in five steps, each for one field:
 
-    1. **Information.** ``h``, the mean of the squared gradient of a row's loss, is the Fisher information that one
-       row brings about a value. A token with ``n`` rows in the training split ends up with ``n h``. The more popular
-       tokens of a field may differ from the rarer ones: ``h`` is taken times how much larger the squared gradients of
-       a token's band of popularity are (1 row, 2 to 3, 4 to 7, ...) than those of the field.
+    1. **Information.** The mean of a row's squared gradient is the Fisher information that one row brings about a
+       value. Two values whose gradients go together share it: where both are kept, one need not say what the other
+       says. So values are taken in turn, as a token keeps them. ``h`` is what a row tells about a value beyond what it
+       tells about those before, and ``w`` stands for ``w_k`` and what it would say of those after it, were they not
+       there (:class:`~pme_lightning.search.in_turn.InTurn`): what the first ``k`` values save is then a sum, and the
+       noise of one tells nothing of that of another. A token with ``n`` rows in the training split ends up with
+       ``n h``. The more popular tokens of a field may differ from the rarer ones: ``h`` is taken times how much larger
+       the squared gradients of a token's band of popularity are (1 row, 2 to 3, 4 to 7, ...) than those of the field.
     2. **Target.** One Newton step, ``t = w - Σg / Σh``, is an unbiased estimate of where a value is heading, with
        variance ``1 / Σh``, sums over the rows of the scoring window (each counted once, however many epochs it has).
     3. **Spectrum.** The tokens' true values have a variance ``σ²``, found from the targets by moments: ``t² - 1/Σh``
@@ -76,9 +81,9 @@ class ExpectedInformation(KnowsFields, Criterion):
        and below 0 for a value of a frequent token that is next to nothing, which costs more than it saves.
 
     A first-order weight and an embedding value often say the same thing, such as how high a user rates in general.
-    ``ρ²``, the squared correlation of their gradients over the rows of the field, is the share of the one that the
-    other can say as well. Of a token's first-order weight and its best embedding value, the more informative one
-    counts in full; the other's ``s`` is taken times ``1 - ρ²``.
+    ``ρ²``, the squared correlation of their gradients over the rows of the field, that of the value in turn, is the
+    share of the one that the other can say as well. Of a token's first-order weight and its best embedding value, the
+    more informative one counts in full; the other's ``s`` is taken times ``1 - ρ²``.
 
     **Once more on the pruned model.** A value says little where its partners have been pruned: an item's tenth value
     is of no use to users that keep two. So ``h`` and ``ρ²`` are measured again on the model as the sizes leave it, by
@@ -91,15 +96,15 @@ class ExpectedInformation(KnowsFields, Criterion):
     come to be something: tokens are expected to have all values there, and axes stay principal.
 
     The axes are those in which most tokens need few values (:func:`~pme_lightning.search.nested_axes`), turned from the
-    principal ones of ``Σ_f h_f Σ_v n_v w_v w_vᵀ``: a field counts by how much its rows depend on it. They come in the
-    order of the total score, so that the first value of a row is the one that most tokens need most.
+    principal ones of ``Σ_f h_f Σ_v n_v w_v w_vᵀ``: a field counts by how much its rows depend on it. The first value of
+    a row is the one that most tokens need.
 
     **Axes of each field.** Where a backbone multiplies fields value by value (FM) they have to share axes. One with
-    weights of its own for each field (DCN, a deep network) does as well with axes for each, the eigenvectors of
-    ``Σ_v n_v w_v w_vᵀ`` of its own tokens: more of what a field says then stands in its first few values, at the price
-    of a projection ``(D, D)`` a field. With ``auto`` the search makes sizes both ways, and takes the axes of each field
-    where they save a tenth or more of the log loss that pruning costs along shared ones. Without rounds, ``auto`` is
-    ``nested``.
+    weights of its own for each field (DCN, a deep network) does as well with axes for each, the eigenvectors of ``Σ_v
+    n_v w_v w_vᵀ`` of its own tokens, in the order of how much its rows depend on them: more of what a field says then
+    stands in its first few values, at the price of a projection ``(D, D)`` a field. With ``auto`` the search makes
+    sizes both ways, and takes the axes of each field where they save a tenth or more of the log loss that pruning costs
+    along shared ones. Without rounds, ``auto`` is ``nested``.
 
     The sums hold one number a value, as much memory as the table, and are sums over rows: neither the batch size
     nor the number of processes matters.
@@ -198,7 +203,7 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise ValueError("the first-order weights given to start are missing")
         self._expected = None  # of axes that were tried before: as large as the table
         basis = self._axes(weight, frequencies)
-        self.information = self._measured(weight.shape[1], basis)
+        in_turn, self.information = self._measured(basis)
         # Where tokens are split memory is short: what is expected takes the place of the sums, unless these are scored
         # along other axes too.
         in_place = self.tokens is not ALONE and len(self.tries) == 1
@@ -206,9 +211,11 @@ class ExpectedInformation(KnowsFields, Criterion):
         firsts = None if linear is None else weight.new_empty(len(weight))
         variances, first_variances = [], []
 
-        def embeddings(axes: Tensor | None, part: slice | Tensor) -> tuple[Tensor, Tensor]:
+        def embeddings(field: int, axes: Tensor | None, part: slice | Tensor) -> tuple[Tensor, Tensor]:
             values, gradients = weight[part].double(), self._sums["gradient"][part].double()
-            return (values, gradients) if axes is None else (values @ axes, gradients @ axes)
+            if axes is not None:
+                values, gradients = values @ axes, gradients @ axes
+            return in_turn.values(field, values), in_turn.gradients(field, gradients)
 
         def linears(part: slice | Tensor) -> tuple[Tensor, Tensor]:
             assert linear is not None
@@ -220,34 +227,20 @@ class ExpectedInformation(KnowsFields, Criterion):
             rows = self.tokens.sum(frequencies[own].sum()) if self._rows_of is None else self._rows_of[field]
             epochs = self._sums["rows"].clamp(min=1) / rows.clamp(min=1)
             expect = partial(self._expect, own=own, frequencies=frequencies, epochs=epochs)
-            found = expect(squares[own], looked_at=partial(embeddings, axes), told=told)
+            found = expect(squares[own], looked_at=partial(embeddings, field, axes), told=told)
             variances.append(found.variance)
             if firsts is not None:
                 of_firsts = partial(told, linear=True)
                 found = expect(firsts[own].unsqueeze(1), looked_at=linears, told=of_firsts, shared=found.shared)
                 first_variances.append(found.variance)
         of_first = torch.cat(first_variances) if first_variances else None
-        self._expected = expected = _Expected(squares, firsts, torch.stack(variances), of_first)
+        self._expected = _Expected(squares, firsts, torch.stack(variances), of_first)
         spectrum = self._mean_squares(squares, frequencies)
+        self.basis = basis
         scores = self.scores_given(self.information, frequencies)
-        if basis is not None:
-            ordered = [slice(0, len(weight))] if basis.ndim == 2 else self._own(len(weight))
-            orders = torch.stack([self._by_worth(scores.table, own) for own in ordered])
-            for own, order in zip(ordered, orders, strict=True):
-                _reorder(scores.table, order, own)
-                if self.rounds:
-                    _reorder(squares, order.to(squares.device), own)
-            orders = orders if basis.ndim == 3 else orders[0]
-            basis = basis.gather(-1, orders.to(basis.device).unsqueeze(-2).expand_as(basis))
-            spectrum = spectrum.gather(-1, orders.to(spectrum.device).expand_as(spectrum))
-            if self.rounds:
-                self.information = self.information.in_order(orders.to(squares.device))
-                variance = expected.variance.gather(1, orders.to(squares.device).expand_as(expected.variance))
-                self._expected = replace(expected, variance=variance)
         if not self.rounds:
             self._expected = None  # as large as the table
-        self.basis = basis
-        return Scores(scores.table, scores.linear, basis, spectrum)
+        return replace(scores, spectrum=spectrum)
 
     @torch.no_grad()
     def scores_given(self, information: RowInformation, frequencies: Tensor, tokens: Tensor | None = None) -> Scores:
@@ -293,13 +286,6 @@ class ExpectedInformation(KnowsFields, Criterion):
         some._sums = self._sums | {name: self._sums[name][tokens] for name in self.per_token if name in self._sums}
         return some
 
-    def _by_worth(self, scores: Tensor, own: slice) -> Tensor:
-        """Returns the axes ``(D,)`` in falling order of the scores of a range of tokens."""
-        total = torch.zeros(scores.shape[1], dtype=torch.float64, device=scores.device)
-        for part in _parts(own):
-            total += scores[part].sum(0, dtype=torch.float64)
-        return self.tokens.sum(total).argsort(descending=True, stable=True)
-
     def _mean_squares(self, squares: Tensor, frequencies: Tensor) -> Tensor:
         """Returns the means ``(F, D)`` over the tokens of each field that have rows, given numbers of those here.
 
@@ -319,15 +305,18 @@ class ExpectedInformation(KnowsFields, Criterion):
         ends = list(itertools.accumulate(self._fields(num_tokens)))
         return [slice(end - count, end) for end, count in zip(ends, self._fields(num_tokens), strict=True)]
 
-    def _measured(self, dim: int, basis: Tensor | None) -> RowInformation:
+    def _measured(self, basis: Tensor | None) -> tuple[InTurn, RowInformation]:
         """Returns what the rows of the window said, in the axes of a basis ``(D, D)`` or ``(F, D, D)``."""
         sums = self._sums
-        axes = torch.eye(dim, dtype=torch.float64, device=sums["rows"].device) if basis is None else basis.double()
-        squares = ((sums["information"] @ axes) * axes).sum(1)  # (F, D)
+        products = sums["information"]
+        if basis is not None:
+            products = basis.double().mT @ products @ basis.double()
+        in_turn = InTurn.of(products / sums["rows"].clamp(min=1))
         if "product" not in sums:
-            return RowInformation.of_sums(sums["rows"], squares, bands=sums["bands"])
-        products = (sums["product"].unsqueeze(1) @ axes).squeeze(1)
-        return RowInformation.of_sums(sums["rows"], squares, sums["linear_information"], products, sums["bands"])
+            return in_turn, RowInformation.of_sums(sums["rows"], products, bands=sums["bands"])
+        linear = sums["product"] if basis is None else (sums["product"].unsqueeze(1) @ basis.double()).squeeze(1)
+        found = RowInformation.of_sums(sums["rows"], products, sums["linear_information"], linear, sums["bands"])
+        return in_turn, found
 
     def _axes(self, weight: Tensor, frequencies: Tensor) -> Tensor | None:
         """Returns the axes to score along: ``(D, D)``, ``(F, D, D)``, or None for those of the table.
@@ -337,9 +326,8 @@ class ExpectedInformation(KnowsFields, Criterion):
         if self.axes == "original":
             return None
         if self.axes == "field":
-            told = self._sums["information"]
-            own = [(weight[part], frequencies[part].double()) for part in self._own(len(weight))]
-            return torch.stack([principal_axes(*each, self.tokens, by) for each, by in zip(own, told, strict=True)])
+            own = zip(self._own(len(weight)), self._sums["information"], strict=True)
+            return torch.stack([self._axes_of_a_field(weight[part], frequencies[part], told) for part, told in own])
         per_row = self._sums["information"].diagonal(dim1=1, dim2=2).mean(1) / self._sums["rows"].clamp(min=1)
         tokens = torch.tensor(list(self._fields(len(weight))), device=weight.device)
         precision = frequencies.double() * per_row.repeat_interleave(tokens)
@@ -347,6 +335,15 @@ class ExpectedInformation(KnowsFields, Criterion):
         if self.axes == "principal" or not self.has_network:
             return principal
         return nested_axes(weight, precision, principal, self.tokens)
+
+    def _axes_of_a_field(self, weight: Tensor, frequencies: Tensor, information: Tensor) -> Tensor:
+        """Returns the axes ``(D, D)`` of a field's tokens, in falling order of what rows depend on them."""
+        found = principal_axes(weight, frequencies.double(), self.tokens, information)
+        axes, energy = found.double(), information.new_zeros(len(found))
+        for part in _parts(slice(0, len(weight))):
+            energy += frequencies[part].double() @ (weight[part].double() @ axes).square()
+        worth = self.tokens.sum(energy) * ((information @ axes) * axes).sum(0)
+        return found[:, worth.argsort(descending=True, stable=True)]
 
     def state(self) -> dict[str, Tensor]:
         return dict(self._sums)
@@ -426,12 +423,6 @@ def _own_among(tokens: Tensor, fields: list[slice]) -> list[slice]:
 def _parts(own: slice) -> Iterator[slice]:
     """Yields a range of tokens in pieces."""
     return (slice(start, min(start + _CHUNK_ROWS, own.stop)) for start in range(own.start, own.stop, _CHUNK_ROWS))
-
-
-def _reorder(table: Tensor, order: Tensor, own: slice) -> None:
-    """Puts the columns of a range of rows in another order, in place."""
-    for part in _parts(own):
-        table[part] = table[part][:, order]
 
 
 def _one_by_one(saved: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pme_lightning.search.in_turn import InTurn
+
 # Squares of gradients that are this small beside the largest are what rounding leaves of zeros.
 _ROUNDING = 1e-10
 # Tokens of a field with 1, 2 to 3, 4 to 7, ... rows of the training split form a band.
@@ -99,10 +101,11 @@ class RowInformation:
     much more or less the rows of a band of popularity tell than those of the whole field is known beside it.
 
     Attributes:
-        table: float64 ``(F, D)``: mean squared gradient of a row's loss at the embedding values.
-        linear: float64 ``(F,)``: the same at the first-order weights; None without them.
-        shared: float64 ``(F, D)``: squared correlation, over rows, of the gradients at an embedding value and at the
-            first-order weight; None without them.
+        table: float64 ``(F, D)``: what a row tells about each embedding value beyond those before it
+            (:class:`~pme_lightning.search.in_turn.InTurn`).
+        linear: float64 ``(F,)``: mean squared gradient of a row's loss at the first-order weights; None without them.
+        shared: float64 ``(F, D)``: squared correlation, over rows, of the gradients at an embedding value, beyond those
+            before it, and at the first-order weight; None without them.
         bands: float64 ``(1, F, 32)``, with first-order weights ``(2, F, 32)``: what a row of a token of each band tells
             over what one of the field does; None: the same.
         use: float64 ``(F, D)``: on a pruned model, the share that kept values save of what they are expected to, 1 at
@@ -119,9 +122,9 @@ class RowInformation:
     def of_sums(
         cls,
         rows: Tensor,
-        squares: Tensor,
+        products: Tensor,
         linear_squares: Tensor | None = None,
-        products: Tensor | None = None,
+        linear_products: Tensor | None = None,
         bands: Tensor | None = None,
         uses: Tensor | None = None,
     ) -> RowInformation:
@@ -129,20 +132,23 @@ class RowInformation:
 
         Args:
             rows: how many.
-            squares: ``(F, D)`` of the squared gradients at embedding values.
-            linear_squares: ``(F,)`` of those at first-order weights.
-            products: ``(F, D)`` of the products of both.
+            products: ``(F, D, D)`` of the products of the gradients at two embedding values.
+            linear_squares: ``(F,)`` of the squared gradients at first-order weights.
+            linear_products: ``(F, D)`` of the products of those at embedding values and first-order weights.
             bands: what :func:`band_sums` gave, added up; None if all rows of a field are to count the same.
             uses: what :func:`use_sums` gave, added up; None of a model that is not pruned.
         """
         rows = rows.clamp(min=1)
-        squares = torch.where(squares > _ROUNDING * squares.max(), squares, 0)
-        use = None if uses is None else _use(rows, squares, uses)
-        if linear_squares is None or products is None:
-            return cls(squares / rows, bands=_over_the_field(bands), use=use)
-        both = squares * linear_squares.unsqueeze(1)
-        shared = torch.where(both > 0, products.square() / both.clamp(min=1e-300), 0).clamp(max=1)
-        return cls(squares / rows, linear_squares / rows, shared, _over_the_field(bands), use)
+        in_turn = InTurn.of(products / rows)
+        table = torch.where(in_turn.told > _ROUNDING * in_turn.told.max(), in_turn.told, 0)
+        use = None if uses is None else _use(rows, products.diagonal(dim1=1, dim2=2), uses)
+        if linear_squares is None or linear_products is None:
+            return cls(table, bands=_over_the_field(bands), use=use)
+        linear = linear_squares / rows
+        both = table * linear.unsqueeze(1)
+        beyond = in_turn.gradients(slice(None), (linear_products / rows).unsqueeze(1)).squeeze(1)
+        shared = torch.where(both > 0, beyond.square() / both.clamp(min=1e-300), 0).clamp(max=1)
+        return cls(table, linear, shared, _over_the_field(bands), use)
 
     def of_tokens(self, field: int, frequencies: Tensor, linear: bool = False) -> Tensor:
         """Returns what one row tells about the values of tokens of a field, float64 ``(n, D)``, or ``(n, 1)``.
@@ -171,12 +177,6 @@ class RowInformation:
         before = torch.ones_like(self.table) if self.use is None else self.use
         use = before if other.use is None else torch.where(other.use.isnan(), before, other.use)
         return RowInformation((self.table * other.table * use).sqrt(), linear, other.shared, bands, use)
-
-    def in_order(self, order: Tensor) -> RowInformation:
-        """Returns the same along the same axes in another order, ``(D,)`` for all fields or ``(F, D)``."""
-        order = order.expand_as(self.table)
-        shared, use = (None if each is None else each.gather(1, order) for each in (self.shared, self.use))
-        return RowInformation(self.table.gather(1, order), self.linear, shared, self.bands, use)
 
 
 def _over_the_field(bands: Tensor | None) -> Tensor | None:

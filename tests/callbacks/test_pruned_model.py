@@ -13,6 +13,7 @@ from pme_lightning.callbacks.pruned_model import PrunedModel, RecentBatches
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import RowInformation
+from pme_lightning.search.in_turn import InTurn
 from pme_lightning.search.row_information import use_sums
 
 FIELDS, D = [5, 4, 3], 4
@@ -51,7 +52,7 @@ def masked(module: CTRModule, kept: Tensor, basis: Tensor | None) -> Tensor:
 
 @pytest.mark.parametrize("backbone", [FM, DCN])
 @pytest.mark.parametrize("axes", ["original", "principal", "field"])
-def test_it_is_the_mean_square_of_each_rows_gradient(backbone: type, axes: str) -> None:
+def test_it_is_what_the_gradients_of_each_row_tell(backbone: type, axes: str) -> None:
     module, data = model(backbone), batches(2)
     basis = basis_of(axes)
     kept, kept_linear = torch.rand(V, D) < 0.5, torch.rand(V) < 0.5
@@ -59,7 +60,7 @@ def test_it_is_the_mean_square_of_each_rows_gradient(backbone: type, axes: str) 
     found = PrunedModel(module, data, OFTEN).information(kept, kept_linear if has_linear else None, basis)
     back = (torch.eye(D) if basis is None else basis).expand(len(FIELDS), D, D).transpose(1, 2)
     rows = masked(module, kept, basis)
-    squares, firsts, products = torch.zeros(3, D), torch.zeros(3), torch.zeros(3, D)
+    squares, firsts, products = torch.zeros(3, D, D).double(), torch.zeros(3), torch.zeros(3, D)
     popular, popular_rows = torch.zeros(3), torch.zeros(3)  # of tokens with 8 to 15 rows
     whole, seen = masked(module, torch.ones(V, D), basis), []
     for ids, labels in data:
@@ -71,7 +72,7 @@ def test_it_is_the_mean_square_of_each_rows_gradient(backbone: type, axes: str) 
             embeddings = torch.stack([value @ turn for value, turn in zip(values, back, strict=True)])
             logits = module.backbone(embeddings[None], *(each[None] for each in inputs[1:]))
             gradients = torch.autograd.grad(F.binary_cross_entropy_with_logits(logits, label[None]), inputs)
-            squares += gradients[0].square()
+            squares += gradients[0].double()[:, :, None] * gradients[0].double()[:, None]
             seen.append((whole[row], kept[row], gradients[0]))
             alike = (OFTEN[row] >= 8) & (OFTEN[row] < 16)
             popular += gradients[0].square().sum(1) * alike
@@ -79,19 +80,21 @@ def test_it_is_the_mean_square_of_each_rows_gradient(backbone: type, axes: str) 
             if has_linear:
                 firsts += gradients[1].square()
                 products += gradients[0] * gradients[1][:, None]
-    torch.testing.assert_close(found.table.float(), squares / 14, rtol=1e-4, atol=1e-7)
-    mean = squares.sum(1) / 14
+    in_turn = InTurn.of(squares / 14)
+    torch.testing.assert_close(found.table, in_turn.told, rtol=1e-3, atol=1e-7)
+    mean = squares.diagonal(dim1=1, dim2=2).sum(1).float() / 14
     ratio = (popular + 64 * mean) / (popular_rows + 64) / mean
     assert int(popular_rows[1]) > 0, "otherwise nothing is compared"
     told = torch.stack([found.of_tokens(field, torch.tensor([9]))[0] for field in range(3)])
-    torch.testing.assert_close(told.float(), squares / 14 * ratio.unsqueeze(1), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(told.float(), in_turn.told.float() * ratio.unsqueeze(1), rtol=1e-3, atol=1e-7)
     uses = use_sums(*(torch.stack(each) for each in zip(*seen, strict=True)))
-    expected = RowInformation.of_sums(torch.tensor([14.0]).double(), squares.double(), uses=uses).use
+    expected = RowInformation.of_sums(torch.tensor([14.0]).double(), squares, uses=uses).use
     torch.testing.assert_close(found.use, expected, rtol=1e-3, atol=1e-3, equal_nan=True)
     if has_linear:
         torch.testing.assert_close(found.linear.float(), firsts / 14, rtol=1e-4, atol=1e-7)  # type: ignore[union-attr]
-        shared = products.square() / (squares * firsts[:, None]).clamp(min=1e-30)
-        torch.testing.assert_close(found.shared.float(), shared, rtol=1e-3, atol=1e-5)  # type: ignore[union-attr]
+        beyond = torch.stack([in_turn.gradients(field, products[field][None])[0] for field in range(3)])
+        shared = beyond.square() / (14 * in_turn.told * firsts[:, None]).clamp(min=1e-30)
+        torch.testing.assert_close(found.shared, shared, rtol=1e-2, atol=1e-4)
 
 
 def test_a_factorization_machine_tells_nothing_along_axes_that_no_partner_keeps() -> None:

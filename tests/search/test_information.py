@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -107,6 +108,19 @@ def plain_gain(signal: float, usual: float) -> float:
     return signal - (shrunk**2 + (1 - shrunk) ** 2 * signal)
 
 
+def plain_in_turn(gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """What is left of gradients ``(B, D)`` of the values once those before them are fitted, and how they were fitted.
+
+    Gram-Schmidt, a value at a time: ``gradients = left @ fitted.T``.
+    """
+    left, fitted = gradients.double().clone(), torch.eye(gradients.shape[1], dtype=torch.float64)
+    for k in range(gradients.shape[1]):
+        for j in range(k):
+            fitted[k, j] = (gradients[:, k].double() @ left[:, j]) / (left[:, j] @ left[:, j])
+            left[:, k] -= fitted[k, j] * left[:, j]
+    return left, fitted
+
+
 def plain(ids: Tensor, gradients: Tensor, weight: Tensor, frequencies: Tensor) -> Tensor:
     """The docstring's five steps, one token and one axis at a time."""
     scores = torch.zeros(TOKENS, DIM, dtype=torch.float64)
@@ -122,16 +136,18 @@ def plain(ids: Tensor, gradients: Tensor, weight: Tensor, frequencies: Tensor) -
         for v in own:
             alike = [b for b in popularity if popularity[b] == math.floor(math.log2(frequencies[v]))]
             more[v] = (sum(energy[b] for b in alike) + 64 * mean) / ((len(alike) + 64) * mean)
+        left, fitted = plain_in_turn(gradients[:, field])
+        values = weight.double() @ fitted
         saved, usual = torch.zeros(2, TOKENS, DIM, dtype=torch.float64)
         targets: dict[int, dict[int, float]] = {}
         noises: dict[int, dict[int, float]] = {}
         for k in range(DIM):
-            h = float((gradients[:, field, k].double() ** 2).mean())
+            h = float((left[:, k] ** 2).mean())
             noise, target = {}, {}
             for v in own:
                 seen = float(frequencies[v]) * h * more[v] * share
-                total = sum(float(gradients[b, field, k]) for b in range(len(ids)) if ids[b, field] == v)
-                noise[v], target[v] = 1 / seen, float(weight[v, k]) - total / seen
+                total = sum(float(left[b, k]) for b in range(len(ids)) if ids[b, field] == v)
+                noise[v], target[v] = 1 / seen, float(values[v, k]) - total / seen
             targets[k], noises[k] = target, noise
         both = [plain_spectra(list(targets[k].values()), list(noises[k].values())) for k in range(DIM)]
         shared = sum(share for (_, share), _ in both) / DIM < 0.5
@@ -148,7 +164,7 @@ def plain(ids: Tensor, gradients: Tensor, weight: Tensor, frequencies: Tensor) -
                 has = sum(chances[k + 1 :])
                 square = has * expected_square(target_of[v][k], noise_of[v][k], wide[k])
                 square += (1 - has) * expected_square(target_of[v][k], noise_of[v][k], narrow[k])
-                h = float((gradients[:, field, k].double() ** 2).mean()) * more[v]
+                h = float((left[:, k] ** 2).mean()) * more[v]
                 saved[v, k], usual[v, k] = h * square, float(frequencies[v]) * h * variances[k]
         for v in own:
             before = 0.0
@@ -212,7 +228,10 @@ def test_axes_of_each_field_are_those_of_its_tokens_alone() -> None:
         torch.testing.assert_close(found.table[own], expected.table, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(found.linear[own], expected.linear, rtol=1e-3, atol=1e-4)  # type: ignore[index]
         torch.testing.assert_close(found.spectrum[field], expected.spectrum[0], rtol=1e-3, atol=1e-4)  # type: ignore[index]
-        assert (found.table[own].sum(0).diff() <= 0).all(), "in the order of their worth"
+        energy = frequencies[own].float() @ (weight[own] @ found.basis[field]).square()
+        told = together._sums["information"][field].float()
+        worth = energy * (found.basis[field].T @ told @ found.basis[field]).diagonal()
+        assert (worth.diff() <= 1e-4 * worth.max()).all(), "in the order of what rows depend on them"
         torch.testing.assert_close(together.information.table[field], alone.information.table[0], rtol=1e-3, atol=1e-4)
 
 
@@ -228,7 +247,9 @@ def test_the_spectrum_is_the_mean_of_what_squares_are_expected_to_be() -> None:
     scores = found.scores(weight, first, frequencies)
     assert scores.basis is not None
     assert scores.spectrum is not None
-    means = torch.stack([own.square().mean(0) for own in (weight @ scores.basis.float()).split(FIELDS)])
+    rotated = (weight @ scores.basis.float()).split(FIELDS)
+    fitted = [plain_in_turn(gradients[:, field] @ scores.basis.float())[1].float() for field in range(len(FIELDS))]
+    means = torch.stack([(own @ turn).square().mean(0) for own, turn in zip(rotated, fitted, strict=True)])
     torch.testing.assert_close(scores.spectrum.float(), means, rtol=0.02, atol=1e-3)
 
 
@@ -441,8 +462,13 @@ def test_bands_of_popularity_by_hand() -> None:
     assert sums[2, :, :4].tolist() == [[10, 0, 0, 0], [0, 0, 20, 0]]
     assert torch.equal(band_sums(frequencies, gradients), sums[:2])
     squares = torch.stack([gradients[:, field].square().sum(0) for field in range(2)]).double()
+    # As if gradients of two values were not alike.
     found = RowInformation.of_sums(
-        torch.tensor(3.0).double(), squares, torch.tensor([10.0, 20.0]).double(), torch.zeros(2, 2).double(), sums
+        torch.tensor(3.0).double(),
+        squares.diag_embed(),
+        torch.tensor([10.0, 20.0]).double(),
+        torch.zeros(2, 2).double(),
+        sums,
     )
     # Of the first field a row tells (13, 17) / 3, 10 over both; rows of band 0 have 13 of it, of band 2 have 4.
     about = found.of_tokens(0, torch.tensor([0, 4]))
@@ -451,7 +477,7 @@ def test_bands_of_popularity_by_hand() -> None:
         assert about[token].tolist() == pytest.approx([13 / 3 * ratio, 17 / 3 * ratio])
     first = found.of_tokens(0, torch.tensor([1]), linear=True)
     assert first.tolist() == [[pytest.approx(10 / 3 * (10 + 64 * 10 / 3) / (2 + 64) / (10 / 3))]]
-    twice = found.halfway(found.in_order(torch.tensor([1, 0])))
+    twice = found.halfway(replace(found, table=found.table.flip(1)))
     assert twice.of_tokens(0, torch.tensor([4]))[0].tolist() == pytest.approx([(13 * 17) ** 0.5 / 3 * expected[1]] * 2)
     assert RowInformation(squares).of_tokens(1, torch.tensor([5]))[0].tolist() == squares[1].tolist()
     huge = band_sums(torch.tensor([[2**31 - 1, 2**31, 2**40]]), torch.ones(1, 3, 1))
@@ -459,19 +485,28 @@ def test_bands_of_popularity_by_hand() -> None:
 
 
 def test_information_of_rows_by_hand() -> None:
-    rows, squares = torch.tensor([2.0]).double(), torch.tensor([[8.0, 18.0]]).double()
-    found = RowInformation.of_sums(rows, squares, torch.tensor([2.0]).double(), torch.tensor([[4.0, 3.0]]).double())
-    assert found.table.tolist() == [[4.0, 9.0]]
+    def of(products: list[list[float]], *linear: Tensor) -> RowInformation:
+        return RowInformation.of_sums(torch.tensor([2.0]).double(), torch.tensor([products]).double(), *linear)
+
+    of_linear, both = torch.tensor([2.0]).double(), torch.tensor([[4.0, 3.0]]).double()
+    found = of([[8.0, 0.0], [0.0, 18.0]], of_linear, both)
+    assert found.table.tolist() == [[pytest.approx(4.0), pytest.approx(9.0)]]
     assert found.linear.tolist() == [1.0]  # type: ignore[union-attr]
-    assert found.shared.tolist() == [[1.0, 0.25]]  # type: ignore[union-attr]
+    assert found.shared.tolist() == [[pytest.approx(1.0), pytest.approx(0.25)]]  # type: ignore[union-attr]
+    # Half of the second value's gradient is that of the first: (18 - 8) / 2 is left, and (3 - 4)² / (2 · 10) of that of
+    # the first-order weight.
+    alike = of([[8.0, 8.0], [8.0, 18.0]], of_linear, both)
+    assert alike.table.tolist() == [[pytest.approx(4.0), pytest.approx(5.0, rel=1e-4)]]
+    assert alike.shared.tolist() == [[pytest.approx(1.0), pytest.approx(0.05, rel=1e-3)]]  # type: ignore[union-attr]
+    found = RowInformation(torch.tensor([[4.0, 9.0]]), torch.tensor([1.0]), torch.tensor([[1.0, 0.25]]))
     other = RowInformation(torch.tensor([[1.0, 4.0]]), torch.tensor([9.0]), torch.tensor([[0.5, 0.0]]))
     between = found.halfway(other)
     assert between.table.tolist() == [[2.0, 6.0]]
     assert between.linear.tolist() == [3.0]  # type: ignore[union-attr]
     assert between.shared.tolist() == [[0.5, 0.0]]  # type: ignore[union-attr]
-    rounded = RowInformation.of_sums(rows, torch.tensor([[8.0, 1e-12]]).double())
-    assert rounded.table.tolist() == [[4.0, 0.0]], "rounding tells nothing"
-    assert RowInformation.of_sums(torch.zeros(1).double(), torch.zeros(1, 2).double()).table.tolist() == [[0.0, 0.0]]
+    rounded = of([[8.0, 0.0], [0.0, 1e-12]])
+    assert rounded.table.tolist() == [[pytest.approx(4.0), 0.0]], "rounding tells nothing"
+    assert RowInformation.of_sums(torch.zeros(1).double(), torch.zeros(1, 2, 2).double()).table.tolist() == [[0.0, 0.0]]
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.01, 1.0, 30.0]))
@@ -489,7 +524,6 @@ def test_scores_are_finite_and_cost_no_more_than_their_noise(seed: int, scale: f
         assert values.isfinite().all()
         assert (values >= -1).all()
     assert (scores.table[[0, 4]] == 0).all(), "a token that never occurs is worth nothing"
-    assert (scores.table.sum(0).diff() <= 1e-4 * scores.table.sum()).all(), "axes come by what they are worth"
     assert scores.basis is not None
     torch.testing.assert_close(scores.basis.T @ scores.basis, torch.eye(DIM), atol=1e-5, rtol=0)
 
@@ -536,8 +570,8 @@ def test_the_use_of_kept_values_is_what_leaving_them_out_costs(seed: int, rows: 
     generator = torch.Generator().manual_seed(seed)
     values, gradients = (torch.randn(rows, 2, DIM, generator=generator) for _ in range(2))
     values, kept = values * scale + 0.5, torch.rand(rows, 2, DIM, generator=generator) < 0.6
-    squares, sums = gradients.double().square().sum(0), use_sums(values, kept, gradients)
-    found = RowInformation.of_sums(torch.tensor([float(rows)]).double(), squares, uses=sums).use
+    by_field, sums = gradients.double().transpose(0, 1), use_sums(values, kept, gradients)
+    found = RowInformation.of_sums(torch.tensor([float(rows)]).double(), by_field.mT @ by_field, uses=sums).use
     assert found is not None
     torch.testing.assert_close(found, uses_of(values, kept, gradients), rtol=1e-3, atol=1e-3, equal_nan=True)
 
@@ -551,7 +585,7 @@ def test_values_that_the_pruned_model_wants_smaller_are_of_less_use(best: float,
     gradients = 0.5 * (1 - best) * values + 0.5**0.5 * torch.randn(values.shape, generator=generator)
     sums = use_sums(values, torch.ones(values.shape, dtype=torch.bool), gradients)
     rows = torch.tensor([float(len(values))]).double()
-    found = RowInformation.of_sums(rows, gradients.double().square().sum(0), uses=sums)
+    found = RowInformation.of_sums(rows, gradients.double().square().sum().view(1, 1, 1), uses=sums)
     assert found.use is not None
     assert float(found.use) == pytest.approx(use, abs=0.1)
 
@@ -565,9 +599,8 @@ def test_use_counts_and_lasts_until_it_is_known_again() -> None:
     assert once.use.tolist() == [[0.25, 1.0]]
     twice = once.halfway(RowInformation(told, use=torch.tensor([[nan, 1.0]]).double()))
     assert twice.table.tolist() == [[pytest.approx((2 * 4 * 0.25) ** 0.5), 9.0]]
-    turned = twice.in_order(torch.tensor([1, 0]))
-    assert turned.use is not None
-    assert turned.use.tolist() == [[1.0, 0.25]]
+    assert twice.use is not None
+    assert twice.use.tolist() == [[0.25, 1.0]]
 
 
 @pytest.mark.parametrize("axes", ["principal", "field"])
@@ -629,9 +662,10 @@ def test_without_a_network_axes_are_principal_and_tokens_expected_to_have_all_va
     assert expected is not None
     # One variance for all tokens: the less a token's rows leave open, the nearer to its target squared.
     told = frequencies.unsqueeze(1) * made[False].information.of_tokens(0, frequencies)
-    sums = torch.zeros(tokens, DIM).index_add_(0, ids[:, 0], gradients[:, 0])
     basis = scores[False].basis.double()  # type: ignore[union-attr]
-    targets = weight.double() @ basis - sums.double() @ basis / told
+    left, fitted = plain_in_turn(gradients[:, 0].double() @ basis)
+    sums = torch.zeros(tokens, DIM).double().index_add_(0, ids[:, 0], left)
+    targets = weight.double() @ basis @ fitted - sums / told
     trust = expected.variance / (expected.variance + 1 / told)
     squares = (trust * targets).square() + expected.variance * (1 - trust)
     torch.testing.assert_close(expected.squares.double(), squares, rtol=1e-3, atol=1e-5)
@@ -648,7 +682,8 @@ def test_some_tokens_at_even_distances_are_asked_how_many_values_they_have(monke
     monkeypatch.setattr(Spectrum, "of_targets", classmethod(of_targets))
     tokens = 20_000
     frequencies = 1 + torch.arange(tokens) % 4  # tokens seen once tell nothing here
-    weight = torch.arange(tokens).float().unsqueeze(1).expand(-1, DIM).contiguous()
+    weight = torch.zeros(tokens, DIM)
+    weight[:, 0] = torch.arange(tokens)
     found = criterion(fields=[tokens])
     found.start(weight, None, frequencies)
     ids = torch.tensor([[0], [1]])
