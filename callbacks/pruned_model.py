@@ -118,8 +118,14 @@ class PrunedModel:
         if spans_processes():
             for each in found.values():
                 dist.all_reduce(each)
-        linear = (found.get("firsts"), found.get("linear_products"))
-        return RowInformation.of_sums(found["rows"], found["products"], *linear, found["bands"], found["uses"])
+        return RowInformation.of_sums(
+            found["rows"],
+            found["products"],
+            found.get("firsts"),
+            found.get("linear_products"),
+            found["bands"],
+            found["uses"],
+        )
 
     def loss(self, kept: Tensor | None = None, kept_linear: Tensor | None = None, basis: Tensor | None = None) -> float:
         """Returns the mean log loss of the rows where only the kept values are read; of the whole model by default.

@@ -31,7 +31,8 @@ class Scores:
             (``table`` scores ``weight @ Q``), or ``(F, D, D)``, one for the tokens of each field; None for the axes as
             they are.
         spectrum: ``(F, D)``: mean squares that the values of each field's tokens, of those with rows, are expected to
-            have once they are trained, along the axes; None where the criterion expects none.
+            have once they are trained, along the axes, each as the last one that is kept; None where the criterion
+            expects none.
     """
 
     table: Tensor

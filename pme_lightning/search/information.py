@@ -34,7 +34,7 @@ class _Expected:
     """What values are expected to be after full training.
 
     Attributes:
-        squares: ``(V, D)``: ``E[w²]`` of embedding values.
+        squares: ``(V, D)``: ``E[w²]`` of embedding values, in turn.
         firsts: ``(V,)``: that of first-order weights; None without them.
         variance: float64 ``(F, D)``: the mean square of each field's true values, ``σ²``.
         first_variance: float64 ``(F,)``: that of its first-order weights.
