@@ -383,8 +383,11 @@ def principal_axes(
 
 
 def facing_up(axes: Tensor) -> Tensor:
-    """Returns axes ``(D, D)``, one a column, each with a sign that makes its largest entry positive."""
-    return axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    """Returns axes ``(D, D)``, one a column, each with a sign that makes its largest entry positive.
+
+    Eigenvectors come column by column. They are put row by row, as a file gives them back: products round by it.
+    """
+    return (axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()).contiguous()
 
 
 def _squares(weight: Tensor, basis: Tensor | None) -> Tensor:

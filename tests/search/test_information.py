@@ -528,6 +528,20 @@ def test_scores_are_finite_and_cost_no_more_than_their_noise(seed: int, scale: f
     torch.testing.assert_close(scores.basis.T @ scores.basis, torch.eye(DIM), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("axes", ["nested", "principal", "field"])
+def test_axes_lie_in_memory_as_a_file_gives_them_back(axes: str) -> None:
+    """Products with them round by how they lie: a fine-tune from saved sizes is that of a whole run, to the last bit."""
+    ids, gradients, _ = rows(40)
+    weight = torch.randn(TOKENS, DIM, generator=torch.Generator().manual_seed(3))
+    frequencies = torch.tensor([20, 35, 25, 70, 10])
+    found = criterion(axes)
+    found.start(weight, None, frequencies)
+    found.update_rows(ids, frequencies[ids], gradients)
+    basis = found.scores(weight, None, frequencies).basis
+    assert basis is not None
+    assert basis.is_contiguous()
+
+
 def test_it_says_what_is_wrong() -> None:
     with pytest.raises(BadInput, match=r"ExpectedInformation: axes 'principle' are unknown; did you mean 'principal'"):
         ExpectedInformation("principle")  # type: ignore[arg-type]
