@@ -530,7 +530,7 @@ def test_scores_are_finite_and_cost_no_more_than_their_noise(seed: int, scale: f
 
 @pytest.mark.parametrize("axes", ["nested", "principal", "field"])
 def test_axes_lie_in_memory_as_a_file_gives_them_back(axes: str) -> None:
-    """Products with them round by how they lie: a fine-tune from saved sizes is that of a whole run, to the last bit."""
+    """Products with them round by how they lie: a fine-tune from saved sizes is that of a whole run, bit by bit."""
     ids, gradients, _ = rows(40)
     weight = torch.randn(TOKENS, DIM, generator=torch.Generator().manual_seed(3))
     frequencies = torch.tensor([20, 35, 25, 70, 10])
