@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pme_lightning.errors import BadInput
+
 # Gradients of values that are this alike, in float32 sums, are the same: one tells nothing beside the other.
 _ALIKE = 1e-6
 
@@ -33,7 +35,13 @@ class InTurn:
 
     @classmethod
     def of(cls, information: Tensor) -> InTurn:
-        """Makes it of ``I``, float64 ``(F, D, D)``."""
+        """Makes it of ``I``, float64 ``(F, D, D)``.
+
+        Raises:
+            BadInput: it is not finite.
+        """
+        if not bool(information.isfinite().all()):
+            raise BadInput("gradients of rows are NaN or infinite: the search diverged; lower the learning rate")
         diagonal = information.diagonal(dim1=1, dim2=2)
         scale = torch.where(diagonal > 0, diagonal, 1).sqrt()
         # Rounding may leave some of it negative: eigenvalues of the correlations are clamped.

@@ -115,7 +115,7 @@ class ExpectedInformation(KnowsFields, Criterion):
         rounds: how often ``h`` is measured again on the pruned model; 0: on the full-size one alone.
 
     Raises:
-        BadInput: other axes, or less than 0 rounds; or, when scoring, a table that is not finite.
+        BadInput: other axes, or less than 0 rounds; or, when scoring, a table or gradients that are not finite.
 
     Attributes:
         tries: the axes to choose among: of ``auto``, ``nested`` and ``field``. Scores are along the first of them

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pme_lightning.errors import BadInput
 from pme_lightning.search.in_turn import InTurn
 
 DIM = 4
@@ -96,3 +97,11 @@ def test_fewer_rows_than_values(rows: int) -> None:
     assert found.told.isfinite().all()
     assert (found.told[:, rows:] < 1e-3 * own[:, rows:]).all(), "the first values fit all there is"
     torch.testing.assert_close(found.told[:, 0], own[:, 0], rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_gradients_that_are_no_numbers_are_refused(bad: float) -> None:
+    gradients = gradients_of(2)
+    gradients[1, 3, 0] = bad
+    with pytest.raises(BadInput, match="the search diverged; lower the learning rate"):
+        InTurn.of(information(gradients))
