@@ -18,7 +18,6 @@ from pme_lightning.errors import BadInput
 from pme_lightning.search.across import ALONE
 from pme_lightning.search.criteria import Criterion, Scores, known_axes, principal_axes
 from pme_lightning.search.field_level import KnowsFields
-from pme_lightning.search.in_turn import InTurn
 from pme_lightning.search.nesting import nested_axes
 from pme_lightning.search.row_information import BANDS, RowInformation, band_sums
 from pme_lightning.search.spectrum import Spectrum
@@ -203,7 +202,9 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise ValueError("the first-order weights given to start are missing")
         self._expected = None  # of axes that were tried before: as large as the table
         basis = self._axes(weight, frequencies)
-        in_turn, self.information = self._measured(basis)
+        self.information = self._measured(basis)
+        in_turn = self.information.in_turn
+        assert in_turn is not None
         # Where tokens are split memory is short: what is expected takes the place of the sums, unless these are scored
         # along other axes too.
         in_place = self.tokens is not ALONE and len(self.tries) == 1
@@ -305,18 +306,16 @@ class ExpectedInformation(KnowsFields, Criterion):
         ends = list(itertools.accumulate(self._fields(num_tokens)))
         return [slice(end - count, end) for end, count in zip(ends, self._fields(num_tokens), strict=True)]
 
-    def _measured(self, basis: Tensor | None) -> tuple[InTurn, RowInformation]:
+    def _measured(self, basis: Tensor | None) -> RowInformation:
         """Returns what the rows of the window said, in the axes of a basis ``(D, D)`` or ``(F, D, D)``."""
         sums = self._sums
         products = sums["information"]
         if basis is not None:
             products = basis.double().mT @ products @ basis.double()
-        in_turn = InTurn.of(products / sums["rows"].clamp(min=1))
         if "product" not in sums:
-            return in_turn, RowInformation.of_sums(sums["rows"], products, bands=sums["bands"])
+            return RowInformation.of_sums(sums["rows"], products, bands=sums["bands"])
         linear = sums["product"] if basis is None else (sums["product"].unsqueeze(1) @ basis.double()).squeeze(1)
-        found = RowInformation.of_sums(sums["rows"], products, sums["linear_information"], linear, sums["bands"])
-        return in_turn, found
+        return RowInformation.of_sums(sums["rows"], products, sums["linear_information"], linear, sums["bands"])
 
     def _axes(self, weight: Tensor, frequencies: Tensor) -> Tensor | None:
         """Returns the axes to score along: ``(D, D)``, ``(F, D, D)``, or None for those of the table.

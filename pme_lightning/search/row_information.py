@@ -110,6 +110,7 @@ class RowInformation:
             over what one of the field does; None: the same.
         use: float64 ``(F, D)``: on a pruned model, the share that kept values save of what they are expected to, 1 at
             most; NaN where none is kept. None: 1.
+        in_turn: what the table was read off; None of what several measurements told together.
     """
 
     table: Tensor
@@ -117,6 +118,7 @@ class RowInformation:
     shared: Tensor | None = None
     bands: Tensor | None = None
     use: Tensor | None = None
+    in_turn: InTurn | None = None
 
     @classmethod
     def of_sums(
@@ -143,12 +145,12 @@ class RowInformation:
         table = torch.where(in_turn.told > _ROUNDING * in_turn.told.max(), in_turn.told, 0)
         use = None if uses is None else _use(rows, products.diagonal(dim1=1, dim2=2), uses)
         if linear_squares is None or linear_products is None:
-            return cls(table, bands=_over_the_field(bands), use=use)
+            return cls(table, bands=_over_the_field(bands), use=use, in_turn=in_turn)
         linear = linear_squares / rows
         both = table * linear.unsqueeze(1)
         beyond = in_turn.gradients(slice(None), (linear_products / rows).unsqueeze(1)).squeeze(1)
         shared = torch.where(both > 0, beyond.square() / both.clamp(min=1e-300), 0).clamp(max=1)
-        return cls(table, linear, shared, _over_the_field(bands), use)
+        return cls(table, linear, shared, _over_the_field(bands), use, in_turn)
 
     def of_tokens(self, field: int, frequencies: Tensor, linear: bool = False) -> Tensor:
         """Returns what one row tells about the values of tokens of a field, float64 ``(n, D)``, or ``(n, 1)``.

@@ -18,7 +18,9 @@ def gradients_of(seed: int, rows: int = 50) -> Tensor:
     """Returns gradients ``(2, rows, D)`` of two fields, those of each field in part alike."""
     generator = torch.Generator().manual_seed(seed)
     own = torch.randn(2, rows, DIM, generator=generator, dtype=torch.float64)
-    return own @ torch.randn(2, DIM, DIM, generator=generator, dtype=torch.float64)
+    turns = torch.linalg.qr(torch.randn(2, 2, DIM, DIM, generator=generator, dtype=torch.float64)).Q
+    # Alike, and not so alike that what is left of one beside the others is little more than rounding.
+    return own @ turns[0] * torch.tensor([2.0, 1.5, 1.0, 0.5], dtype=torch.float64) @ turns[1]
 
 
 def information(gradients: Tensor) -> Tensor:
