@@ -7,9 +7,9 @@
     python benchmarks/accuracy_per_byte.py --data-folder DATA --backbones dcn,dcnv2,autoint --methods full,uniform,pme
 
 Every cell is one row of a CSV file. What is in the file is not run again, so a run can be killed and repeated at any
-time; with ``--shard 1/2`` and ``--shard 2/2`` two processes share a grid. Words ``key=value`` behind the options go
-into the training recipe of every method, as on the command line of ``train.py``. ``summarise_accuracy.py`` makes
-tables and plots of the file.
+time; how much of it other commits have measured is told. With ``--shard 1/2`` and ``--shard 2/2`` two processes share
+a grid. Words ``key=value`` behind the options go into the training recipe of every method, as on the command line of
+``train.py``. ``summarise_accuracy.py`` makes tables and plots of the file.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _run(options: argparse.Namespace) -> None:
     machine = machine_facts()
     print(f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}, commit {machine['commit']}")
     own = ResultFile(shard_path(path, shard, shards))
-    print(f"{progress(plan, rows)}; {own.path}", flush=True)
+    print(f"{progress(plan, rows, str(machine['commit']))}; {own.path}", flush=True)
     done = done_cells(rows)
     data = DataInMemory()
     for search in plan:

@@ -109,12 +109,22 @@ def describe(plan: list[Search], rows: pl.DataFrame) -> list[str]:
     ]
 
 
-def progress(plan: list[Search], rows: pl.DataFrame) -> str:
-    """Returns how many cells are done and about how long the others will take, by the cells done so far."""
+def progress(plan: list[Search], rows: pl.DataFrame, commit: str | None = None) -> str:
+    """Returns how many cells are done and about how long the others will take, by the cells done so far.
+
+    Args:
+        plan: The grid.
+        rows: The results.
+        commit: The one at work: how many cells were done at others is told.
+    """
     done = done_cells(rows)
     total = sum(len(search.budgets) for search in plan)
     left = sum(len(search.missing(done)) for search in plan)
     text = f"{total - left} of {total} cells done"
+    if commit is not None:
+        own = done_cells(rows.filter(pl.col("commit") == commit))
+        other = sum(len(search.missing(own)) for search in plan) - left
+        text += f", {other} of them at other commits (another --out measures all anew)" if other else ""
     seconds = seconds_left(plan, rows)
     if left and seconds is not None:
         text += f", about {_duration(seconds)} left"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from pme_lightning.arguments import init_args
 from pme_lightning.class_path import import_class, instantiate
@@ -32,7 +32,7 @@ def check_logger(config: Namespace | None) -> None:
     if config is None:
         return
     cls = import_class(config.class_path)
-    if issubclass(cls, (CSVLogger, TensorBoardLogger)):
+    if issubclass(cls, (CSVLogger, TensorBoardLogger, MLFlowLogger)):
         # Building one writes nothing.
         with _told_of_packages(cls):
             instantiate(cls, **init_args(config) | {"save_dir": "logs"})

@@ -10,7 +10,13 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateFinder, ModelPruning, ProgressBar
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    LearningRateFinder,
+    LearningRateMonitor,
+    ModelPruning,
+    ProgressBar,
+)
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pme_lightning.arguments import backbone_arguments, build, listed, optimizer_arguments, trainer_options
@@ -95,6 +101,8 @@ def check_parts(command: str, config: Namespace) -> Trainer:
         for cls, why in _NOT_HERE.items():
             if isinstance(callback, cls):
                 raise BadInput(f"trainer.callbacks: {cls.__name__} {why}")
+        if isinstance(callback, LearningRateMonitor) and config.logger is None:
+            raise BadInput("trainer.callbacks: LearningRateMonitor writes to a logger, and there is none: logger=csv")
     return trainer
 
 
@@ -247,6 +255,6 @@ def build_trainer(options: dict[str, Any]) -> Trainer:
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise BadInput(f"trainer: {error}") from error
     except RuntimeError as error:
-        if "more than one stateful callback" not in str(error):
-            raise
-        raise BadInput(f"trainer.callbacks: {error}") from error
+        # Of callbacks, or of the machine: a device or a scheduler (SLURM) that is not set up as it has to be.
+        key = "trainer.callbacks" if "more than one stateful callback" in str(error) else "trainer"
+        raise BadInput(f"{key}: {error}") from error

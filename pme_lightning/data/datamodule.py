@@ -407,7 +407,7 @@ class ClickDataModule(EncodedDataModule):
             folder.path / "vocabulary",
             self.batch_size if training else self.eval_batch_size,
             labelled=split != "predict",
-            shuffle=training,
+            shuffle=training and not self._overfits,
             window=self.shuffle_rows,
             seed=self.seed,
             rank=rank,

@@ -77,13 +77,23 @@ class EncodedData:
             raise BadInput(f"the frequency of a token is {int(self.frequencies.min())}; it must be 0 or more")
         if self.frequencies.shape != (sum(self.field_tokens),):
             raise BadInput(f"{sum(self.field_tokens)} tokens need as many frequencies, not {len(self.frequencies)}")
-        for split, (ids, _) in self.splits.items():
+        for split, (ids, labels) in self.splits.items():
             if split not in SPLITS:
                 raise BadInput(f"data '{self.name}' has a split '{split}', {did_you_mean(split, SPLITS)}")
+            if not isinstance(ids, np.ndarray) or not isinstance(labels, np.ndarray) or ids.ndim != 2:
+                raise BadInput(
+                    f"the {split} split of data '{self.name}' must be arrays of numpy, ids (n, {len(self.fields)}) and "
+                    f"labels (n,); they are {_kind(ids)} and {_kind(labels)}"
+                )
             if len(ids) == 0:
                 raise BadInput(f"the {split} split of data '{self.name}' is empty")
             if ids.shape[1] != len(self.fields):
                 raise BadInput(f"the {split} split has {ids.shape[1]} id columns for {len(self.fields)} fields")
+
+
+def _kind(values: Any) -> str:
+    shape = getattr(values, "shape", None)
+    return f"{type(values).__name__}{'' if shape is None else ' ' + str(tuple(shape))}"
 
 
 class EncodedDataModule(LightningDataModule, ABC):
@@ -300,6 +310,11 @@ class EncodedDataModule(LightningDataModule, ABC):
             raise BadInput(f"data '{self.name}' has no test split, only {', '.join(self.data.splits)}")
         return self.data.splits["test"][0], None
 
+    @property
+    def _overfits(self) -> bool:
+        """Whether Lightning's ``overfit_batches`` is to see the same rows in every epoch."""
+        return self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
+
     def _loader(self, split: str) -> DataLoader:
         training = split == "train"
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
@@ -307,8 +322,7 @@ class EncodedDataModule(LightningDataModule, ABC):
         held = split in ("train", "valid") and self._on_gpu(split, device)
         dataset: ClickDataset | RowsOnGPU = self._rows_on_gpu[split] if held else rows
         rank, world_size = place_among_processes()
-        # Lightning's overfit_batches sees the same rows in every epoch.
-        shuffle = training and not (self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
+        shuffle = training and not self._overfits
         sampler = (PermutationBatchSampler if shuffle else SequentialBatchSampler)(
             len(dataset),
             self.batch_size if training else self.eval_batch_size,

@@ -179,7 +179,8 @@ class ServedModel(nn.Module):
                 as it is seen. None: once for each token.
 
         Raises:
-            BadInput: Other bits, sizes that are missing or others, or a model that is on a GPU, split or not finite.
+            BadInput: Other bits, sizes that are missing or others, or a model that is on a GPU, split, not finite, or
+                of another precision than 32 bits.
         """
         if bits not in BITS:
             raise BadInput(f"bits is {bits}; choose from: {', '.join(map(str, BITS))}")
@@ -187,6 +188,11 @@ class ServedModel(nn.Module):
             raise BadInput("a model whose table is split over processes cannot be exported: load its checkpoint whole")
         if module.device.type != "cpu":
             raise BadInput(f"the model is on {module.device}: export it from main memory, after module.cpu()")
+        for name, parameter in module.named_parameters():
+            in_sixteen = parameter.dtype == torch.bfloat16 and name.startswith("embedding.")
+            if parameter.dtype != torch.float32 and not in_sixteen:
+                kind = str(parameter.dtype).removeprefix("torch.")
+                raise BadInput(f"the model's {name} is {kind}: export it in 32 bits, after module.float()")
         rows = _Rows.of(module, sizes, frequencies)
         if not all(values.isfinite().all() for values, _, _ in rows.parts()):
             raise BadInput("the model's table has values that are not finite: its training diverged")

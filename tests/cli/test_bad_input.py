@@ -102,6 +102,10 @@ CASES = [
         "LearningRateFinder sets one learning rate, and the network and the table have one each",
     ),
     (
+        "trainer.callbacks=[lightning.pytorch.callbacks.LearningRateMonitor]",
+        "LearningRateMonitor writes to a logger, and there is none: logger=csv",
+    ),
+    (
         'trainer.callbacks=[{"class_path":"lightning.pytorch.callbacks.ModelPruning",'
         '"init_args":{"pruning_fn":"l1_unstructured"}}]',
         "ModelPruning masks weights by what no other phase knows of",
@@ -177,6 +181,18 @@ def test_a_package_that_a_logger_lacks_is_told_before_data_is_read(
     for package in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
         monkeypatch.setattr(f"lightning.fabric.loggers.tensorboard.{package}", RequirementCache("not-there"))
     assert "logger TensorBoardLogger needs a package" in fails([*SMALL, "logger=tensorboard"], capsys)
+    monkeypatch.setattr("lightning.pytorch.loggers.mlflow._MLFLOW_AVAILABLE", RequirementCache("not-there"))
+    mlflow = "--logger=lightning.pytorch.loggers.MLFlowLogger"
+    assert "logger MLFlowLogger needs a package" in fails([*SMALL, mlflow], capsys)
+
+
+def test_a_scheduler_that_lightning_cannot_work_with_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"NTASKS": 2, "JOB_NAME": "ctr", "JOB_ID": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
+    assert "trainer: You set `--ntasks=2` in your SLURM bash script" in fails(SMALL, capsys)
 
 
 @pytest.mark.parametrize(

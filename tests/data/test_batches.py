@@ -232,6 +232,19 @@ def test_frequencies_are_counts(frequencies: Any, said: str) -> None:
         EncodedData("mine", ["f"], [2], frequencies, {})
 
 
+@pytest.mark.parametrize(
+    ("ids", "labels", "said"),
+    [
+        (np.zeros((2, 1), np.int32), [0, 1], r"they are ndarray \(2, 1\) and list"),
+        (torch.zeros(2, 1, dtype=torch.int32), np.zeros(2), r"they are Tensor \(2, 1\) and ndarray \(2,\)"),
+        (np.zeros(2, np.int32), np.zeros(2), r"must be arrays of numpy, ids \(n, 1\) and labels \(n,\); they are"),
+    ],
+)
+def test_splits_are_arrays_of_numpy(ids: Any, labels: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        EncodedData("mine", ["f"], [2], torch.tensor([1, 1]), {"train": (ids, labels)})
+
+
 def test_ids_of_another_field_are_refused(tiny: EncodedDataModule) -> None:
     tiny.data.splits["train"][0][5:, 1] -= 8  # counted within the field
     with pytest.raises(BadInput, match=r"of the train split is none of field 'f1', whose ids go from 8 to 27"):

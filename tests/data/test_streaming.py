@@ -253,6 +253,24 @@ def test_a_data_set_of_the_hub_is_streamed(splits: Path, monkeypatch: pytest.Mon
     assert set(asked) == {("abc", name, True) for name in names}
 
 
+def test_overfitting_a_stream_sees_the_same_rows(splits: Path) -> None:
+    data = streamed(splits, batch_size=32)
+    seen: list[list[int]] = []
+
+    class Recorder(CTRModule):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            seen.append(batch[0][:, 0].tolist())
+            return super().training_step(batch, batch_idx)
+
+    trainer = Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        overfit_batches=3,
+    )  # fmt: skip
+    trainer.fit(Recorder(data.field_tokens, FM, embedding_dim=4), datamodule=data)
+    assert len(seen) == 6
+    assert seen[:3] == seen[3:]
+
+
 @pytest.mark.slow
 def test_workers_train_over_epochs_and_stay(splits: Path) -> None:
     data = streamed(splits, batch_size=32, num_workers=2)

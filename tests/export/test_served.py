@@ -244,6 +244,8 @@ def test_what_cannot_be_served_is_refused_in_one_line() -> None:
         ServedModel.of(module, sizes)
     with pytest.raises(BadInput, match="the model is on meta: export it from main memory"):
         ServedModel.of(module_of().to("meta"))
+    with pytest.raises(BadInput, match=r"the model.s backbone\.\S+ is float64: export it in 32 bits"):
+        ServedModel.of(module_of().double())
     split = CTRModule([40, 40], "pme_lightning.backbones.FM", embedding_dim=2, shard=Shard(0, 2))
     with pytest.raises(BadInput, match="split over processes"):
         ServedModel.of(split)
