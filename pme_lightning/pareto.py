@@ -25,7 +25,7 @@ from pme_lightning.resuming import searched_model
 from pme_lightning.search import SearchResult
 
 if TYPE_CHECKING:
-    from pme_lightning.runner import Runner
+    from pme_lightning.phases import Phases
 
 
 # What :func:`settle_budgets` settles.
@@ -50,7 +50,7 @@ def settle_budgets(config: Namespace, module: CTRModule) -> None:
     config.search.init_args.budget = config.budgets[0]
 
 
-def run_pareto(runner: Runner) -> dict[str, Any]:
+def run_pareto(phases: Phases) -> dict[str, Any]:
     """Searches, trains and tests; writes ``pareto.csv`` and returns what ``summary.json`` holds.
 
     It holds the keys of every summary and ``pareto``, a list of one block a budget, the largest first: ``budget``,
@@ -58,38 +58,38 @@ def run_pareto(runner: Runner) -> dict[str, Any]:
     and ``test`` beside it are those of the largest budget, the one that ``search`` tells of too: without the list it
     is the summary of a ``pme`` run of that budget.
     """
-    folder, budgets = runner.folder, read_budgets(runner.config.budgets)
-    searched = runner.searched(partial(_save_sizes, runner, budgets))[0]
+    folder, budgets = phases.folder, read_budgets(phases.config.budgets)
+    searched = phases.searched(partial(_save_sizes, phases, budgets))[0]
     curve = []
     for number, name in enumerate(budgets, start=1):
         report.say(f"budget {name} ({number} of {len(budgets)})")
-        curve.append({"budget": name, **_point(runner, name)})
+        curve.append({"budget": name, **_point(phases, name)})
     largest = {key: value for key, value in curve[0].items() if key not in ("budget", "sizes")}
-    summary = runner.summary(searched, largest, runner.baseline()) | {"pareto": curve}
+    summary = phases.summary(searched, largest, phases.baseline()) | {"pareto": curve}
     folder.write_text("pareto.csv", pl.DataFrame(curve_rows(summary)).write_csv())
     return summary
 
 
-def _save_sizes(runner: Runner, budgets: dict[str, Value], search: Any) -> None:
+def _save_sizes(phases: Phases, budgets: dict[str, Value], search: Any) -> None:
     for name, value in budgets.items():
         try:
             result = search.result_for(value)
         except BadInput as error:
             raise BadInput(f"budgets: {value}: {error}") from error
-        runner.keep_sizes(result, name)
+        phases.keep_sizes(result, name)
 
 
-def _point(runner: Runner, name: str) -> dict[str, Any]:
-    sizes = runner.folder.sizes_of(name)
-    trained = runner.trained(f"finetune-{name}", _start(runner), runner.transfer(SearchResult.load(sizes)))
-    return {"sizes": sizes.relative_to(runner.folder.path).as_posix(), **trained}
+def _point(phases: Phases, name: str) -> dict[str, Any]:
+    sizes = phases.folder.sizes_of(name)
+    trained = phases.trained(f"finetune-{name}", _start(phases), phases.transfer(SearchResult.load(sizes)))
+    return {"sizes": sizes.relative_to(phases.folder.path).as_posix(), **trained}
 
 
-def _start(runner: Runner) -> CTRModule:
+def _start(phases: Phases) -> CTRModule:
     """Returns the module that a fine-tune starts from: every budget's has one of its own, in the same state."""
-    if not runner.warm:
-        return runner.module()
-    return searched_model(runner.folder, runner.shard)
+    if not phases.warm:
+        return phases.module()
+    return searched_model(phases.folder, phases.shard)
 
 
 def curve_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from lightning_utilities.core.imports import RequirementCache
 from pme_lightning.cli import main
 from pme_lightning.data import SyntheticDataModule
 from pme_lightning.folder_lock import locked
-from pme_lightning.runner import Runner
+from pme_lightning.phases import Phases
 
 SMALL = ["data.rows=6000", "data.tokens=600", "data.num_fields=4", "model.embedding_dim=8"]
 CASES = [
@@ -217,7 +217,7 @@ def test_validations_that_cannot_be_are_refused_before_the_search(
     words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Runner, "searched", lambda _: pytest.fail("it searched"))
+    monkeypatch.setattr(Phases, "searched", lambda _: pytest.fail("it searched"))
     assert said in fails(["data.rows=6000", "data.batch_size=256", "data.num_fields=4", *words.split()], capsys)
     assert not list(tmp_path.iterdir()), "something was left behind"
 
