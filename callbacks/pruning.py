@@ -332,7 +332,8 @@ class PruningCallback(Callback):
             steps = self.num_steps(self.steps_per_epoch) if self.steps_per_epoch else "some"
             raise BadInput(
                 f"the search needs {steps} steps and the fit ended after {self.step}: "
-                "raise trainer.max_epochs (or max_steps, max_time), or shorten search.schedule"
+                "raise what ended it (the Trainer's max_epochs, max_steps or max_time, a Timer), or shorten "
+                "search.schedule"
             )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
@@ -19,7 +18,7 @@ from pme_lightning.composition import (
     parse_words,
     read_yaml,
 )
-from pme_lightning.errors import BadInput
+from pme_lightning.errors import BadInput, cannot_write
 from pme_lightning.ranks import global_rank, is_main, is_watched, let_others_speak
 from pme_lightning.version import __version__
 
@@ -41,9 +40,10 @@ def main(args: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         leave_closed_pipe()
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        told = cannot_write(error)
+        if told is None:
             raise
-        _refuse(f"{error.strerror}: {error.filename or 'while writing the run folder or the cache'}")
+        _refuse(told)
 
 
 def _let_everything_be_printed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -11,6 +12,17 @@ class BadInput(ValueError):
 
     The command line prints it without a traceback and exits with code 2; Python callers see a ``ValueError``.
     """
+
+
+# What the user can mend: no space is left, or a folder may not be written to.
+_TO_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+
+
+def cannot_write(error: BaseException) -> str | None:
+    """Returns what to say of a disk that is full or may not be written to; None of any other error."""
+    if not isinstance(error, OSError) or error.errno not in _TO_MEND:
+        return None
+    return f"{error.strerror}: {error.filename or 'while writing the run folder or the cache'}"
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

@@ -119,7 +119,9 @@ def searched(trainer: Trainer) -> str | None:
     result = search.result
     sizes = result.sizes.double()
     share = f" ({search.kept_fraction:.1%})" if hasattr(search, "kept_fraction") else ""
+    shared = result.projection_parameters
+    beside = f" beside {shared:,} of projections" if result.axes == "field" and shared else ""
     return (
-        f"kept {result.parameters:,} values{share}: sizes {int(sizes.min())} to {int(sizes.max())}, "
+        f"kept {result.parameters:,} values{share}{beside}: sizes {int(sizes.min())} to {int(sizes.max())}, "
         f"mean {sizes.mean():.2f}, {(sizes == 0).double().mean():.0%} are 0"
     )

@@ -15,7 +15,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pme_lightning.errors import BadInput
 
-LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+# What they say, and from which level on: advice is not passed on, what a user asks for is.
+LOGGERS = {
+    "lightning.pytorch": logging.WARNING,
+    "lightning.fabric": logging.WARNING,
+    "lightning.pytorch.utilities.rank_zero": logging.WARNING,
+    "lightning.pytorch.profilers": logging.INFO,
+    "lightning.pytorch.callbacks.model_summary": logging.INFO,
+}
 
 
 @contextmanager
@@ -27,7 +34,7 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
         if trainer.state.status == TrainerStatus.INTERRUPTED:
             raise KeyboardInterrupt from error
         raise
-    except MisconfigurationException as error:
+    except (MisconfigurationException, ModuleNotFoundError) as error:
         raise BadInput(f"trainer: {error}") from error
     except ValueError as error:
         # How many batches there are it learns when the fit has begun.
@@ -54,8 +61,8 @@ def interrupts_held_back() -> Iterator[None]:
 
 def quiet_lightning() -> None:
     """Keeps the advice of Lightning and torch out of the way of the output; warnings about real trouble stay."""
-    for name in LOGGERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, level in LOGGERS.items():
+        logging.getLogger(name).setLevel(level)
     for message in (
         ".*does not have many workers.*",
         ".*`IterableDataset` has `__len__` defined.*",

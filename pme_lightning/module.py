@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -405,6 +406,7 @@ class CTRModule(LightningModule):
         blocks = None
         if self.has_network and isinstance(self.embedding, MultiSizeEmbedding):
             blocks = self.embedding.row_blocks()
+        rows = self._training_rows()
         return build_optimizer(
             self.parameters(),
             self.table_parameters,
@@ -413,7 +415,8 @@ class CTRModule(LightningModule):
             self.embedding_optimizer_class,
             self.embedding_optimizer_args,
             blocks,
-            self._training_rows(),
+            rows,
+            None if rows is None else self._steps_of_epoch(rows),
         )
 
     def _training_rows(self) -> int | None:
@@ -421,6 +424,13 @@ class CTRModule(LightningModule):
         datamodule = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
         rows = getattr(datamodule, "rows", None)
         return rows.get("train") if isinstance(rows, Mapping) else None
+
+    def _steps_of_epoch(self, rows: int) -> int | None:
+        """Returns the optimizer steps over so many rows; None where the data module does not tell its batch size."""
+        batch = getattr(self.trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]
+        if not isinstance(batch, int):
+            return None
+        return math.ceil(rows / (batch * self.trainer.world_size) / self.trainer.accumulate_grad_batches)
 
     def configure_gradient_clipping(
         self,

@@ -39,7 +39,7 @@ from pme_lightning.resume_point import ResumePoint
 from pme_lightning.resuming import searched_model
 from pme_lightning.run_checks import build_trainer, limited
 from pme_lightning.run_folder import RunFolder, sizes_files
-from pme_lightning.search import SearchResult
+from pme_lightning.search import Budget, SearchResult
 from pme_lightning.throughput import Throughput
 from pme_lightning.training_curve import TrainingCurve
 from pme_lightning.whole_files import WholeCheckpoints
@@ -137,6 +137,9 @@ class Phases:
         module = self.module()
         callback = self.given_search or build(self.config.search)
         report.say(f"search: {type(callback).__name__}, {callback.num_steps(self._steps_per_epoch())} steps")
+        budget = getattr(callback, "budget", None)
+        if isinstance(budget, Budget) and budget.exceeds(module.full_table):
+            report.say(f"  the budget, {budget}, is more than the whole table takes: nothing will be pruned")
         point = self._resume_point(self.folder.checkpoints("search") / "resume.ckpt", at_end=False)
         curve = TrainingCurve()
         # The search ends the fit when it is done. It looks at training rows alone: the validation split stays for

@@ -18,7 +18,7 @@ from pme_lightning.class_path import class_path
 from pme_lightning.composition import USES_CHECKPOINT
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import MultiSizeEmbedding, Shard
-from pme_lightning.errors import BadInput
+from pme_lightning.errors import BadInput, cannot_write
 from pme_lightning.export import ExportedModel
 from pme_lightning.export.measured import measured
 from pme_lightning.export.saved import write_exported
@@ -167,6 +167,9 @@ class Runner:
                 raise BadInput(f"{error} ({kept})") from error
             if isinstance(error, ProcessLost):
                 raise ProcessLost(f"{error}; {kept}") from error
+            told = cannot_write(error)
+            if told is not None:
+                raise BadInput(f"{told} ({kept})") from error
             raise
         (pareto.print_curve if self.command == "pareto" else report.print_summary)(summary, self.folder.path)
         return summary
@@ -345,8 +348,8 @@ class Runner:
         path = folder and folder / "checkpoints" / "search" / "last.ckpt"
         if path is None or not path.is_file():
             raise BadInput(
-                "transfer.init=warm needs the model that was searched: ckpt_path=PATH of its checkpoint "
-                "(the search command keeps one in checkpoints/search/last.ckpt)"
+                "transfer.init=warm needs the model that was searched: ckpt_path=PATH of its checkpoint (search and "
+                "pareto keep one in checkpoints/search/last.ckpt), or start from nothing: transfer.init=scratch"
             )
         return str(path)
 

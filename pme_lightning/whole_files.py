@@ -68,12 +68,22 @@ class WholeCheckpoints(TorchCheckpointIO):
                 _write_split(checkpoint, partial)
             with partial.open("rb+" if split else "wb") as file:
                 if not split:
-                    torch.save(checkpoint, file)
+                    _save(checkpoint, file)
                     file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _save(checkpoint: dict[str, Any], file: BinaryIO) -> None:
+    """Writes a checkpoint; of what goes wrong with the file it says that, not what comes of it in torch."""
+    try:
+        torch.save(checkpoint, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _write_split(checkpoint: Any, path: Path | None) -> None:

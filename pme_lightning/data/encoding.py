@@ -7,8 +7,9 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,7 @@ from pme_lightning.data.labels import binary_labels
 from pme_lightning.data.npy_writer import NpyWriter
 from pme_lightning.data.progress import RowsProgress
 from pme_lightning.data.splits import Division
+from pme_lightning.data.tokens import Matches
 from pme_lightning.data.vocabulary import Vocabulary
 from pme_lightning.errors import BadInput
 
@@ -103,9 +105,10 @@ def _write_rows(
             where = f"the {division.splits[0]} split" if len(division.splits) == 1 else "the data"
             label = [vocabulary.schema.label] if labelled else []
             columns = list(dict.fromkeys([*label, *vocabulary.schema.columns(), *division.columns]))
+            matches = notes.matches.setdefault(name, Matches())
             for part in slices(source.frame.slice(notes.read_rows[name]), columns, where):
                 codes = division.codes(part, notes.read_rows[name])
-                encoded = vocabulary.encode_fields(part)
+                encoded = vocabulary.encode_fields(part, matches)
                 clicks = binary_labels(part.get_column(label[0]), where) if label else None
                 for code, split in enumerate(division.splits):
                     of_split = slice(None) if codes is None else codes == code
@@ -116,6 +119,7 @@ def _write_rows(
                 progress.advance(len(part))
                 if notes.is_due():
                     notes.write(ids, labels)
+            matches.check()
             notes.finished.append(name)
         for split in splits:
             if ids[split].rows == 0:
@@ -143,15 +147,24 @@ class _Notes:
         read_rows: rows that were read, by source.
         written_rows: rows that are on disk, by split.
         finished: the sources that were read to their end.
+        matches: whether columns of other kinds than in the training data have anything to match, by source.
     """
 
     NAME = "unfinished.json"
 
-    def __init__(self, file: Path, read_rows: dict[str, int], written_rows: dict[str, int], finished: list[str]):
+    def __init__(
+        self,
+        file: Path,
+        read_rows: dict[str, int],
+        written_rows: dict[str, int],
+        finished: list[str],
+        matches: dict[str, Matches],
+    ):
         self._file = file
         self.read_rows = read_rows
         self.written_rows = written_rows
         self.finished = finished
+        self.matches = matches
         self._noted = time.monotonic()
 
     @classmethod
@@ -161,9 +174,10 @@ class _Notes:
             content = json.loads((folder / cls.NAME).read_text(encoding="utf-8"))
             read_rows = {name: int(content["read"][name]) for name in sources}
             written_rows = {split: int(content["written"][split]) for split in splits}
-            return cls(folder / cls.NAME, read_rows, written_rows, list(content["finished"]))
+            matches = {name: Matches(**content["matches"][name]) for name in content["matches"]}
+            return cls(folder / cls.NAME, read_rows, written_rows, list(content["finished"]), matches)
         except (OSError, ValueError, KeyError, TypeError):
-            return cls(folder / cls.NAME, dict.fromkeys(sources, 0), dict.fromkeys(splits, 0), [])
+            return cls(folder / cls.NAME, dict.fromkeys(sources, 0), dict.fromkeys(splits, 0), [], {})
 
     def is_due(self) -> bool:
         """Whether it is time to note down."""
@@ -173,7 +187,8 @@ class _Notes:
         """Notes down, once what was written is on the disk."""
         for writer in (*ids.values(), *labels.values()):
             writer.sync()
-        content = {"read": self.read_rows, "finished": self.finished}
+        content: dict[str, Any] = {"read": self.read_rows, "finished": self.finished}
+        content["matches"] = {name: asdict(matches) for name, matches in self.matches.items()}
         content["written"] = {split: writer.rows for split, writer in ids.items()}
         partial = self._file.with_suffix(".tmp")
         partial.write_text(json.dumps(content), encoding="utf-8")

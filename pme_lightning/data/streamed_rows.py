@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from pme_lightning.data.batches import LEAST_TO_TRAIN_ON, Cuts, keep
 from pme_lightning.data.labels import binary_labels
 from pme_lightning.data.streams import Stream
+from pme_lightning.data.tokens import Matches
 from pme_lightning.data.vocabulary import Vocabulary
 from pme_lightning.errors import BadInput
 
@@ -150,19 +151,22 @@ class StreamedRows(IterableDataset):
         if self.shuffle:
             order = self._generator().permutation(order)
         stops = np.cumsum(self.shard_rows[order])
-        position = int(np.searchsorted(stops, start, side="right"))
+        position, matches = int(np.searchsorted(stops, start, side="right")), Matches()
         while rows > 0:
             shard = int(order[position])
             skip = start - int(stops[position] - self.shard_rows[shard])
             wanted = min(rows, int(self.shard_rows[shard]) - skip)
             rows, start, position = rows - wanted, start + wanted, position + 1
-            for encoded in self._of_shard(shard, skip, wanted):
+            for encoded in self._of_shard(shard, skip, wanted, matches):
                 wanted -= len(encoded[0])
                 yield encoded
             if wanted:
                 raise BadInput(f"{self.stream.name} has fewer rows than were counted: did it change? run again")
+        matches.check()
 
-    def _of_shard(self, shard: int, skip: int, wanted: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _of_shard(
+        self, shard: int, skip: int, wanted: int, matches: Matches
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if self._vocabulary is None:
             self._vocabulary = Vocabulary.load(self._vocabulary_folder)
         schema = self._vocabulary.schema
@@ -172,7 +176,7 @@ class StreamedRows(IterableDataset):
         for part in self.stream.slices(shard, [*label, *schema.columns()], skip):
             part = part.head(wanted)
             wanted -= len(part)
-            ids = self._vocabulary.encode_fields(part)
+            ids = self._vocabulary.encode_fields(part, matches)
             where = self.stream.name
             yield ids, binary_labels(part.get_column(label[0]), where) if label else np.zeros(len(part), np.uint8)
             if not wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -59,10 +60,20 @@ def canonical(values: pl.Series) -> pl.Series:
     if dtype in (pl.String, pl.Int64, pl.UInt64):
         return values
     if dtype.is_float():
-        return values.cast(pl.Float64).fill_nan(None) + 0.0
+        return _float64(values).fill_nan(None) + 0.0
     if dtype.is_integer() and dtype not in (pl.Int128, pl.UInt128):
         return values.cast(pl.Int64)
     return values.cast(pl.String)
+
+
+def _float64(values: pl.Series) -> pl.Series:
+    """The values as Float64; those of 32 bits as the numbers that they are written as: 0.7, not 0.699999988.
+
+    A value that does not read as a number becomes null.
+    """
+    if values.dtype == pl.Float32:
+        values = values.cast(pl.String)
+    return values.cast(pl.Float64, strict=False)
 
 
 # Every way in which a boolean is written, that of the canonical text first.
@@ -109,32 +120,70 @@ def times_as(values: pl.Series, held: str) -> pl.Series:
     return whole.str.replace(r"^(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}:\d{2})$", "${1} ${2}.000000")
 
 
-def align(values: pl.Series, dtype: pl.DataType, field: str) -> pl.Series:
+@dataclass
+class Matches:
+    """Whether columns of other kinds than in the training data have anything to match there, slice by slice.
+
+    Attributes:
+        found: columns of which some value could be read as the training type.
+        told: what is wrong with those of which, in some slice, none could.
+    """
+
+    found: list[str] = field(default_factory=list)
+    told: dict[str, str] = field(default_factory=dict)
+
+    def note(self, column: str, values: pl.Series, aligned: pl.Series) -> None:
+        """Takes note of the canonical values of a slice, and of what could be read of them as the training type."""
+        if aligned.null_count() < len(aligned):
+            if column not in self.found:
+                self.found.append(column)
+        elif values.null_count() < len(values):
+            self.told.setdefault(
+                column,
+                f"column '{column}' held {_plain(aligned.dtype)} in the training data and {_plain(values.dtype)} "
+                f"here, such as {values.drop_nulls()[0]!r}: none of it can be matched",
+            )
+
+    def check(self) -> None:
+        """Refuses a column that has values, none of which can be read as the training type, once all were seen.
+
+        Raises:
+            BadInput: There is one.
+        """
+        for column, told in self.told.items():
+            if column not in self.found:
+                raise BadInput(told)
+
+
+def align(values: pl.Series, dtype: pl.DataType, column: str, matches: Matches) -> pl.Series:
     """Canonical values brought to the type that the training data had; a value that cannot be equal becomes null.
 
     Integers and floats meet by value (3 and 3.0), integers and text by decimal text (7 and "7", not "007"), text
     and floats by the number that the text reads as. The caller tells such nulls from missing values.
 
+    Args:
+        values: Canonical values.
+        dtype: That of the training data.
+        column: Its name.
+        matches: Takes note of whether there was anything to match.
+
     Raises:
-        BadInput: floats where training had text (there is no one text of a float), or values of another kind of
-            which not one can be read as the training type.
+        BadInput: floats where training had text (there is no one text of a float).
     """
     if values.dtype == dtype:
         return values
+    if values.null_count() == len(values):
+        # Tools that know no missing text or integer write a column without any value as floats.
+        return values.cast(dtype)
     if dtype == pl.String and values.dtype == pl.Float64:
-        raise BadInput(f"column '{field}' was text in the training data and holds floats here: write it as text")
+        raise BadInput(f"column '{column}' was text in the training data and holds floats here: write it as text")
     cast = values.cast(dtype, strict=False)
     # Back again: what does not return unchanged was rounded, or was another text of the same number.
     exact = cast if dtype == pl.Float64 and values.dtype == pl.String else None
     if exact is None:
         back = cast.cast(values.dtype, strict=False)
         exact = cast.set((back != values).fill_null(True), None)
-    if len(values) > values.null_count() and len(exact) == exact.null_count():
-        example = values.drop_nulls()[0]
-        raise BadInput(
-            f"column '{field}' held {_plain(dtype)} in the training data and {_plain(values.dtype)} here, such as "
-            f"{example!r}: none of it can be matched"
-        )
+    matches.note(column, values, exact)
     return exact
 
 
@@ -148,7 +197,7 @@ def numbers(column: pl.Series) -> pl.Series:
         column = column.str.strip_chars()
     elif not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
         raise BadInput(f"column '{column.name}' is numeric in the schema but holds values of type {column.dtype}")
-    values = column.cast(pl.Float64, strict=False)
+    values = _float64(column)
     _check_all_read(column, values, "a number")
     return values.fill_nan(None)
 

@@ -27,11 +27,20 @@ from pme_lightning.data.npy_writer import NpyWriter
 from pme_lightning.data.options import check_whole_number
 from pme_lightning.data.schema import Schema
 from pme_lightning.data.times import in_zone
-from pme_lightning.data.tokens import BOOLEANS, align, booleans_as, column_of, numbers, times_as, token_values
+from pme_lightning.data.tokens import (
+    BOOLEANS,
+    Matches,
+    align,
+    booleans_as,
+    column_of,
+    numbers,
+    times_as,
+    token_values,
+)
 from pme_lightning.errors import BadInput, did_you_mean
 
 # Changes whenever the same data would be encoded otherwise than before.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # The key of a min_count dict that stands for all fields it does not name.
 ANY_FIELD = "*"
@@ -158,12 +167,21 @@ class Vocabulary:
             raise BadInput(f"there is no field '{field}', {did_you_mean(field, self.fields)}")
         return self._tables[self.fields.index(field)].values()
 
-    def encode_fields(self, frame: pl.DataFrame) -> np.ndarray:
+    def encode_fields(self, frame: pl.DataFrame, matches: Matches | None = None) -> np.ndarray:
         """The global ids, int32 ``(n, F)``, of rows that hold the fields' columns.
+
+        Args:
+            frame: the rows.
+            matches: of all slices of the rows, where these are one of several; the caller has it checked at the end.
 
         Raises:
             BadInput: a column is missing, or its values are of a kind that cannot match the training data's.
         """
+        if matches is None:
+            matches = Matches()
+            ids = self.encode_fields(frame, matches)
+            matches.check()
+            return ids
         ids = np.empty((len(frame), len(self.fields)), dtype=np.int32)
         lookups, held = self._lookups, self.schema.dtypes
         frame = frame.with_columns(
@@ -177,7 +195,7 @@ class Vocabulary:
                 values = booleans_as(values, table.dtype, self._boolean_tokens(f))
             if one.kind == "categorical" and values.dtype == pl.String:
                 values = times_as(values, held.get(one.source, ""))
-            index = lookups[f].find(align(values, table.dtype, one.source))
+            index = lookups[f].find(align(values, table.dtype, one.source, matches))
             np.add(index, self.offsets[f], out=ids[:, f])
             if table.missing is not None and values.null_count():
                 # Only what was missing in the data, not what could not be read as the training type.

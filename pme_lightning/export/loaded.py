@@ -15,6 +15,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from pme_lightning.data.tokens import Matches
 from pme_lightning.data.vocabulary import Vocabulary
 from pme_lightning.errors import BadInput, did_you_mean
 
@@ -95,7 +96,9 @@ class ExportedModel:
                 training data's.
         """
         rows = _columns_of(frame, self.vocabulary.schema.columns())
-        parts = [self.vocabulary.encode_fields(part) for part in rows.iter_slices(_BATCH_ROWS)]
+        matches = Matches()
+        parts = [self.vocabulary.encode_fields(part, matches) for part in rows.iter_slices(_BATCH_ROWS)]
+        matches.check()
         return self.predict_ids(np.concatenate([np.empty((0, len(self.facts["fields"])), np.int32), *parts]))
 
     def predict_ids(self, ids: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ def build_optimizer(
     embedding_optimizer_args: dict[str, Any] | None = None,
     blocks: Mapping[Tensor, Sequence[RowBlock]] | None = None,
     training_rows: int | None = None,
+    epoch_steps: int | None = None,
 ) -> Optimizer:
     """Returns one optimizer for all parameters, within which the table may have one of its own.
 
@@ -38,20 +39,22 @@ def build_optimizer(
             ``set_blocks``, as :class:`~pme_lightning.optim.LazyAdagrad`.
         training_rows: How many rows there are to train on, ``None`` where that is not known yet; for optimizers of the
             table that have ``set_training_rows``, as :class:`~pme_lightning.optim.LazyAdagrad`.
+        epoch_steps: How many steps they make, ``None`` where that is not known; for those that have
+            ``set_epoch_steps``.
 
     Raises:
         BadInput: A class cannot be imported, does not take its arguments, or cannot be joined with another.
     """
     parameters = list(parameters)
     if embedding_optimizer is None:
-        alone = _told(_made(optimizer, parameters, optimizer_args), blocks, training_rows)
+        alone = _told(_made(optimizer, parameters, optimizer_args), blocks, training_rows, epoch_steps)
         # A fused one would unscale gradients in its step: too late for those that are to be clipped.
         return JoinedOptimizer([alone]) if getattr(alone, "_step_supports_amp_scaling", False) else alone
     network = [parameter for parameter in parameters if all(parameter is not own for own in table)]
     optimizers = [_made(optimizer, network, optimizer_args)] if network else []
     try:
         of_table = _made(embedding_optimizer, list(table), embedding_optimizer_args)
-        optimizers.append(_told(of_table, blocks, training_rows))
+        optimizers.append(_told(of_table, blocks, training_rows, epoch_steps))
         return JoinedOptimizer(optimizers) if network else optimizers[0]
     except ValueError as error:
         raise BadInput(f"embedding_optimizer: {error}") from error
@@ -71,11 +74,16 @@ def _made(optimizer: str | type, parameters: list[Tensor], arguments: dict[str, 
 
 
 def _told(
-    optimizer: Optimizer, blocks: Mapping[Tensor, Sequence[RowBlock]] | None, training_rows: int | None
+    optimizer: Optimizer,
+    blocks: Mapping[Tensor, Sequence[RowBlock]] | None,
+    training_rows: int | None,
+    epoch_steps: int | None,
 ) -> Optimizer:
-    """Tells an optimizer that listens how rows lie, and how many it is trained on."""
+    """Tells an optimizer that listens how rows lie, and how many it is trained on in how many steps."""
     if training_rows is not None and hasattr(optimizer, "set_training_rows"):
         optimizer.set_training_rows(training_rows)
+    if epoch_steps is not None and hasattr(optimizer, "set_epoch_steps"):
+        optimizer.set_epoch_steps(epoch_steps)
     if hasattr(optimizer, "set_blocks"):
         for parameter, own in (blocks or {}).items():
             optimizer.set_blocks(parameter, own)

@@ -52,7 +52,8 @@ class LazyAdagrad(Optimizer):
         eps: Keeps the division sound.
         initial_accumulator_value: What ``s`` starts from.
         weight_decay: Strength of the decay a step (``None``: that of the prior, 16 over the number of training rows).
-        decay_interval: Steps between two decays. With 1 every row is touched in every step.
+        decay_interval: Steps between two decays. With 1 every row is touched in every step. They are no farther apart
+            than an epoch is long, once :meth:`set_epoch_steps` has said that.
         scale_by_size: Whether blocks of rows are scaled as the model says.
 
     Raises:
@@ -110,6 +111,18 @@ class LazyAdagrad(Optimizer):
         for group in (*self.param_groups, self.defaults):
             if group["weight_decay"] is None:
                 group["weight_decay"] = 1 / (rows * PRIOR_VARIANCE)
+
+    def set_epoch_steps(self, steps: int) -> None:
+        """Has decays come at least once in an epoch.
+
+        Of little data an epoch has few steps, and the decay is strong. What a row has learned in several epochs would
+        go all at once.
+
+        Args:
+            steps: Optimizer steps of an epoch.
+        """
+        for group in (*self.param_groups, self.defaults):
+            group["decay_interval"] = min(group["decay_interval"], max(1, steps))
 
     def set_blocks(self, parameter: Tensor, blocks: Sequence[RowBlock]) -> None:
         """Says how the rows of a flat parameter lie, and how their steps and decays are scaled.

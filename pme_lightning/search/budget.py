@@ -108,6 +108,15 @@ class Budget:
             return str(self.value)
         return _bytes_text(int(self.value)) + exported
 
+    def exceeds(self, table: FullTable) -> bool:
+        """Whether it is more than the whole of a table takes, of which nothing would be pruned then."""
+        if self.kind == "fraction":
+            return False
+        if self.kind == "parameters":
+            return self.value > table.parameters
+        value_bytes = Fraction(table.value_bytes) if self.bits is None else _EXPORTED[self.bits][0] / 8
+        return self.value > table.parameters * value_bytes
+
     def values(self, table: FullTable, each_field: bool = False) -> int:
         """Returns how many per-token values of a table may be kept beside the projection, or those of all fields.
 

@@ -273,7 +273,7 @@ def test_a_fit_too_short_for_the_search_is_refused(
     tiny: LightningDataModule, make_trainer: Build, options: dict[str, int]
 ) -> None:
     callback = PruningCallback(Fisher(), AfterWarmup(epochs=3), Prefix(), budget=0.5)
-    with pytest.raises(BadInput, match=r"needs 30 steps and the fit ended after 10: raise trainer.max_epochs"):
+    with pytest.raises(BadInput, match=r"needs 30 steps and the fit ended after 10: raise what ended it"):
         make_trainer(callbacks=[callback], **options).fit(module(tiny), datamodule=tiny)
     with pytest.raises(BadInput, match="one PruningCallback per fit: this one is 10 steps into another fit"):
         make_trainer(callbacks=[callback], max_epochs=3).fit(module(tiny), datamodule=tiny)

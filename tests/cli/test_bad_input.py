@@ -186,6 +186,15 @@ def test_a_package_that_a_logger_lacks_is_told_before_data_is_read(
     assert "logger MLFlowLogger needs a package" in fails([*SMALL, mlflow], capsys)
 
 
+def test_a_package_that_a_callback_lacks_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lightning.pytorch.callbacks.device_stats_monitor._PSUTIL_AVAILABLE", False)
+    words = ["fit", *SMALL, "logger=csv", "trainer.callbacks=[lightning.pytorch.callbacks.DeviceStatsMonitor]"]
+    assert "trainer: `DeviceStatsMonitor` cannot log CPU stats as `psutil` is not installed" in fails(words, capsys)
+
+
 def test_a_scheduler_that_lightning_cannot_work_with_ends_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

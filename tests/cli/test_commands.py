@@ -51,6 +51,16 @@ def test_pme_runs_every_backbone_within_its_budget(run: Run, backbone: str) -> N
         assert model["test"]["logloss"] > summary["data"]["best_logloss"]
 
 
+def test_what_was_asked_for_is_shown_and_a_budget_for_all_is_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    callbacks = "trainer.callbacks=[lightning.pytorch.callbacks.ModelSummary]"
+    summary = run(*fast("fm"), "search.budget=1GB", "baseline=false", "trainer.profiler=simple", callbacks)
+    said = capsys.readouterr()
+    assert "the budget, 1GB, is more than the whole table takes: nothing will be pruned" in said.out
+    assert summary["embedding"]["fraction"] > 0.9
+    assert "Profiler Report" in said.err
+    assert "Trainable params" in said.err
+
+
 def test_averaged_weights_are_validated_kept_and_tested(run: Run) -> None:
     """Lightning's own callback: the fine-tune averages the rebuilt model, the search nothing."""
     words = [*fast("deepfm"), "search.budget=0.3"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pme_lightning.data.schema import Field
 from pme_lightning.data.times import has_clock, in_order, parsed
-from pme_lightning.data.tokens import align, canonical, token_values
+from pme_lightning.data.tokens import Matches, align, canonical, token_values
 from pme_lightning.errors import BadInput
 
 START = datetime(2019, 12, 24, 22, 30, tzinfo=UTC)
@@ -101,4 +101,4 @@ def test_equal_values_of_another_unit_or_scale_are_equal_tokens() -> None:
     assert canonical(beside).to_list() == [*texts, None, *canonical(fine)], "whatever else is in the slice"
     scales = [pl.Series(["1.50", "-3", "100"]).cast(pl.Decimal(10, scale)) for scale in (2, 3)]
     assert [canonical(each).to_list() for each in scales] == [["1.5", "-3", "100"]] * 2
-    assert align(pl.Series([-3, 100]), pl.String(), "price").to_list() == ["-3", "100"]
+    assert align(pl.Series([-3, 100]), pl.String(), "price", Matches()).to_list() == ["-3", "100"]

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pme_lightning.data import Vocabulary
 from pme_lightning.data.counting import ValueCounts
 from pme_lightning.data.schema import infer_schema
+from pme_lightning.data.tokens import Matches
 from pme_lightning.errors import BadInput
 
 
@@ -134,6 +135,11 @@ def test_bad_min_count(min_count: Any, message: str) -> None:
         ([0.5, 1.5], pl.Float64, [0.5, 1.5], pl.Float32, [1, 2]),
         (["true", "x"], pl.String, [True, False], pl.Boolean, [1, 0]),
         ([None, 5], pl.Int64, ["x", None, "5"], pl.String, [0, 2, 1]),
+        ([0.1, 0.7], pl.Float64, [0.7, 0.1], pl.Float32, [2, 1]),
+        ([0.1, 0.7], pl.Float32, [0.7, 0.1], pl.Float64, [2, 1]),
+        ([0.1, 0.7], pl.Float32, ["0.7", "0.1"], pl.String, [2, 1]),
+        (["x", None], pl.String, [float("nan"), None], pl.Float64, [2, 2]),
+        ([3, 5], pl.Int64, [None, None], pl.Float64, [0, 0]),
     ],
 )
 def test_other_types_match_by_value_or_not_at_all(
@@ -155,6 +161,30 @@ def test_types_that_cannot_match_are_bad_input(train: list, test: list, message:
     vocabulary = fit(column(train), categorical=["a"])
     with pytest.raises(BadInput, match=message):
         ids_of(vocabulary, test)
+
+
+def test_what_cannot_match_is_refused_when_all_slices_were_seen() -> None:
+    vocabulary = fit(column([1, 2]), categorical=["a"])
+    matches = Matches()
+    for text in ("guest", "2", "guest"):
+        vocabulary.encode_fields(column([text]), matches)
+    matches.check()
+    matches = Matches()
+    for _ in range(2):
+        vocabulary.encode_fields(column(["guest"]), matches)
+    with pytest.raises(BadInput, match="column 'a' held integers in the training data and text here, such as 'guest'"):
+        matches.check()
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=40, unique=True), st.integers(2, 8))
+def test_bins_do_not_depend_on_how_wide_numbers_are_stored(values: list[float], bins: int) -> None:
+    narrow = pl.Series("a", values, dtype=pl.Float32)
+    # As a tool that writes text has them.
+    wide = pl.Series("a", [float(str(np.float32(value))) for value in values], dtype=pl.Float64)
+    for train, test in ((narrow, wide), (wide, narrow)):
+        vocabulary = fit(pl.DataFrame({"label": [0] * len(values), "a": train}), numeric=["a"], bins=bins)
+        first, second = (vocabulary.encode_fields(pl.DataFrame({"a": each})) for each in (train, test))
+        assert first.tolist() == second.tolist()
 
 
 def test_wrong_column_names_the_nearest() -> None:

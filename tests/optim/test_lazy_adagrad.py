@@ -78,6 +78,15 @@ def test_decay_comes_every_interval_for_as_many_steps_and_reaches_rows_without_g
         assert parameter[1].item() == pytest.approx(0.975 ** (step // 3 * 3))
 
 
+def test_decay_comes_once_in_an_epoch_or_more_often() -> None:
+    one, two = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = LazyAdagrad([{"params": [one]}, {"params": [two], "decay_interval": 4}], decay_interval=64)
+    optimizer.set_epoch_steps(16)
+    assert [group["decay_interval"] for group in optimizer.param_groups] == [16, 4]
+    optimizer.set_epoch_steps(100)
+    assert [group["decay_interval"] for group in optimizer.param_groups] == [16, 4]
+
+
 def test_decay_that_is_not_said_goes_by_the_rows_there_are() -> None:
     one, two = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     optimizer = LazyAdagrad([{"params": [one]}, {"params": [two], "weight_decay": 0.5}], weight_decay=None)

@@ -200,3 +200,12 @@ def test_a_budget_that_nothing_fits_names_one_that_works(full: int, overhead: in
             return
         assert suggested is not None
         assert Budget.parameters(parse_budget(suggested[1]), full, overhead) >= 1
+
+
+@pytest.mark.parametrize(
+    ("budget", "exceeds"),
+    [("100%", False), ("1700", False), ("1701", True), ("6800B", False), ("6801B", True), ("6801B@32bit", True),
+     ("3400B@16bit", False), ("1701B@8bit", True), ("935B@4bit", False), ("936B@4bit", True)],
+)  # fmt: skip
+def test_more_than_the_whole_table(budget: str, exceeds: bool) -> None:
+    assert parse_budget(budget).exceeds(FullTable(100, 16, True, 3)) is exceeds
