@@ -23,6 +23,8 @@ from pme_lightning.search.row_information import band_sums, use_sums
 
 # Means over so many rows, of all processes together, are known to a few hundredths.
 _ROWS = 1 << 14
+# Values of a parameter that are looked at to tell whether it was trained.
+_SAMPLED = 1 << 12
 
 Batch = tuple[Tensor, Tensor]
 
@@ -215,6 +217,14 @@ class PrunedModel:
                 "rebuilt since: ask for the sizes of all budgets first"
             )
 
-    def _version(self) -> tuple[int, ...]:
-        """Returns a number for each parameter that rises whenever something is written to it."""
-        return tuple(parameter._version for parameter in self.module.parameters())
+    def _version(self) -> tuple[float, ...]:
+        """Returns numbers for each parameter that are others once something was written to it.
+
+        Torch counts what is written, but not what its fused optimizers write: so the sum of some values counts, too.
+        """
+        versions = []
+        for parameter in self.module.parameters():
+            values = parameter.detach().reshape(-1)
+            some = values[:: max(1, len(values) // _SAMPLED)].double()
+            versions += [float(parameter._version), float(some.sum())]
+        return tuple(versions)

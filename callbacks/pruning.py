@@ -122,6 +122,8 @@ class PruningCallback(Callback):
         self.field_dropout = field_dropout
         self.step = 0
         self.steps_per_epoch = 0
+        self._turned_from: str | None = None  # the axes of the criterion, where rows have become coordinates
+        self._before = 0  # optimizer steps of the Trainer before the search
         self._started = -1  # the last step that a scoring window began in
         self._observed = False  # whether gradients of rows have come since the last step
         self.field_tokens: list[int] = []
@@ -161,6 +163,9 @@ class PruningCallback(Callback):
         Raises:
             BadInput: It is, and this search needs all of it.
         """
+        if self.criterion.tries:
+            # A search before this one may have settled others in the same object.
+            self.criterion.axes = self.criterion.tries[0]  # type: ignore[attr-defined]
         self.criterion.has_network = cast(CTRModule, pl_module).has_network
         shard = self._embedding(pl_module).shard
         if shard is not None:
@@ -229,9 +234,20 @@ class PruningCallback(Callback):
                 "a search counts epochs in steps, and GradientAccumulationScheduler has other steps in each: give the "
                 "same for all, trainer.accumulate_grad_batches=N"
             )
+        if math.isinf(trainer.num_training_batches):
+            raise BadInput(
+                "a search counts the steps of an epoch, and the training data do not say how many batches they have: "
+                "give the Trainer limit_train_batches=N"
+            )
+        self._before = trainer.global_step - self.step
         self._to_device(self._embedding(pl_module).weight.device)
         # The last batches of an epoch make a step even where they are fewer than accumulate_grad_batches.
         self.steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        if self.result is None and self.step >= self.num_steps(self.steps_per_epoch):
+            raise BadInput(
+                f"this checkpoint is of a search that was done after {self.step} steps, and there is nothing to go on "
+                "with: train with the sizes that it found, or search anew"
+            )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Leaves fields out; begins a scoring window, and watches the rows of the batch, where the schedule says so."""
@@ -268,6 +284,8 @@ class PruningCallback(Callback):
         if rows is None:
             raise _no_gradient()
         self._observed = True
+        if _overflowed(trainer, rows, linear):
+            return
         factor = self._factor(trainer, len(ids))
         rows, linear = rows * factor, None if linear is None else linear * factor
         if self.tokens is ALONE:
@@ -303,7 +321,8 @@ class PruningCallback(Callback):
             if weight_grad is None:
                 raise _no_gradient()
             linear_grad = None if embedding.linear is None else embedding.linear.grad
-            self.criterion.update(widened(weight_grad), None if linear_grad is None else widened(linear_grad))
+            if not _overflowed(trainer, weight_grad, linear_grad):
+                self.criterion.update(widened(weight_grad), None if linear_grad is None else widened(linear_grad))
         if action.frozen:
             # An optimizer passes over parameters without a gradient: nothing moves.
             optimizer.zero_grad(set_to_none=True)
@@ -312,7 +331,7 @@ class PruningCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Prunes after a step where the schedule says so; ends the fit after the last one."""
-        if self.result is not None or trainer.global_step <= self.step:
+        if self.result is not None or trainer.global_step - self._before <= self.step:
             return  # done, or in the middle of accumulated gradients
         action = self.schedule.action(self.step, self.steps_per_epoch)
         self.step += 1
@@ -329,9 +348,10 @@ class PruningCallback(Callback):
         """
         self._leave_alone(pl_module)
         if self.result is None:
-            steps = self.num_steps(self.steps_per_epoch) if self.steps_per_epoch else "some"
+            if not self.steps_per_epoch:
+                raise BadInput("the fit ended before it made a step of the search: is its Trainer spent, or resumed?")
             raise BadInput(
-                f"the search needs {steps} steps and the fit ended after {self.step}: "
+                f"the search needs {self.num_steps(self.steps_per_epoch)} steps and the fit ended after {self.step}: "
                 "raise what ended it (the Trainer's max_epochs, max_steps or max_time, a Timer), or shorten "
                 "search.schedule"
             )
@@ -348,6 +368,7 @@ class PruningCallback(Callback):
             "criterion": {name: self._marked(name, tensor) for name, tensor in self.criterion.state().items()},
             "basis": self.criterion.basis,
             "axes": getattr(self.criterion, "axes", None),
+            "turned_from": self._turned_from,
             "batches": self._batches.state(),
             "kept": [list(point) for point in self.kept],
         }
@@ -360,6 +381,7 @@ class PruningCallback(Callback):
         self.criterion.basis = state_dict["basis"]
         if state_dict["axes"] is not None:
             self.criterion.axes = state_dict["axes"]  # type: ignore[attr-defined]
+        self._turned_from = state_dict["turned_from"]
         self._batches.load_state(state_dict["batches"])
         # The checkpoint holds the sums of all processes.
         keep_on_main(self.criterion)
@@ -428,6 +450,7 @@ class PruningCallback(Callback):
                 for optimizer in optimizers or []:
                     turn_state(optimizer, embedding.weight, scores.basis)
                 # From here on rows are coordinates: the axes are those of the table itself.
+                self._turned_from = self._turned_from or self.criterion.axes  # type: ignore[attr-defined]
                 self.criterion.axes = "original"  # type: ignore[attr-defined]
             embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
             linear_kept = 0 if allocation.linear is None else int(allocation.linear.sum())
@@ -451,6 +474,8 @@ class PruningCallback(Callback):
         )
         self.result = self.result_for(str(self.budget))
         self.kept.append((self.step, self.result.parameters / embedding.num_parameters))
+        if self._turned_from is not None:
+            self.criterion.axes = self._turned_from  # type: ignore[attr-defined]
 
     def _scored_some(self, embedding: FullEmbedding, sample: TokenSample, axes: str) -> Scores:
         """Asks the criterion for the scores of some tokens along axes of that name."""
@@ -535,6 +560,14 @@ class PruningCallback(Callback):
         if not isinstance(embedding, FullEmbedding):
             raise BadInput("PruningCallback searches the sizes of a full-size table; this one is multi-size already")
         return embedding
+
+
+def _overflowed(trainer: Trainer, *gradients: Tensor | None) -> bool:
+    """Whether gradients, as they were scaled, are too large for 16 bits: the scaler leaves out such a step."""
+    if getattr(trainer.precision_plugin, "scaler", None) is None:
+        return False
+    values = [each.coalesce().values() if each.is_sparse else each for each in gradients if each is not None]
+    return not all(bool(each.isfinite().all()) for each in values)
 
 
 def _no_gradient() -> BadInput:

@@ -231,11 +231,12 @@ class CTRModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Refuses data whose tokens are not numbered as this table has them; settles the kind of gradients."""
         renumbered = getattr(getattr(self.trainer, "datamodule", None), "is_renumbered", None)
+        # What was measured before may have been interrupted in the middle; and it is left as tensors of an inference
+        # mode, which a fit cannot add to.
+        for metric in (*self.valid_metrics.values(), *self.test_metrics.values()):
+            cast(Metric, metric).reset()
         if stage == "fit":
             check_precision(self.trainer.precision, split=self.shard is not None)
-            # A validation before this fit has left them as tensors of its inference mode, which a fit cannot add to.
-            for metric in self.valid_metrics.values():
-                cast(Metric, metric).reset()
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):
                     self._check_averages(callback, type(callback).__name__)

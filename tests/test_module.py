@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -140,6 +141,30 @@ def test_a_model_is_trained_after_it_was_validated(tmp_path: Path) -> None:
     trained.fit(module, data, data)
     after = {name: float(value) for name, value in trained.callback_metrics.items() if name.startswith("valid")}
     assert after == trainer(tmp_path, **quiet).validate(module, data, verbose=False)[0]
+
+
+class _Breaks(Callback):
+    """Ends a measurement after its first batch, one of two."""
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Ends it."""
+        raise RuntimeError("stop")
+
+    on_validation_batch_end = on_test_batch_end  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("what", ["test", "validate"])
+def test_a_measurement_that_broke_off_leaves_nothing_behind(
+    tiny: LightningDataModule, make_trainer: Callable[..., Trainer], what: str
+) -> None:
+    model = CTRModule(tiny.field_tokens, FM, embedding_dim=4, embedding_init_std=0.5)  # type: ignore[attr-defined]
+    measure = lambda *callbacks: getattr(make_trainer(limit_val_batches=1.0, callbacks=[*callbacks]), what)(  # noqa: E731
+        model, datamodule=tiny, verbose=False
+    )
+    expected = measure()
+    with pytest.raises(RuntimeError, match="stop"):
+        measure(_Breaks())
+    assert measure() == expected
 
 
 def test_predict_returns_probabilities(tmp_path: Path) -> None:

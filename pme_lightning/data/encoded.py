@@ -268,7 +268,9 @@ class EncodedDataModule(LightningDataModule, ABC):
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         return {
             "epoch": self.trainer.current_epoch,
-            "batches": progress.current.completed,
+            # A checkpoint that a callback writes at the end of a batch holds what was learned from it: Lightning counts
+            # it as completed a moment later.
+            "batches": progress.current.processed,
             "on_gpu": "train" in self._rows_on_gpu,
         }
 

@@ -67,6 +67,8 @@ class SlicedRows:
                 first = int(layout.first_order and not c.linear)
                 parts.append(_Part(number, begin, end, first, c.width, tokens[begin:end] - start, offset))
             start, begin, offset = start + c.count, end, offset + c.count * c.width
+        if begin < count:
+            raise IndexError(f"token {int(tokens[-1])} is out of range: the table has {start}")
         return cls(layout, count, parts)
 
     def padded(self, values: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from pme_lightning.errors import BadInput
 
 if TYPE_CHECKING:
@@ -201,6 +203,8 @@ def parse_budget(value: float | int | str) -> Budget:
     Raises:
         BadInput: anything else.
     """
+    if isinstance(value, np.generic):
+        value = value.item() if isinstance(value, (np.integer, np.bool_)) else float(str(value))
     wrong = BadInput(f"search.budget {value!r} is not a budget: {_FORMS}")
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise wrong

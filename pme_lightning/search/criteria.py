@@ -374,9 +374,8 @@ def principal_axes(
     energy = tokens.sum(energy)
     if not bool(energy.isfinite().all()):
         raise BadInput("the embedding table holds NaN or infinity: the search diverged; lower the learning rate")
-    if where_empty is not None:
-        share = _WHERE_EMPTY * energy.trace() / where_empty.trace().clamp(min=torch.finfo(torch.float64).tiny)
-        energy += where_empty * share
+    if where_empty is not None and bool(where_empty.any()):
+        energy += where_empty * (_WHERE_EMPTY * energy.trace() / where_empty.trace())
     if not bool(energy.any()):
         return torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
     return tokens.same(facing_up(torch.linalg.eigh(energy).eigenvectors.flip(1)).to(weight.dtype))

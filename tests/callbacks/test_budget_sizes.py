@@ -53,6 +53,17 @@ def test_rounds_make_sizes_again_with_what_rows_tell_of_the_pruned_model(
     assert not torch.equal(once.result.sizes, again.result.sizes)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_other_budgets_are_asked_for_before_the_model_is_trained_on(
+    tiny: LightningDataModule, make_trainer: Build, fused: bool
+) -> None:
+    module, callback = searched(tiny, make_trainer, rounds=1)
+    module.set_optimizers("torch.optim.Adam", {"lr": 1e-3, "fused": fused})
+    make_trainer(max_epochs=1).fit(module, datamodule=tiny)
+    with pytest.raises(BadInput, match="ask for the sizes of all budgets first"):
+        callback.result_for(0.7)
+
+
 def test_other_budgets_are_asked_for_before_the_model_is_rebuilt(
     tiny: LightningDataModule, make_trainer: Build
 ) -> None:

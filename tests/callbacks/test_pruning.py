@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
 
 from pme_lightning.backbones import DCN, FM
 from pme_lightning.callbacks import PruningCallback
@@ -281,7 +284,7 @@ def test_a_fit_too_short_for_the_search_is_refused(
 
 def test_a_fit_of_no_steps_is_refused(tiny: LightningDataModule, make_trainer: Build) -> None:
     callback = PruningCallback(Fisher(), AfterWarmup(), Prefix(), budget=0.5)
-    with pytest.raises(BadInput, match="the fit ended after 0"):
+    with pytest.raises(BadInput, match="the fit ended before it made a step of the search"):
         make_trainer(callbacks=[callback], max_epochs=0).fit(module(tiny), datamodule=tiny)
 
 
@@ -379,3 +382,76 @@ def test_the_criterion_is_told_whether_there_is_a_network(
     callback = PruningCallback(ExpectedInformation(), AfterWarmup(epochs=1.0), Prefix(), budget=0.5)
     make_trainer(callbacks=[callback], max_epochs=1).fit(searched, datamodule=tiny)
     assert callback.criterion.has_network == has_network
+
+
+def test_steps_are_counted_from_where_the_trainer_was(
+    tiny: LightningDataModule, make_trainer: Build, tmp_path: Path
+) -> None:
+    """Ten batches an epoch, four of them a step, the last two a third; and a fit before the search."""
+    model = module(tiny)
+    before = make_trainer(max_epochs=1, accumulate_grad_batches=4)
+    before.fit(model, datamodule=tiny)
+    before.save_checkpoint(tmp_path / "full.ckpt")
+    callback = PruningCallback(Fisher(), AfterWarmup(epochs=2), Prefix(), budget=0.5)
+    trainer = make_trainer(callbacks=[callback], max_epochs=9, accumulate_grad_batches=4)
+    trainer.fit(module(tiny), datamodule=tiny, ckpt_path=tmp_path / "full.ckpt")
+    assert callback.result is not None
+    assert callback.step == 6
+    assert trainer.global_step == 3 + 6
+
+
+def test_the_checkpoint_of_a_search_that_is_done_is_told(
+    tiny: LightningDataModule, make_trainer: Build, tmp_path: Path
+) -> None:
+    callback = PruningCallback(Fisher(), AfterWarmup(epochs=1), Prefix(), budget=0.5)
+    trainer = make_trainer(callbacks=[callback], max_epochs=1)
+    trainer.fit(module(tiny), datamodule=tiny)
+    trainer.save_checkpoint(tmp_path / "done.ckpt")
+    again = PruningCallback(Fisher(), AfterWarmup(epochs=1), Prefix(), budget=0.5)
+    with pytest.raises(BadInput, match="this checkpoint is of a search that was done after 10 steps"):
+        make_trainer(callbacks=[again], max_epochs=3).fit(
+            module(tiny), datamodule=tiny, ckpt_path=tmp_path / "done.ckpt"
+        )
+
+
+def test_a_loader_must_say_how_long_it_is(tiny: Any, make_trainer: Build) -> None:
+    class Stream(IterableDataset):
+        def __iter__(self) -> Iterator[Any]:
+            yield from tiny.train_dataloader()
+
+    callback = PruningCallback(Fisher(), AfterWarmup(epochs=1), Prefix(), budget=0.5, frequencies=tiny.frequencies)
+    with pytest.raises(BadInput, match="do not say how many batches they have: give the Trainer limit_train_batches"):
+        make_trainer(callbacks=[callback], max_epochs=1).fit(module(tiny), DataLoader(Stream(), batch_size=None))
+
+
+@pytest.mark.parametrize("criterion", [Fisher, ExpectedInformation])
+def test_a_criterion_may_search_once_more(
+    tiny: LightningDataModule, make_trainer: Build, criterion: type[Criterion]
+) -> None:
+    """Another search has settled its axes meanwhile."""
+    shared = criterion()
+    found = []
+    for schedule in (AfterWarmup(epochs=1), Gradual(epochs=2), AfterWarmup(epochs=1)):
+        callback = PruningCallback(shared, schedule, Prefix(), budget=0.7)
+        search(tiny, make_trainer, callback, module(tiny, DCN, backbone_args={"hidden_units": [8]}))
+        found.append(callback.result)
+    first, _, again = found
+    assert first is not None
+    assert again is not None
+    assert first.sizes.equal(again.sizes)
+    assert first.axes == again.axes
+
+
+@pytest.mark.parametrize("criterion", [Fisher, ExpectedInformation])
+def test_a_step_that_a_scaler_leaves_out_is_not_gathered(
+    tiny: LightningDataModule, make_trainer: Build, criterion: type[Criterion]
+) -> None:
+    """A loss so scaled that gradients of the first steps overflow, which the scaler answers by scaling them less."""
+    plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**100, growth_interval=1000))
+    callback = PruningCallback(criterion(), AfterWarmup(epochs=2), Prefix(), budget=0.7)
+    model = search(
+        tiny, make_trainer, callback, module(tiny, DCN, backbone_args={"hidden_units": [8]}), plugins=[plugin]
+    )
+    assert float(plugin.scaler.get_scale()) < 2.0**99  # type: ignore[union-attr]
+    assert callback.result is not None
+    assert model.embedding.weight.isfinite().all()

@@ -25,6 +25,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from pme_lightning.data import ClickDataModule, EncodedDataModule
@@ -702,6 +703,27 @@ def test_epochs_differ_and_runs_repeat(folder: Path, tmp_path: Path, make_traine
     assert first[0] != first[1]
     assert run(1) == first
     assert run(2)[0] != first[0]
+
+
+def test_a_checkpoint_at_the_end_of_a_batch_goes_on_with_the_next(
+    folder: Path, tmp_path: Path, make_trainer: Callable[..., Trainer]
+) -> None:
+    def fit(ckpt_path: Path | None = None, **options: Any) -> list[list[int]]:
+        batches: list[list[int]] = []
+
+        class Batches(Recorder):
+            def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+                self.seen = [[] for _ in range(self.current_epoch + 1)]
+                batches.append(batch[0][:, -1].tolist())
+
+        data = ready(folder, tmp_path / "cache", categorical=["row"], batch_size=32)
+        make_trainer(max_epochs=2, **options).fit(Batches(), datamodule=data, ckpt_path=ckpt_path)
+        return batches
+
+    saves = ModelCheckpoint(tmp_path / "steps", "{step}", save_top_k=-1, every_n_train_steps=1)
+    whole = fit(callbacks=[saves], enable_checkpointing=True)
+    for done in (1, 3, len(whole) // 2, len(whole) // 2 + 2):
+        assert fit(tmp_path / "steps" / f"step={done}.ckpt") == whole[done:]
 
 
 def test_overfitting_sees_the_same_rows(folder: Path, tmp_path: Path, make_trainer: Callable[..., Trainer]) -> None:

@@ -189,3 +189,10 @@ def test_a_size_beyond_the_width_is_refused() -> None:
         MultiSizeEmbedding([SizeClass(7, False, 1)], D)
     with pytest.raises(ValueError, match="first-order"):
         MultiSizeEmbedding([SizeClass(3, True, 1)], D, first_order=False)
+
+
+def test_a_token_that_the_table_has_not_is_refused() -> None:
+    table = MultiSizeEmbedding.from_sizes(torch.tensor([3, 1, 1, 0]), embedding_dim=4)
+    for ids in ([[0, 4]], [[10**6, 4]]):
+        with pytest.raises(IndexError, match="is out of range: the table has 4"):
+            table(torch.tensor(ids))

@@ -6,6 +6,7 @@ import math
 import re
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -21,6 +22,9 @@ from pme_lightning.search import Budget, FullTable, parse_budget
     ("written", "kind", "value", "text"),
     [
         (0.2, "fraction", Fraction(1, 5), "20%"),
+        (np.float64(0.2), "fraction", Fraction(1, 5), "20%"),
+        (np.float32(0.2), "fraction", Fraction(1, 5), "20%"),
+        (np.int64(2), "parameters", 2, "2"),
         ("0.2", "fraction", Fraction(1, 5), "20%"),
         ("20%", "fraction", Fraction(1, 5), "20%"),
         (" 12.5 % ", "fraction", Fraction(1, 8), "12.5%"),

@@ -709,3 +709,30 @@ def test_some_tokens_at_even_distances_are_asked_how_many_values_they_have(monke
     kept = [token for token in told if token > 1]  # those that no row has are where they were
     torch.testing.assert_close(targets[-len(kept) :, 0], torch.tensor(kept).double())
     assert len(seen) == len(told) == len(targets)
+
+
+def test_a_field_that_the_backbone_does_not_listen_to_has_axes_however_many_rows_it_has() -> None:
+    weight, frequencies = torch.randn(6, 3), torch.full((6,), 10**9)
+    criterion = ExpectedInformation(axes="field", rounds=0)
+    criterion.field_tokens = [3, 3]
+    criterion.start(weight, None, frequencies)
+    ids, gradients = torch.tensor([[0, 3], [1, 4], [2, 5], [0, 5]]), torch.randn(4, 2, 3)
+    gradients[:, 1] = 0
+    criterion.update_rows(ids, frequencies[ids], gradients)
+    scores = criterion.scores(weight, None, frequencies)
+    assert scores.table.isfinite().all()
+    assert not scores.table[3:].any()
+
+
+@pytest.mark.parametrize("axes", ["nested", "principal", "field", "original"])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 1e25])
+def test_gradients_that_are_no_numbers_are_told(axes: str, wrong: float) -> None:
+    weight, frequencies = torch.randn(6, 3), torch.full((6,), 10)
+    criterion = ExpectedInformation(axes=axes, rounds=0)  # type: ignore[arg-type]
+    criterion.field_tokens = [3, 3]
+    criterion.start(weight, None, frequencies)
+    ids, gradients = torch.tensor([[0, 3], [1, 4]]), torch.randn(2, 2, 3)
+    gradients[0, 1, 2] = wrong
+    criterion.update_rows(ids, frequencies[ids], gradients)
+    with pytest.raises(BadInput, match="the gradients of rows hold NaN or infinity: the search diverged"):
+        criterion.scores(weight, None, frequencies)
