@@ -270,7 +270,7 @@ class EncodedDataModule(LightningDataModule, ABC):
             "epoch": self.trainer.current_epoch,
             # A checkpoint that a callback writes at the end of a batch holds what was learned from it: Lightning counts
             # it as completed a moment later.
-            "batches": progress.current.processed,
+            "batches": progress.current.processed,  # type: ignore[attr-defined]
             "on_gpu": "train" in self._rows_on_gpu,
         }
 
