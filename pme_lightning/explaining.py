@@ -69,8 +69,14 @@ def _about(key: str, composition: Composition, parser: LightningArgumentParser, 
     known = list(keys_of(values))
     if key not in known:
         check_key(key, None, set(known))
+        above = key.rpartition(".")[0]
+        if above in NULLABLE and values[above] is None:
+            raise BadInput(
+                f"explain {key}: there is no {above} (null, from {_origin(composition, [above], None)}), so nothing is "
+                f"to be set of it; name one: explain {key} {above}=CHOICE"
+            )
         # A key below a leaf: one entry of a mapping that the leaf holds.
-        return _about(key.rpartition(".")[0], composition, parser, config)
+        return _about(above, composition, parser, config)
     path = _whole_path(values, key)
     setting, value = _setting(parser, values, path), _at(values, path)
     origin = _origin(composition, path, value)

@@ -128,5 +128,6 @@ def _cost(summary: dict[str, Any]) -> str:
     seconds = summary["search"]["seconds"]
     said = f"one search: {seconds:.1f} s, in every budget's seconds"
     if summary["baseline"]:
-        said += f"; {seconds / summary['baseline']['finetune']['seconds']:.0%} of full training"
+        share = seconds / summary["baseline"]["finetune"]["seconds"]
+        said += f"; {f'{share:.0%} of' if share < 2 else f'{share:.1f} times'} the full-size training"
     return said

@@ -187,6 +187,11 @@ def test_explain_says_what_it_is_and_where_its_value_comes_from(
         ("explain serch.budget", "did you mean 'search.budget'?"),
         ("explain trainer.max_epoch", "did you mean 'trainer.max_epochs'?"),
         ("explain nothing.at.all", "unknown key 'nothing.at.all'"),
+        (
+            "explain averaging.decay",
+            "there is no averaging (null, from averaging=none), so nothing is to be set of it; name one: "
+            "explain averaging.decay averaging=CHOICE",
+        ),
         ("lst", "did you mean 'list'?"),
     ],
 )
