@@ -82,7 +82,7 @@ class Arguments(LightningCLI):
             "--budgets",
             type=list[float | int | str] | None,
             default=None,
-            help="Budgets of pareto, each as search.budget: [0.5,0.2,20MB].",
+            help="Budgets of pareto, each as search.budget: [0.5,0.2,20MB] (null: 0.5, 0.2, 0.1, 0.05 and 0.02).",
         )
         parser.add_argument(
             "--run_dir",

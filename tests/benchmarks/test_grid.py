@@ -67,7 +67,7 @@ def test_the_time_left_is_that_of_cells_alike(tmp_path: Path) -> None:
     rows = rows.with_columns(commit=pl.Series(["old", "new", "new"]))
     told = "3 of 3 cells done, 1 of them at other commits (another --out measures all anew)"
     assert progress([full, pme], rows, "new") == told
-    assert progress([full, pme], rows[1:], "new") == "2 of 3 cells done, about 10 s left"
+    assert progress([full, pme], rows[1:], "new") == "2 of 3 cells done, about 5 s left"
     assert describe(plan, rows)[0].split() == ["synthetic_100", "fm", "full", "100.0%", "1/2", "seeds"]
 
 

@@ -257,11 +257,11 @@ encoding._NOTE_SECONDS = 0
 encode = cache.Vocabulary.encode_fields
 done = []
 
-def encode_fields(self, frame):
+def encode_fields(self, frame, matches):
     done.append(len(frame))
     if len(done) == int(sys.argv[3]):
         os.kill(os.getpid(), 9)
-    return encode(self, frame)
+    return encode(self, frame, matches)
 
 cache.Vocabulary.encode_fields = encode_fields
 ClickDataModule(sys.argv[1], cache_dir=sys.argv[2]).prepare_data()
