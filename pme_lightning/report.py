@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 from rich.console import Console
 from rich.table import Table
@@ -137,9 +136,8 @@ def summary(
     """Returns the whole of ``summary.json``."""
     facts: dict[str, Any] = {"name": data.name, "rows": data.rows, "fields": len(data.fields)}
     facts["tokens"] = data.num_tokens
-    if "test" in data.data.splits:
-        # Tells other rows from these where there are as many of them.
-        facts["test_clicks"] = int(np.count_nonzero(data.data.splits["test"][1]))
+    if data.test_clicks is not None:
+        facts["test_clicks"] = data.test_clicks
     for name in ("best_auc", "best_logloss"):
         # Not a number where the test rows have one label only.
         if math.isfinite(getattr(data, name, math.nan)):

@@ -239,6 +239,11 @@ class ClickDataModule(EncodedDataModule):
         return super().rows or {"predict": len(self.predict_rows()[0])}
 
     @property
+    def test_clicks(self) -> int | None:
+        """Clicks of the test split; None without one."""
+        return self._encoded_folder().meta["clicks"].get("test") if self.streaming else super().test_clicks
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary, fitted or given; read from the cache when first asked for."""
         if self._vocabulary is None:

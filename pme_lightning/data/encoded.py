@@ -232,6 +232,12 @@ class EncodedDataModule(LightningDataModule, ABC):
             dataset.renumbering = renumbering
 
     @property
+    def test_clicks(self) -> int | None:
+        """Clicks of the test split, None without one: they tell other rows from these where there are as many."""
+        test = self.data.splits.get("test")
+        return None if test is None else int(np.count_nonzero(test[1]))
+
+    @property
     def numbered_by(self) -> str | None:
         """The fingerprint of the sizes that batches are numbered by, where that was told."""
         return self._numbered_by

@@ -24,7 +24,7 @@ class StreamFolder:
 
     Attributes:
         path: the folder.
-        meta: rows of each shard by split, schema, tokens per field.
+        meta: rows of each shard and clicks by split, schema, tokens per field.
         splits: no arrays: rows are read as they are trained on.
         frequencies: int64 ``(V,)``.
     """
@@ -34,7 +34,7 @@ class StreamFolder:
         self.meta: dict[str, Any] = json.loads((path / "meta.json").read_text(encoding="utf-8"))
         self.splits: dict[str, Any] = {}
         self.frequencies = np.load(path / "frequencies.npy", mmap_mode="c")
-        if len(self.frequencies) != sum(self.meta["field_tokens"]):
+        if "clicks" not in self.meta or len(self.frequencies) != sum(self.meta["field_tokens"]):
             raise ValueError(f"{path} is not what it says it is")
 
     @classmethod
@@ -77,24 +77,26 @@ def read_streams(
             or no space is left for the cache.
     """
     shard_rows: dict[str, list[int]] = {}
+    clicks: dict[str, int] = {}
 
     def counted(split: str, columns: list[str]) -> Iterator[pl.DataFrame]:
-        stream, counts, kinds = streams[split], [], set()
+        stream, counts, clicked = streams[split], [], 0
         for shard in range(stream.num_shards()):
             counts.append(0)
             for part in stream.slices(shard, list(dict.fromkeys([schema.label, *columns]))):
-                kinds.update(np.unique(binary_labels(part.get_column(schema.label), f"the {split} split")).tolist())
+                labels = binary_labels(part.get_column(schema.label), f"the {split} split")
+                clicked += int(np.count_nonzero(labels))
                 counts[-1] += len(part)
                 progress.advance(len(part))
                 yield part
-        if not kinds:
+        if not sum(counts):
             raise BadInput(f"the {split} split is empty: it has no rows")
-        if len(kinds) == 1:
+        if clicked in (0, sum(counts)):
             raise BadInput(
-                f"the {split} split has only rows with label {kinds.pop()}: AUC needs both labels; split the rows in "
-                "another way"
+                f"the {split} split has only rows with label {int(clicked > 0)}: AUC needs both labels; split the rows "
+                "in another way"
             )
-        shard_rows[split] = counts
+        shard_rows[split], clicks[split] = counts, clicked
 
     if not isinstance(vocabulary, Vocabulary):
         vocabulary = vocabulary(lambda: counted("train", schema.columns()))
@@ -105,7 +107,7 @@ def read_streams(
     with writing(folder.parent), whole_folder(folder) as partial:
         vocabulary.save(partial / "vocabulary")
         vocabulary.save_frequencies(partial / "frequencies.npy")
-        meta: dict[str, Any] = {"shard_rows": shard_rows, "schema": vocabulary.schema.to_json()}
+        meta: dict[str, Any] = {"shard_rows": shard_rows, "clicks": clicks, "schema": vocabulary.schema.to_json()}
         meta["field_tokens"] = vocabulary.field_tokens
         (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     return StreamFolder(folder)

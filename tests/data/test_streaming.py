@@ -190,6 +190,8 @@ def test_streams_have_the_vocabulary_and_rows_of_encoded_data(splits: Path) -> N
     encoded.prepare_data()
     encoded.setup()
     assert data.rows == encoded.rows == {"train": 457, "valid": 101, "test": 90}
+    assert data.test_clicks == encoded.test_clicks
+    assert 0 < encoded.test_clicks < 90  # type: ignore[operator]
     assert data.vocabulary.fingerprint == encoded.vocabulary.fingerprint
     assert torch.equal(data.frequencies, encoded.frequencies)
     assert data.describe() == encoded.describe()
