@@ -153,7 +153,7 @@ class PEPCallback(PruningCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Notes the survivors now and then; ends the search with its last step, or at the budget if so told."""
-        if self.result is None and trainer.global_step > self.step:
+        if self.result is None and trainer.global_step - self._before > self.step:
             look = self._looks(self.step + 1)
             if look > self._looks(self.step):
                 embedding = self._embedding(pl_module)

@@ -226,5 +226,6 @@ class PrunedModel:
         for parameter in self.module.parameters():
             values = parameter.detach().reshape(-1)
             some = values[:: max(1, len(values) // _SAMPLED)].double()
-            versions += [float(parameter._version), float(some.sum())]
+            # NaN is not the same as itself.
+            versions += [float(parameter._version), float(some.nan_to_num(nan=0.5, posinf=1.5, neginf=2.5).sum())]
         return tuple(versions)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from pme_lightning.callbacks.budget_sizes import BudgetSizes
 from pme_lightning.callbacks.pruned_model import PrunedModel, RecentBatches
-from pme_lightning.callbacks.rank_sums import add_up, added_up, keep_on_main, same_on_all
+from pme_lightning.callbacks.rank_sums import add_up, added_up, keep_on_main, rows_of_all, same_on_all
 from pme_lightning.callbacks.token_sample import TokenSample
 from pme_lightning.embedding import FullEmbedding, RowLayout
 from pme_lightning.embedding.field_dropout import fields_left
@@ -122,7 +122,7 @@ class PruningCallback(Callback):
         self.field_dropout = field_dropout
         self.step = 0
         self.steps_per_epoch = 0
-        self._turned_from: str | None = None  # the axes of the criterion, where rows have become coordinates
+        self._gathered = 0  # batches or steps that the criterion has gathered from in the scoring window
         self._before = 0  # optimizer steps of the Trainer before the search
         self._started = -1  # the last step that a scoring window began in
         self._observed = False  # whether gradients of rows have come since the last step
@@ -163,14 +163,20 @@ class PruningCallback(Callback):
         Raises:
             BadInput: It is, and this search needs all of it.
         """
-        if self.criterion.tries:
-            # A search before this one may have settled others in the same object.
-            self.criterion.axes = self.criterion.tries[0]  # type: ignore[attr-defined]
+        if self.step == 0:
+            self._restore_axes()
         self.criterion.has_network = cast(CTRModule, pl_module).has_network
         shard = self._embedding(pl_module).shard
         if shard is not None:
             self.check_splits()
             self.tokens = self.criterion.tokens = SplitTokens(shard, self._embedding(pl_module).num_tokens)
+
+    def _restore_axes(self) -> None:
+        """Gives the criterion the axes that it was asked for: a search that had it before may have settled others."""
+        asked = self.criterion.turned_from or next(iter(self.criterion.tries), None)
+        self.criterion.turned_from = None
+        if asked is not None:
+            self.criterion.axes = asked  # type: ignore[attr-defined]
 
     def check_splits(self) -> None:
         """Checks that the search can be made of a table that is split over processes.
@@ -261,7 +267,7 @@ class PruningCallback(Callback):
         assert self.frequencies is not None
         if action.start and self._started < self.step:
             self.criterion.start(*self._table(embedding), self.frequencies)
-            self._started = self.step
+            self._started, self._gathered = self.step, 0
         if self.criterion.rounds:
             self._batches.add(batch, trainer.world_size)
         if action.score and self.criterion.needs_rows:
@@ -286,6 +292,7 @@ class PruningCallback(Callback):
         self._observed = True
         if _overflowed(trainer, rows, linear):
             return
+        self._gathered += 1
         factor = self._factor(trainer, len(ids))
         rows, linear = rows * factor, None if linear is None else linear * factor
         if self.tokens is ALONE:
@@ -322,6 +329,7 @@ class PruningCallback(Callback):
                 raise _no_gradient()
             linear_grad = None if embedding.linear is None else embedding.linear.grad
             if not _overflowed(trainer, weight_grad, linear_grad):
+                self._gathered += 1
                 self.criterion.update(widened(weight_grad), None if linear_grad is None else widened(linear_grad))
         if action.frozen:
             # An optimizer passes over parameters without a gradient: nothing moves.
@@ -336,9 +344,20 @@ class PruningCallback(Callback):
         action = self.schedule.action(self.step, self.steps_per_epoch)
         self.step += 1
         if action.prune is not None:
+            self._check_gathered(trainer)
             self._prune(pl_module, action.prune, trainer.optimizers)
         if self.result is not None:
             trainer.should_stop = True
+
+    def _check_gathered(self, trainer: Trainer) -> None:
+        """Refuses to score what was never gathered, as the gradients of every step overflowed."""
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        gathers = self.criterion.needs_gradients or self.criterion.needs_rows
+        if scaled and gathers and not rows_of_all(self._gathered):
+            raise BadInput(
+                f"all gradients that were to be scored overflowed 16 bits (trainer.precision {trainer.precision}): "
+                "lower the learning rate, or use bf16-mixed"
+            )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuses to end without a result; not called when the fit fails or is interrupted.
@@ -368,7 +387,8 @@ class PruningCallback(Callback):
             "criterion": {name: self._marked(name, tensor) for name, tensor in self.criterion.state().items()},
             "basis": self.criterion.basis,
             "axes": getattr(self.criterion, "axes", None),
-            "turned_from": self._turned_from,
+            "turned_from": self.criterion.turned_from,
+            "gathered": self._gathered,
             "batches": self._batches.state(),
             "kept": [list(point) for point in self.kept],
         }
@@ -381,7 +401,7 @@ class PruningCallback(Callback):
         self.criterion.basis = state_dict["basis"]
         if state_dict["axes"] is not None:
             self.criterion.axes = state_dict["axes"]  # type: ignore[attr-defined]
-        self._turned_from = state_dict["turned_from"]
+        self.criterion.turned_from, self._gathered = state_dict["turned_from"], state_dict["gathered"]
         self._batches.load_state(state_dict["batches"])
         # The checkpoint holds the sums of all processes.
         keep_on_main(self.criterion)
@@ -450,7 +470,7 @@ class PruningCallback(Callback):
                 for optimizer in optimizers or []:
                     turn_state(optimizer, embedding.weight, scores.basis)
                 # From here on rows are coordinates: the axes are those of the table itself.
-                self._turned_from = self._turned_from or self.criterion.axes  # type: ignore[attr-defined]
+                self.criterion.turned_from = self.criterion.turned_from or self.criterion.axes  # type: ignore[attr-defined]
                 self.criterion.axes = "original"  # type: ignore[attr-defined]
             embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
             linear_kept = 0 if allocation.linear is None else int(allocation.linear.sum())
@@ -474,8 +494,8 @@ class PruningCallback(Callback):
         )
         self.result = self.result_for(str(self.budget))
         self.kept.append((self.step, self.result.parameters / embedding.num_parameters))
-        if self._turned_from is not None:
-            self.criterion.axes = self._turned_from  # type: ignore[attr-defined]
+        if self.criterion.turned_from is not None:
+            self._restore_axes()
 
     def _scored_some(self, embedding: FullEmbedding, sample: TokenSample, axes: str) -> Scores:
         """Asks the criterion for the scores of some tokens along axes of that name."""

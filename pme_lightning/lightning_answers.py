@@ -40,6 +40,8 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
         # How many batches there are it learns when the fit has begun.
         if "val_check_interval" in str(error):
             raise BadInput(f"trainer: {' '.join(str(error).split())}") from error
+        if "Expected more than 1 value per channel when training" in str(error):
+            raise BadInput("data.batch_size: batch norm needs two rows or more in a batch to train on") from error
         raise
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.mlflow import _MLFLOW_AVAILABLE
 
 from pme_lightning.arguments import init_args
 from pme_lightning.class_path import import_class, instantiate
@@ -32,7 +33,9 @@ def check_logger(config: Namespace | None) -> None:
     if config is None:
         return
     cls = import_class(config.class_path)
-    if issubclass(cls, (CSVLogger, TensorBoardLogger, MLFlowLogger)):
+    if issubclass(cls, MLFlowLogger) and not _MLFLOW_AVAILABLE:
+        raise BadInput(f"logger {cls.__name__} needs a package: {_MLFLOW_AVAILABLE}")
+    if issubclass(cls, (CSVLogger, TensorBoardLogger)):
         # Building one writes nothing.
         with _told_of_packages(cls):
             instantiate(cls, **init_args(config) | {"save_dir": "logs"})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, cast
 
 import torch
@@ -427,11 +427,15 @@ class CTRModule(LightningModule):
         return rows.get("train") if isinstance(rows, Mapping) else None
 
     def _steps_of_epoch(self, rows: int) -> int | None:
-        """Returns the optimizer steps over so many rows; None where the data module does not tell its batch size."""
-        batch = getattr(self.trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]
-        if not isinstance(batch, int):
+        """Returns the optimizer steps over so many rows, or one less; None where no batch size is told."""
+        trainer = self.trainer
+        batch = getattr(trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]
+        if not isinstance(batch, Integral) or batch < 1:
             return None
-        return math.ceil(rows / (batch * self.trainer.world_size) / self.trainer.accumulate_grad_batches)
+        batches, limit = rows // (int(batch) * trainer.world_size), trainer.limit_train_batches
+        if limit is not None:
+            batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+        return max(1, batches // trainer.accumulate_grad_batches)
 
     def configure_gradient_clipping(
         self,

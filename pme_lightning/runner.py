@@ -140,8 +140,6 @@ class Runner:
 
     def _run_in_folder(self) -> dict[str, Any]:
         try:
-            if not self.folder.reopened:
-                self.folder.write_text("config.yaml", self._config_text())
             if is_main():
                 self.data.save_vocabulary(self.folder.vocabulary)
             summary = getattr(self, f"_{self.command}")()
@@ -197,6 +195,8 @@ class Runner:
                 path = agree(str(self.folder.path) if is_main() else None)
                 if not is_main():
                     self.folder = RunFolder(path, writes=False)
+                # First of all files: with it a run that is killed can be gone on with.
+                self.folder.write_text("config.yaml", self._config_text())
             self.folder.finish("data", data_facts(self.data))
             search = self.given.get("search")
             self.phases = Phases(

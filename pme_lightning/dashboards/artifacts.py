@@ -95,7 +95,7 @@ def _description(run: wandb.Run, first: dict[Kind, str]) -> str:
     lines = [
         f"All files of run {run.id}, into one folder:",
         "",
-        f"    for kind in {' '.join(first)}; do wandb artifact get --root run {place}/$kind:{run.id}; done",
+        f"    for kind in {' '.join(first)}; do wandb artifact get --root run {place}/${{kind}}:{run.id}; done",
         "",
         "To repeat the run, and to use its model:",
         "",

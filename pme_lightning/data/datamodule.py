@@ -32,7 +32,7 @@ from pme_lightning.data.options import check_whole_number
 from pme_lightning.data.progress import rows_progress
 from pme_lightning.data.schema import BINNING, BINS, Binning, Schema, infer_schema
 from pme_lightning.data.sources import ALL, Format, Part, cheap_count, find_part, find_parts, name_of, reading
-from pme_lightning.data.splits import SplitBy, SplitOptions, Whole, divide, split_by
+from pme_lightning.data.splits import FRACTIONS, SplitBy, SplitOptions, Whole, divide, split_by
 from pme_lightning.data.stream_folder import StreamFolder, read_streams
 from pme_lightning.data.streamed_rows import StreamedRows, stream_loader
 from pme_lightning.data.streams import Stream, streams_of
@@ -119,7 +119,7 @@ class ClickDataModule(EncodedDataModule):
         header: bool = True,
         column_names: list[str] | None = None,
         split: SplitBy | None = None,
-        fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+        fractions: tuple[float, float, float] = FRACTIONS,
         time_column: str | None = None,
         split_column: str | None = None,
         train_path: str | None = None,
@@ -158,7 +158,8 @@ class ClickDataModule(EncodedDataModule):
         self.split_options = SplitOptions(
             by, tuple(fractions or ()), time_column, split_column, split_seed, (timestamps or {}).get(time_column or "")
         )
-        named = {"split": split, "time_column": time_column, "split_column": split_column}
+        given = None if fractions is None or tuple(fractions) == FRACTIONS else list(fractions)
+        named = {"split": split, "time_column": time_column, "split_column": split_column, "fractions": given}
         self._split_named = [f"data.{key}={value}" for key, value in named.items() if value is not None]
         self.cache = cache_root(cache_dir)
         self.streaming = streaming

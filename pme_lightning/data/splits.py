@@ -23,6 +23,8 @@ SplitBy = Literal["fraction", "time", "column"]
 
 # Up to this many rows a byte for each says where it belongs; above, that is computed from its number.
 _TABULATED = 1 << 27
+# Of train, valid and test rows, where nothing else is said.
+FRACTIONS = (0.8, 0.1, 0.1)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class SplitOptions:
     """
 
     by: SplitBy = "fraction"
-    fractions: tuple[float, ...] = (0.8, 0.1, 0.1)
+    fractions: tuple[float, ...] = FRACTIONS
     time_column: str | None = None
     split_column: str | None = None
     seed: int = 42

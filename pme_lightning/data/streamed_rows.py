@@ -159,10 +159,11 @@ class StreamedRows(IterableDataset):
             rows, start, position = rows - wanted, start + wanted, position + 1
             for encoded in self._of_shard(shard, skip, wanted, matches):
                 wanted -= len(encoded[0])
+                if not wanted and not rows:
+                    matches.check()  # before the last rows: nobody asks for more after them
                 yield encoded
             if wanted:
                 raise BadInput(f"{self.stream.name} has fewer rows than were counted: did it change? run again")
-        matches.check()
 
     def _of_shard(
         self, shard: int, skip: int, wanted: int, matches: Matches

@@ -203,8 +203,10 @@ def parse_budget(value: float | int | str) -> Budget:
     Raises:
         BadInput: anything else.
     """
-    if isinstance(value, np.generic):
-        value = value.item() if isinstance(value, (np.integer, np.bool_)) else float(str(value))
+    if isinstance(value, (np.integer, np.bool_)):
+        value = value.item()
+    elif isinstance(value, np.floating):
+        value = float(str(value))
     wrong = BadInput(f"search.budget {value!r} is not a budget: {_FORMS}")
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise wrong

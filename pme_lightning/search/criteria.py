@@ -86,6 +86,7 @@ class Criterion(ABC):
         information: what rows told when :meth:`scores` was asked last, in its axes; of a criterion with rounds.
         tries: of a criterion with rounds, the axes to choose among: the search sets its ``axes`` to one after the
             other, and to those whose sizes cost less. A large table is tried on some of its tokens (:meth:`of_some`).
+        turned_from: the axes that it was asked for, where a search has turned the table to them itself.
         has_network: whether there is a network behind the embedding; the search says so where there is none.
     """
 
@@ -98,6 +99,7 @@ class Criterion(ABC):
     rounds: int = 0
     information: RowInformation
     tries: tuple[str, ...] = ()
+    turned_from: str | None = None
     has_network: bool = True
 
     def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:

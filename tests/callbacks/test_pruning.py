@@ -447,11 +447,49 @@ def test_a_step_that_a_scaler_leaves_out_is_not_gathered(
     tiny: LightningDataModule, make_trainer: Build, criterion: type[Criterion]
 ) -> None:
     """A loss so scaled that gradients of the first steps overflow, which the scaler answers by scaling them less."""
-    plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**100, growth_interval=1000))
-    callback = PruningCallback(criterion(), AfterWarmup(epochs=2), Prefix(), budget=0.7)
+    plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**28, growth_interval=1000))
+    callback = PruningCallback(criterion(), AfterWarmup(epochs=2, score_last=1.0), Prefix(), budget=0.7)
     model = search(
         tiny, make_trainer, callback, module(tiny, DCN, backbone_args={"hidden_units": [8]}), plugins=[plugin]
     )
-    assert float(plugin.scaler.get_scale()) < 2.0**99  # type: ignore[union-attr]
+    assert float(plugin.scaler.get_scale()) < 2.0**28  # type: ignore[union-attr]
+    assert 0 < callback._gathered < callback.step
     assert callback.result is not None
     assert model.embedding.weight.isfinite().all()
+
+
+def test_a_search_whose_gradients_all_overflowed_is_refused(tiny: LightningDataModule, make_trainer: Build) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100, backoff_factor=0.999999, growth_interval=1000)
+    callback = PruningCallback(Fisher(), AfterWarmup(epochs=1), Prefix(), budget=0.7)
+    model = module(tiny, DCN, backbone_args={"hidden_units": [8]})
+    with pytest.raises(BadInput, match=r"overflowed 16 bits \(trainer.precision 16-mixed\): lower the learning rate"):
+        search(tiny, make_trainer, callback, model, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+
+
+def test_a_search_that_diverged_says_so_along_any_axes(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(ExpectedInformation(), AfterWarmup(epochs=1), Prefix(), budget=0.7)
+    model = module(tiny, DCN, backbone_args={"hidden_units": [8]}, optimizer_args={"lr": 1e30})
+    with pytest.raises(BadInput, match="the search diverged"):
+        search(tiny, make_trainer, callback, model)
+
+
+@pytest.mark.parametrize("criterion", [Fisher, ExpectedInformation])
+def test_a_gradual_search_goes_on_in_its_trainer_as_it_was(
+    tiny: LightningDataModule, make_trainer: Build, criterion: type[Criterion]
+) -> None:
+    found = []
+    for first in (1, 2):
+        callback = PruningCallback(criterion(), Gradual(epochs=2), Prefix(), budget=0.7)
+        model = module(tiny, DCN, backbone_args={"hidden_units": [8]})
+        trainer = make_trainer(callbacks=[callback], max_epochs=first)
+        try:
+            trainer.fit(model, datamodule=tiny)
+        except BadInput as error:
+            assert "raise what ended it" in str(error)  # noqa: PT017 (the second time there is none)
+            trainer.fit_loop.max_epochs = 2
+            trainer.fit(model, datamodule=tiny)
+        assert callback.result is not None
+        found.append(callback)
+    assert found[0].kept == found[1].kept
+    assert callback.criterion.axes != "original", "what it was asked for"  # type: ignore[attr-defined]
+    assert callback.criterion.turned_from is None

@@ -181,7 +181,7 @@ def test_a_package_that_a_logger_lacks_is_told_before_data_is_read(
     for package in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
         monkeypatch.setattr(f"lightning.fabric.loggers.tensorboard.{package}", RequirementCache("not-there"))
     assert "logger TensorBoardLogger needs a package" in fails([*SMALL, "logger=tensorboard"], capsys)
-    monkeypatch.setattr("lightning.pytorch.loggers.mlflow._MLFLOW_AVAILABLE", RequirementCache("not-there"))
+    monkeypatch.setattr("pme_lightning.loggers._MLFLOW_AVAILABLE", RequirementCache("not-there"))
     mlflow = "--logger=lightning.pytorch.loggers.MLFlowLogger"
     assert "logger MLFlowLogger needs a package" in fails([*SMALL, mlflow], capsys)
 
@@ -193,6 +193,14 @@ def test_a_package_that_a_callback_lacks_is_told_in_one_line(
     monkeypatch.setattr("lightning.pytorch.callbacks.device_stats_monitor._PSUTIL_AVAILABLE", False)
     words = ["fit", *SMALL, "logger=csv", "trainer.callbacks=[lightning.pytorch.callbacks.DeviceStatsMonitor]"]
     assert "trainer: `DeviceStatsMonitor` cannot log CPU stats as `psutil` is not installed" in fails(words, capsys)
+
+
+def test_batch_norm_of_single_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["fit", "data.rows=300", "data.tokens=60", "data.num_fields=3", "data.batch_size=1"]
+    assert "data.batch_size: batch norm needs two rows" in fails([*words, "backbone.batch_norm=true"], capsys)
 
 
 def test_a_scheduler_that_lightning_cannot_work_with_ends_in_one_line(

@@ -220,3 +220,16 @@ def test_other_data_with_as_many_rows_and_tokens_are_not_gone_on_with(
         return
     with pytest.raises(BadInput, match="the data have changed since the run in 'run' was started"):
         check_same_data("run", RunFolder.reopen(tmp_path / "run"), data)
+
+
+def test_the_configuration_is_there_before_all_else(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is killed in its first moments can be gone on with."""
+    beside, finish = [], RunFolder.finish
+
+    def noting(folder: RunFolder, phase: str, facts: dict[str, Any]) -> None:
+        beside.append({file.name for file in folder.path.iterdir()})
+        finish(folder, phase, facts)
+
+    monkeypatch.setattr(RunFolder, "finish", noting)
+    run("backbone=fm", "baseline=false")
+    assert beside[0] == {"config.yaml"}

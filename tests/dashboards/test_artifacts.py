@@ -34,7 +34,7 @@ def test_a_run_has_its_files_under_its_id(pme_run: Any, pme_folder: Path) -> Non
     for name, artifact in kept.items():
         assert artifact["type"] == name
         assert set(artifact["aliases"]) == {"latest", pme_run.id}
-        assert f"pme-lightning/$kind:{pme_run.id}" in artifact["description"]
+        assert f"pme-lightning/${{kind}}:{pme_run.id}" in artifact["description"]
         # Uploaded from the run folder, not from a copy.
         assert all(Path(source) == pme_folder / path for path, source in artifact["files"].items())
         assert all((pme_folder / path).is_file() for path in artifact["files"])

@@ -586,6 +586,11 @@ def test_saved_vocabulary_encodes_other_rows(folder: Path, tmp_path: Path) -> No
         ClickDataModule(str(later), vocabulary=str(tmp_path / "saved"), drop=["user"]).prepare_data()
 
 
+def test_fractions_do_not_divide_what_is_split(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"data.fractions=\[0.6, 0.2, 0.2\] would divide the rows, but 'ads' is split"):
+        ready(folder, tmp_path / "cache", fractions=(0.6, 0.2, 0.2))
+
+
 def test_rows_to_predict_need_no_label(folder: Path, tmp_path: Path) -> None:
     rows = FRAMES["valid"].drop("label")
     rows.write_csv(tmp_path / "new.csv")

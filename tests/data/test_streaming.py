@@ -207,6 +207,22 @@ def test_streams_have_the_vocabulary_and_rows_of_encoded_data(splits: Path) -> N
     assert not list((splits.parent / "cache").rglob("*_ids.npy"))
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_column_that_cannot_match_is_told(splits: Path, tmp_path: Path, streaming: bool) -> None:
+    for file in (splits / "test").iterdir():
+        pl.read_parquet(file).with_columns(user=pl.format("u{}", "user")).write_parquet(file)
+    options = {"format": "hf", "streaming": True} if streaming else {}
+    data = ClickDataModule(str(splits), cache_dir=str(tmp_path / "cache"), eval_batch_size=16, **options)  # type: ignore[arg-type]
+
+    def read_all() -> None:
+        data.prepare_data()
+        data.setup()
+        list(data.test_dataloader())
+
+    with pytest.raises(BadInput, match="column 'user' held integers in the training data and text here"):
+        read_all()
+
+
 def test_a_second_run_does_not_read_again(splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = streamed(splits)
     monkeypatch.setattr(Stream, "slices", lambda *_, **__: pytest.fail("read again"))

@@ -25,6 +25,7 @@ from pme_lightning.search import Budget, FullTable, parse_budget
         (np.float64(0.2), "fraction", Fraction(1, 5), "20%"),
         (np.float32(0.2), "fraction", Fraction(1, 5), "20%"),
         (np.int64(2), "parameters", 2, "2"),
+        (np.str_("20MB"), "bytes", 20_000_000, "20MB"),
         ("0.2", "fraction", Fraction(1, 5), "20%"),
         ("20%", "fraction", Fraction(1, 5), "20%"),
         (" 12.5 % ", "fraction", Fraction(1, 8), "12.5%"),
