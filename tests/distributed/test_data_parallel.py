@@ -50,7 +50,9 @@ def test_two_processes_are_one_of_twice_the_batch(
     # Every row counts once, over 625 of them in parts of 128: one process measures the same.
     for phase, block in (("finetune", summary(two)), ("full", summary(two)["baseline"])):
         again = alone(tmp_path / phase, "test", f"ckpt_path={two}/checkpoints/{phase}/best.ckpt", "logger=none")
-        assert block["test"] == pytest.approx(again["test"], abs=1e-6)
+        assert block["test"]["logloss"] == pytest.approx(again["test"]["logloss"], abs=1e-6)
+        # But for two rows of next to the same logit, whose order rounding decides: one of 97,000 pairs.
+        assert block["test"]["auc"] == pytest.approx(again["test"]["auc"], abs=3e-5)
 
     # One folder, one run of the logger, one voice.
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
