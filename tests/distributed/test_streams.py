@@ -50,4 +50,6 @@ def test_two_processes_train_and_count_every_row_once(
     (best,) = (tmp_path / "two" / "checkpoints").rglob("best.ckpt")
     again = alone(tmp_path / "again", "test", f"ckpt_path={best}", *words[2:5], "logger=none")
     (block,) = [one for one in (summary, summary.get("baseline")) if one and one.get("test")][:1]
-    assert block["test"] == pytest.approx(again["test"], abs=1e-6)
+    assert block["test"]["logloss"] == pytest.approx(again["test"]["logloss"], abs=1e-6)
+    # But for rows of next to the same logit, whose order rounding decides: a pair is 1e-5.
+    assert block["test"]["auc"] == pytest.approx(again["test"]["auc"], abs=3e-5)
