@@ -310,7 +310,7 @@ class PruningCallback(Callback):
     @staticmethod
     def _factor(trainer: Trainer, rows: int) -> Tensor | float:
         # Lightning divides the mean over a batch by the batches of a step, and scales what is 16 bits wide.
-        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        scaler = _scaler(trainer)
         divided_by = getattr(trainer.lightning_module, "loss_rows", rows)
         return divided_by * trainer.accumulate_grad_batches / (1.0 if scaler is None else scaler.get_scale())
 
@@ -351,9 +351,8 @@ class PruningCallback(Callback):
 
     def _check_gathered(self, trainer: Trainer) -> None:
         """Refuses to score what was never gathered, as the gradients of every step overflowed."""
-        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         gathers = self.criterion.needs_gradients or self.criterion.needs_rows
-        if scaled and gathers and not rows_of_all(self._gathered):
+        if gathers and _scaler(trainer) is not None and not rows_of_all(self._gathered):
             raise BadInput(
                 f"all gradients that were to be scored overflowed 16 bits (trainer.precision {trainer.precision}): "
                 "lower the learning rate, or use bf16-mixed"
@@ -582,9 +581,14 @@ class PruningCallback(Callback):
         return embedding
 
 
+def _scaler(trainer: Trainer) -> Any:
+    """Returns what scales the loss where gradients are 16 bits wide; None where nothing does."""
+    return getattr(trainer.precision_plugin, "scaler", None)
+
+
 def _overflowed(trainer: Trainer, *gradients: Tensor | None) -> bool:
     """Whether gradients, as they were scaled, are too large for 16 bits: the scaler leaves out such a step."""
-    if getattr(trainer.precision_plugin, "scaler", None) is None:
+    if _scaler(trainer) is None:
         return False
     values = [each.coalesce().values() if each.is_sparse else each for each in gradients if each is not None]
     return not all(bool(each.isfinite().all()) for each in values)

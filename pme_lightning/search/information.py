@@ -200,7 +200,7 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise RuntimeError("ExpectedInformation was asked for scores before start and update_rows")
         if "product" in self._sums and linear is None:
             raise ValueError("the first-order weights given to start are missing")
-        if not bool(self.tokens.sum(self._sums["information"]).isfinite().all()):
+        if not bool(self._sums["information"].isfinite().all()):
             raise BadInput("the gradients of rows hold NaN or infinity: the search diverged; lower the learning rate")
         self._expected = None  # of axes that were tried before: as large as the table
         basis = self._axes(weight, frequencies)
