@@ -127,7 +127,7 @@ class BudgetSizes:
     def _scores_along(self, axes: str, pruned: PrunedModel) -> Scores:
         if self._along != axes:
             pruned.check_as_it_was()
-            self.criterion.axes = axes  # type: ignore[attr-defined]
+            self.criterion.axes = axes
             self._scores = None  # as large as the table
             self._along, self._scores = axes, self.score()
         return self.scores

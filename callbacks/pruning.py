@@ -176,7 +176,7 @@ class PruningCallback(Callback):
         asked = self.criterion.turned_from or next(iter(self.criterion.tries), None)
         self.criterion.turned_from = None
         if asked is not None:
-            self.criterion.axes = asked  # type: ignore[attr-defined]
+            self.criterion.axes = asked
 
     def check_splits(self) -> None:
         """Checks that the search can be made of a table that is split over processes.
@@ -385,7 +385,7 @@ class PruningCallback(Callback):
             "started": self._started,
             "criterion": {name: self._marked(name, tensor) for name, tensor in self.criterion.state().items()},
             "basis": self.criterion.basis,
-            "axes": getattr(self.criterion, "axes", None),
+            "axes": self.criterion.axes,
             "turned_from": self.criterion.turned_from,
             "gathered": self._gathered,
             "batches": self._batches.state(),
@@ -399,7 +399,7 @@ class PruningCallback(Callback):
         self.kept = [(step, fraction) for step, fraction in state_dict["kept"]]
         self.criterion.basis = state_dict["basis"]
         if state_dict["axes"] is not None:
-            self.criterion.axes = state_dict["axes"]  # type: ignore[attr-defined]
+            self.criterion.axes = state_dict["axes"]
         self.criterion.turned_from, self._gathered = state_dict["turned_from"], state_dict["gathered"]
         self._batches.load_state(state_dict["batches"])
         # The checkpoint holds the sums of all processes.
@@ -465,12 +465,17 @@ class PruningCallback(Callback):
             target, total = self._values(embedding), embedding.num_parameters
             allocation = self._allocate(scores, round(total * keep_fraction(progress, target / total)))
             if scores.basis is not None:
+                if self.criterion.axes is None:
+                    raise BadInput(
+                        f"search.criterion {type(self.criterion).__name__} turns the table and has no `axes` to set to "
+                        "'original' once it is turned: prune once, with search.schedule AfterWarmup"
+                    )
                 embedding.rotate_(scores.basis)
                 for optimizer in optimizers or []:
                     turn_state(optimizer, embedding.weight, scores.basis)
                 # From here on rows are coordinates: the axes are those of the table itself.
-                self.criterion.turned_from = self.criterion.turned_from or self.criterion.axes  # type: ignore[attr-defined]
-                self.criterion.axes = "original"  # type: ignore[attr-defined]
+                self.criterion.turned_from = self.criterion.turned_from or self.criterion.axes
+                self.criterion.axes = "original"
             embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
             linear_kept = 0 if allocation.linear is None else int(allocation.linear.sum())
             self.kept.append((self.step, self.tokens.total(int(allocation.sizes.sum()) + linear_kept) / total))
@@ -502,7 +507,7 @@ class PruningCallback(Callback):
         weight, linear = self._table(embedding)
         with added_up(self.criterion):
             some = self.criterion.of_some(sample.tokens, self.frequencies)
-        some.axes = axes  # type: ignore[attr-defined]
+        some.axes = axes
         linear = None if linear is None else linear[sample.tokens]
         return some.scores(weight[sample.tokens], linear, self.frequencies[sample.tokens])
 

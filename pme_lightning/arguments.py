@@ -23,15 +23,14 @@ from torch.optim import Optimizer
 
 from pme_lightning.budgets import DEFAULT_BUDGETS, read_budgets
 from pme_lightning.class_path import import_class, instantiate
-from pme_lightning.composition import GROUPS, NULLABLE, Composition, with_null
+from pme_lightning.composition import GROUPS, NULLABLE, Composition, kind_of_files, with_null
 from pme_lightning.errors import BadInput, did_you_mean
 from pme_lightning.module import CTRModule
 from pme_lightning.settings import check_nulls
 
 # What a class gets from the run itself, so that nobody sets it.
 _FROM_THE_RUN = {
-    "model": {"field_tokens", "backbone", "backbone_args", "optimizer", "optimizer_args", "classes", "indexed"}
-    | {"embedding_optimizer", "embedding_optimizer_args", "field_decays", "sizes_fingerprint", "shard"},
+    "model": set(inspect.signature(CTRModule).parameters) - {"embedding_dim", "embedding_init_std", "embedding_bits"},
     "trainer": {"logger", "default_root_dir"},
     "data": {"seed"},
     "backbone": {"num_fields", "embedding_dim"},
@@ -152,6 +151,7 @@ def parse_config(composition: Composition) -> tuple[LightningArgumentParser, Nam
         known = set(keys_of(cli.config.as_dict()))
         config, words = composition.config, list[tuple[str, str]]()
         for key, value in composition.overrides:
+            _check_data_has_files(key, value, cli.config, known)
             check_key(key, value, known)
             _check_class_is_named(key, value, composition.overrides, cli.config)
             nulled = with_null(config, key) if value == "null" else None
@@ -415,6 +415,20 @@ def check_key(key: str, value: str | None, known: set[str]) -> None:
             siblings = [name for name in known if name.startswith(parent + ".")]
             raise BadInput(f"unknown key '{key}'{given}: {_suggest(short, siblings)}")
     raise BadInput(f"unknown key '{key}'{given}: {_suggest(short, [*known, *GROUPS])}")
+
+
+def _check_data_has_files(key: str, value: str, config: Namespace, known: set[str]) -> None:
+    """Refuses a setting of data in files where the data are drawn: which kind of files, is still to be said."""
+    group, _, name = _short(key).partition(".")
+    if group != "data" or _short(key) in known or not config.data.class_path.endswith(".SyntheticDataModule"):
+        return
+    if name.partition(".")[0] in inspect.signature(import_class("pme_lightning.data.ClickDataModule")).parameters:
+        file = value if name == "path" else "FILE"
+        kind = kind_of_files(file) or "parquet"
+        raise BadInput(
+            f"{key}={value}: the data are a synthetic click log; for data of yours say of which kind they are, "
+            f"data={kind} data.path={file}"
+        )
 
 
 def _check_class_is_named(key: str, value: str, overrides: list[tuple[str, str]], config: Namespace) -> None:

@@ -161,7 +161,7 @@ def _config_of_run(line: CommandLine) -> dict[str, object] | None:
     # The trainer and the logger are of this command, the rest is what the file was made with.
     parts = ["data", "model", "backbone", "optimizer", "embedding_optimizer", "transfer", "seed"]
     if line.command == "finetune":
-        parts += ["trainer", "early_stopping", "checkpoint"]
+        parts += ["trainer", "averaging", "early_stopping", "checkpoint"]
     if is_main() and "--print_config" not in line.flags:
         print(f"configuration: that of {folder.name}, and what the command line says")
     return {key: config[key] for key in parts if key in config}

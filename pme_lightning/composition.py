@@ -157,6 +157,10 @@ def parse_words(words: Sequence[str]) -> CommandLine:
             line.files.append(value)
         elif key == "config_dir":
             line.config_dir = value
+        elif bare and key == "data" and kind_of_files(value):
+            raise BadInput(
+                f"data={value} names files; say of which kind, data={kind_of_files(value)} data.path={value}"
+            )
         elif bare and key in GROUPS and _names_a_choice(value):
             line.choices[key] = value
         elif key in GROUPS:
@@ -181,6 +185,17 @@ def _looks_like_a_choice(value: str) -> bool:
 def _names_a_choice(value: str) -> bool:
     # A dotted word is the path of a class; what is in braces is a whole configuration of the group.
     return "." not in value and not value.startswith(("{", "["))
+
+
+def kind_of_files(path: str) -> str | None:
+    """Returns the choice of ``data`` that reads files of such names; None where the name does not tell.
+
+    >>> kind_of_files("clicks/train.tsv.gz"), kind_of_files("clicks.parquet"), kind_of_files("frappe")
+    ('csv', 'parquet', None)
+    """
+    if re.search(r"\.(csv|tsv|txt)(\.\w+)?$", path):
+        return "csv"
+    return "parquet" if re.search(r"\.parquet$", path) else None
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

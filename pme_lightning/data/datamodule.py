@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 from torch.utils.data import DataLoader
 
 from pme_lightning.data.batches import ClickDataset
-from pme_lightning.data.cache import (
-    EncodedFolder,
-    cache_root,
-    check_columns,
-    key_of,
-    read_link,
-    slices,
-    write_link,
-)
-from pme_lightning.data.csv_files import CsvOptions, line_without_values
-from pme_lightning.data.encoded import SPLITS, EncodedData, EncodedDataModule, place_among_processes
-from pme_lightning.data.encoding import Source, write_encoded
-from pme_lightning.data.faults import located
-from pme_lightning.data.folders import unfinished
+from pme_lightning.data.cache import EncodedFolder, cache_root
+from pme_lightning.data.click_files import ClickFiles
+from pme_lightning.data.csv_files import CsvOptions
+from pme_lightning.data.encoded import EncodedData, EncodedDataModule, place_among_processes
 from pme_lightning.data.options import check_whole_number
-from pme_lightning.data.progress import rows_progress
-from pme_lightning.data.schema import BINNING, BINS, Binning, Schema, infer_schema
-from pme_lightning.data.sources import ALL, Format, Part, cheap_count, find_part, find_parts, name_of, reading
-from pme_lightning.data.splits import FRACTIONS, SplitBy, SplitOptions, Whole, divide, split_by
-from pme_lightning.data.stream_folder import StreamFolder, read_streams
+from pme_lightning.data.schema import BINNING, BINS, Binning, Schema
+from pme_lightning.data.sources import Format
+from pme_lightning.data.splits import FRACTIONS, SplitBy, SplitOptions, split_by
+from pme_lightning.data.stream_folder import StreamFolder
 from pme_lightning.data.streamed_rows import StreamedRows, stream_loader
-from pme_lightning.data.streams import Stream, streams_of
+from pme_lightning.data.streams import Stream
 from pme_lightning.data.vocabulary import Vocabulary
 from pme_lightning.errors import BadInput
 
@@ -91,6 +76,7 @@ class ClickDataModule(EncodedDataModule):
         name: of the data set; made of the path if not given.
 
     Examples:
+        >>> import polars as pl
         >>> rows = pl.DataFrame({"click": [0, 1] * 50, "user": ["ann", "bob"] * 50, "item": list(range(10)) * 10})
         >>> rows.write_parquet("clicks.parquet")
         >>> data = ClickDataModule("clicks.parquet", min_count=2)
@@ -139,11 +125,9 @@ class ClickDataModule(EncodedDataModule):
         name: str | None = None,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, num_workers, seed, on_gpu)
-        self.path = path
-        self.format: Format = format
         self.predict_path = predict_path
-        self.paths = {"train": train_path, "valid": valid_path, "test": test_path}
-        self.schema_options: dict[str, Any] = {
+        own_paths = {"train": train_path, "valid": valid_path, "test": test_path}
+        schema_options = {
             "label": label,
             "categorical": categorical,
             "numeric": numeric,
@@ -152,25 +136,33 @@ class ClickDataModule(EncodedDataModule):
             "binning": binning,
             "bins": bins,
         }
-        self.min_count = min_count
-        self.csv = CsvOptions(separator, header, tuple(column_names) if column_names is not None else None)
+        csv = CsvOptions(separator, header, tuple(column_names) if column_names is not None else None)
         by = split or split_by(time_column, split_column)
-        self.split_options = SplitOptions(
+        split_options = SplitOptions(
             by, tuple(fractions or ()), time_column, split_column, split_seed, (timestamps or {}).get(time_column or "")
         )
         given = None if fractions is None or tuple(fractions) == FRACTIONS else list(fractions)
         named = {"split": split, "time_column": time_column, "split_column": split_column, "fractions": given}
-        self._split_named = [f"data.{key}={value}" for key, value in named.items() if value is not None]
-        self.cache = cache_root(cache_dir)
+        self.files = ClickFiles(
+            path,
+            {split: own for split, own in own_paths.items() if own is not None},
+            predict_path,
+            format,
+            csv,
+            schema_options,
+            min_count,
+            split_options,
+            [f"data.{key}={value}" for key, value in named.items() if value is not None],
+            cache_root(cache_dir),
+            name,
+        )
         self.streaming = streaming
         check_whole_number("shuffle_rows", shuffle_rows, 1)
         self.shuffle_rows = shuffle_rows
-        self._given_name = name
         self._vocabulary_path = vocabulary
         self._given_vocabulary: Vocabulary | None = None
         self._vocabulary: Vocabulary | None = None
         self._only_predicts = False
-        self._drawn: list[str] = []
         self._folder: EncodedFolder | StreamFolder | None = None
         self._predict_folder: EncodedFolder | None = None
         self._streams: dict[str, Stream] = {}
@@ -205,12 +197,12 @@ class ClickDataModule(EncodedDataModule):
         if self._only_predicts:
             vocabulary = self.vocabulary
             return EncodedData(
-                self._name(), vocabulary.fields, vocabulary.field_tokens, vocabulary.frequencies, splits={}
+                self.files.name, vocabulary.fields, vocabulary.field_tokens, vocabulary.frequencies, splits={}
             )
         folder = self._encoded_folder()
         splits = {split: (ids, labels) for split, (ids, labels) in folder.splits.items() if labels is not None}
         return EncodedData(
-            name=self._name(),
+            name=self.files.name,
             fields=[one.name for one in Schema.from_json(folder.meta["schema"]).fields],
             field_tokens=folder.meta["field_tokens"],
             frequencies=torch.from_numpy(folder.frequencies),
@@ -227,7 +219,7 @@ class ClickDataModule(EncodedDataModule):
         if self.predict_path is None:
             return super().predict_rows()
         if self._predict_folder is None:
-            self._predict_folder = self._open_predict(self.predict_path)
+            self._predict_folder = self.files.to_predict(self.vocabulary)
         return self._predict_folder.splits["predict"][0], None
 
     # Facts.
@@ -241,7 +233,9 @@ class ClickDataModule(EncodedDataModule):
 
     @property
     def test_clicks(self) -> int | None:
-        """Clicks of the test split; None without one."""
+        """Clicks of the test split; None without one, and where only prediction is asked for."""
+        if self._only_predicts:
+            return None
         return self._encoded_folder().meta["clicks"].get("test") if self.streaming else super().test_clicks
 
     @property
@@ -283,7 +277,8 @@ class ClickDataModule(EncodedDataModule):
 
     def _saved(self, folder: Path) -> Vocabulary:
         vocabulary = Vocabulary.load(folder)
-        vocabulary.schema.check_options(**self.schema_options, unused=self.split_options.columns())
+        options, unused = self.files.schema_options, self.files.split_options.columns()
+        vocabulary.schema.check_options(**options, unused=unused)
         return vocabulary
 
     def check_unseen(self, split: str) -> None:
@@ -301,102 +296,21 @@ class ClickDataModule(EncodedDataModule):
         if self._given_vocabulary is None or self._vocabulary_path is not None:
             return
         folder = self._encoded_folder()
-        if split in self._drawn and not folder.meta["as_fitted"]:
+        if split in self.files.drawn and not folder.meta["as_fitted"]:
             raise BadInput(
-                f"the rows of '{self._name()}' are not those that the model was trained on, or are divided otherwise: "
-                f"its {split} split, drawn at random, may have rows that it was trained on"
+                f"the rows of '{self.files.name}' are not those that the model was trained on, or are divided "
+                f"otherwise: its {split} split, drawn at random, may have rows that it was trained on"
             )
 
-    # Finding and encoding.
-
-    def _name(self) -> str:
-        if self._given_name is not None:
-            return self._given_name
-        path = self.path or next(one for one in (*self.paths.values(), self.predict_path) if one is not None)
-        return name_of(path if isinstance(path, str) else path[0])
-
-    def _parts(self) -> dict[str, Part]:
-        own = {split: path for split, path in self.paths.items() if path is not None}
-        if self.path is None and not own:
-            raise BadInput("data.path is needed: a file, a folder or the id of a Hugging Face data set")
-        parts = find_parts(self.path, self.format, self.cache) if self.path is not None else {}
-        if own and ALL in parts:
-            # A file beside paths of their own is what is left: train.
-            if "train" in own:
-                raise BadInput("data.path and data.train_path both give training rows: leave one out")
-            parts["train"] = parts.pop(ALL)
-        return {**parts, **{split: find_part(path, self.format, self.cache) for split, path in own.items()}}
+    # Reading.
 
     def _encoded_folder(self) -> EncodedFolder | StreamFolder:
         if self._folder is None:
-            self._folder = self._open_streams() if self.streaming else self._open()
+            if self.streaming:
+                self._folder, self._streams = self.files.streams(self._given_vocabulary)
+            else:
+                self._folder = self.files.encoded(self._given_vocabulary)
         return self._folder
-
-    def _open(self) -> EncodedFolder:
-        parts = self._parts()
-        stamps = {split: part.stamp() for split, part in parts.items()}
-        whole = all(split in parts for split in SPLITS)
-        if self.split_options.by == "fraction" and (ALL in parts or "train" in parts):
-            self._drawn = [split for split in SPLITS if split not in parts]
-        if whole and self._split_named and self._given_vocabulary is None:
-            raise BadInput(
-                f"{' and '.join(self._split_named)} would divide the rows, but '{self._name()}' is split into train, "
-                "valid and test already: leave it out, or name one data.path with all rows"
-            )
-        source = [stamps, vars(self.csv), None if whole else vars(self.split_options)]
-        vocabulary = self._given_vocabulary
-        link = self.cache / "fits" / f"{key_of(source, self.schema_options, self.min_count)}.json"
-        if vocabulary is None:
-            known = read_link(link)
-            found = EncodedFolder.open(self.cache / known) if known is not None else None
-            if found is not None:
-                return found
-            vocabulary = _left_vocabulary(self.cache / known) if known is not None else None
-        if vocabulary is None:
-            with located(parts, self.csv):
-                vocabulary = self._fit(parts)
-        folder = self._cache_folder("", source, vocabulary.fingerprint)
-        if self._given_vocabulary is None:
-            # Before the rows are encoded: after an interruption the tokens need not be counted again.
-            write_link(link, folder.name)
-        found = EncodedFolder.open(folder)
-        if found is None:
-            try:
-                with located(parts, self.csv):
-                    sources = self._sources(parts, [vocabulary.schema.label, *vocabulary.schema.columns()])
-                    fitted, total = self._given_vocabulary is None, cheap_count(parts)
-                    self._encode(folder, sources, vocabulary, labelled=True, total=total, fitted=fitted)
-            except BadInput:
-                link.unlink(missing_ok=True)
-                raise
-            if {split: part.stamp() for split, part in parts.items()} != stamps:
-                raise BadInput(f"the files of '{self._name()}' changed while they were read: run again")
-            found = EncodedFolder(folder)
-        return found
-
-    def _open_streams(self) -> StreamFolder:
-        parts, given = self._parts(), self._given_vocabulary
-        if self._split_named:
-            raise BadInput(
-                f"{' and '.join(self._split_named)} would divide rows, which data.streaming=true does not do"
-            )
-        self._streams = streams_of(parts, self._name(), all_splits=given is None)
-        key = [given.fingerprint] if given is not None else [self.schema_options, self.min_count]
-        folder = self._cache_folder("-stream", {split: part.stamp() for split, part in parts.items()}, *key)
-        found = StreamFolder.open(folder)
-        if found is None:
-            schema = given.schema if given else infer_schema(self._streams["train"].schema(), **self.schema_options)
-            with located(parts, self.csv):
-                total = cheap_count(parts)
-            if total is not None and given is None and any(one.binning == "quantile" for one in schema.fields):
-                total += cheap_count({"train": parts["train"]}) or 0
-            with rows_progress(f"reading the tokens of '{self._name()}'", total) as progress:
-
-                def fit(slices: Callable[[], Iterator[pl.DataFrame]]) -> Vocabulary:
-                    return Vocabulary.fit(slices, schema, self.min_count, scratch=self.cache)
-
-                found = read_streams(folder, self._streams, schema, given or fit, progress)
-        return found
 
     def _loader(self, split: str) -> DataLoader:
         if not self.streaming or (split == "predict" and self.predict_path is not None):
@@ -405,7 +319,7 @@ class ClickDataModule(EncodedDataModule):
         assert isinstance(folder, StreamFolder)
         source, training = "test" if split == "predict" else split, split == "train"
         if source not in self._streams:
-            raise BadInput(f"data '{self._name()}' has no {source} split, only {', '.join(self._streams)}")
+            raise BadInput(f"data '{self.files.name}' has no {source} split, only {', '.join(self._streams)}")
         rank, world_size = place_among_processes()
         rows = StreamedRows(
             self._streams[source],
@@ -427,84 +341,3 @@ class ClickDataModule(EncodedDataModule):
             self._trained = None
         # Batches of several workers come in turn: rows to predict would not keep their order.
         return stream_loader(rows, min(self.num_workers, 1) if split == "predict" else self.num_workers)
-
-    def _open_predict(self, path: str) -> EncodedFolder:
-        part = find_part(path, self.format, self.cache)
-        vocabulary = self.vocabulary
-        folder = self._cache_folder("-predict", part.stamp(), vars(self.csv), vocabulary.fingerprint)
-        found = EncodedFolder.open(folder)
-        if found is None:
-            with located({"predict": part}, self.csv):
-                sources = {"predict": Source(part.frame(self.csv), Whole("predict"))}
-                _check_rows_stay(part, self.csv)
-                self._encode(folder, sources, vocabulary, labelled=False, total=cheap_count({"predict": part}))
-            found = EncodedFolder(folder)
-        return found
-
-    def _cache_folder(self, suffix: str, *key: Any) -> Path:
-        # The name is for people who look into the cache; the key is what tells.
-        name = re.sub(r"[^\w.-]", "_", self._name())[:64]
-        return self.cache / f"{name}{suffix}-{key_of(*key)}"
-
-    def _sources(self, parts: dict[str, Part], columns: list[str]) -> dict[str, Source]:
-        """The rows and their splits; every part is known to have the columns before any of them is read."""
-        frames = {split: part.frame(self.csv) for split, part in parts.items()}
-        for split, frame in frames.items():
-            check_columns(frame, columns, parts[split].where())
-        if self._given_vocabulary is not None and ALL not in frames and "train" not in frames:
-            # Nothing is fitted, so test rows can stand alone.
-            return {split: Source(frame, Whole(split)) for split, frame in frames.items()}
-        return {name: Source(frames[name], division) for name, division in divide(frames, self.split_options).items()}
-
-    def _fit(self, parts: dict[str, Part]) -> Vocabulary:
-        name = "train" if "train" in parts else ALL
-        if name not in parts:
-            raise BadInput(f"there is no train split, only {', '.join(parts)}: name one with data.train_path=FILE")
-        training = parts[name]
-        schema = infer_schema(training.types(self.csv), **self.schema_options, unused=self.split_options.columns())
-        source = self._sources(parts, [schema.label, *schema.columns()])[name]
-        columns = list(dict.fromkeys([*schema.columns(), *source.division.columns]))
-        passes = 2 if any(one.binning == "quantile" for one in schema.fields) else 1
-        total = cheap_count({"train": training})
-        with rows_progress(f"reading the tokens of '{self._name()}'", total) as progress:
-
-            def train_slices() -> Iterator[pl.DataFrame]:
-                first = 0
-                for part in slices(source.frame, columns, "the train split"):
-                    yield source.division.rows_of("train", part, first)
-                    first += len(part)
-                    progress.advance(len(part) / passes)
-
-            return Vocabulary.fit(train_slices, schema, self.min_count, scratch=self.cache)
-
-    def _encode(
-        self,
-        folder: Path,
-        sources: dict[str, Source],
-        vocabulary: Vocabulary,
-        labelled: bool,
-        total: int | None,
-        fitted: bool = False,
-    ) -> None:
-        with rows_progress(f"encoding '{self._name()}'", total) as progress:
-            write_encoded(folder, sources, vocabulary, labelled, progress, fitted)
-
-
-def _check_rows_stay(part: Part, csv: CsvOptions) -> None:
-    """Refuses rows to predict of which one would be taken for an empty line: predictions go by their order."""
-    if part.format != "csv":
-        return
-    with reading(part.where()):
-        place = line_without_values(part.files, csv)
-    if place is not None:
-        raise BadInput(
-            f"{place} has no value in any column, and would get no prediction: leave it out, or write Parquet"
-        )
-
-
-def _left_vocabulary(folder: Path) -> Vocabulary | None:
-    """The vocabulary that an interrupted encoding has left, None where there is none or it is damaged."""
-    try:
-        return Vocabulary.load(unfinished(folder) / "vocabulary")
-    except BadInput:
-        return None

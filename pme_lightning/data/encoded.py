@@ -17,13 +17,12 @@ from torch.utils.data import DataLoader
 
 from pme_lightning.data.batches import ClickDataset, PermutationBatchSampler, SequentialBatchSampler, keep
 from pme_lightning.data.on_gpu import RowsOnGPU, belongs_on_gpu
-from pme_lightning.data.options import check_whole_number
+from pme_lightning.data.options import SPLITS, check_whole_number
 from pme_lightning.errors import BadInput, did_you_mean
 
 if TYPE_CHECKING:
     from pme_lightning.data.vocabulary import Vocabulary
 
-SPLITS = ("train", "valid", "test")
 # Rows of each split whose ids are held against their fields: a numbering that is wrong shows in any of them.
 _CHECKED_ROWS = 1 << 16
 

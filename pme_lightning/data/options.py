@@ -1,10 +1,12 @@
-"""Checks of option values that come from a command line or a file, where anything may stand."""
+"""What options of data may be: names of splits, and numbers that come from a command line, where anything may stand."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pme_lightning.errors import BadInput
+
+SPLITS = ("train", "valid", "test")
 
 
 def check_whole_number(key: str, value: Any, least: int) -> None:

@@ -12,8 +12,7 @@ import numpy as np
 import polars as pl
 
 from pme_lightning.data.cache import check_name
-from pme_lightning.data.encoded import SPLITS
-from pme_lightning.data.options import check_whole_number
+from pme_lightning.data.options import SPLITS, check_whole_number
 from pme_lightning.data.permutation import Permutation
 from pme_lightning.data.sources import ALL, reading, split_name
 from pme_lightning.data.times import in_order

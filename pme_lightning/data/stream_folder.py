@@ -12,6 +12,7 @@ import polars as pl
 
 from pme_lightning.data.folders import whole_folder, writing
 from pme_lightning.data.labels import binary_labels
+from pme_lightning.data.options import SPLITS
 from pme_lightning.data.progress import RowsProgress
 from pme_lightning.data.schema import Schema
 from pme_lightning.data.streams import Stream
@@ -49,7 +50,7 @@ class StreamFolder:
     def rows(self) -> dict[str, int]:
         """Rows per split."""
         counts = self.meta["shard_rows"]
-        return {split: sum(counts[split]) for split in ("train", "valid", "test") if split in counts}
+        return {split: sum(counts[split]) for split in SPLITS if split in counts}
 
     def vocabulary(self) -> Vocabulary:
         """The vocabulary."""
@@ -57,7 +58,7 @@ class StreamFolder:
 
 
 def read_streams(
-    folder: Path,
+    folder_of: Callable[[Vocabulary], Path],
     streams: Mapping[str, Stream],
     schema: Schema,
     vocabulary: Vocabulary | Callable[[Callable[[], Iterator[pl.DataFrame]]], Vocabulary],
@@ -66,7 +67,7 @@ def read_streams(
     """Goes over all splits once: counts the rows of each shard, looks at the labels, fits the vocabulary on train.
 
     Args:
-        folder: to make; appears when it is whole.
+        folder_of: which folder to make, given the vocabulary; it appears when it is whole.
         streams: the splits.
         schema: label and fields.
         vocabulary: to use, and then of the training rows only labels are read; or what makes one of them.
@@ -104,6 +105,7 @@ def read_streams(
         if split not in shard_rows:
             for _ in counted(split, []):
                 pass
+    folder = folder_of(vocabulary)
     with writing(folder.parent), whole_folder(folder) as partial:
         vocabulary.save(partial / "vocabulary")
         vocabulary.save_frequencies(partial / "frequencies.npy")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pme_lightning.data.hub import cannot_read
+from pme_lightning.data.options import SPLITS
 from pme_lightning.data.sources import ALL, Part
 from pme_lightning.errors import BadInput
 
@@ -112,7 +113,7 @@ def streams_of(parts: Mapping[str, Part], name: str, all_splits: bool) -> dict[s
     Raises:
         BadInput: a split is missing, or cannot be streamed.
     """
-    missing = [split for split in ("train", "valid", "test") if split not in parts]
+    missing = [split for split in SPLITS if split not in parts]
     if missing and (all_splits or ALL in parts):
         found = "all rows together" if ALL in parts else f"only {', '.join(parts)}"
         raise BadInput(

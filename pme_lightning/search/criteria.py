@@ -77,7 +77,10 @@ class Criterion(ABC):
         needs_gradients: whether ``update`` has to be called, with the gradients of a batch's mean loss.
         needs_rows: whether ``update_rows`` has to be called, with the gradients of each row's own loss. Criteria that
             need neither may be asked for their scores without ``start``.
-        basis: the ``(D, D)`` axes fixed by ``start``; None for the original ones.
+        basis: the axes that scores are along, ``(D, D)`` or ``(F, D, D)``, since ``start`` or ``scores``; None for the
+            original ones.
+        axes: the name of its choice of axes. A search that prunes step by step turns the table itself and sets it to
+            ``original`` from then on; None: there is no choice, so that turned axes are for searches that prune once.
         splits: whether it can score tokens that are split over processes. ``V`` is then how many are here.
         per_token: names of the accumulators that have a row for each token.
         tokens: how processes agree on what is known of all tokens.
@@ -96,6 +99,7 @@ class Criterion(ABC):
     needs_gradients: ClassVar[bool] = False
     needs_rows: ClassVar[bool] = False
     basis: Tensor | None = None
+    axes: str | None = None
     rounds: int = 0
     information: RowInformation
     tries: tuple[str, ...] = ()

@@ -36,6 +36,7 @@ from pme_lightning.search import (
     Schedule,
     Scores,
     TopK,
+    principal_axes,
 )
 
 D = 4
@@ -173,6 +174,28 @@ class Forgets(Criterion):
         self.asked += 1
         worth = 1 / frequencies.clamp(min=1) if self.asked == 1 else torch.zeros(len(weight))
         return Scores(worth[:, None].expand_as(weight).clone(), None if linear is None else worth)
+
+
+class TurnsAnew(Criterion):
+    """Has the table turned each time it is asked, and no axes to set."""
+
+    def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
+        basis = principal_axes(weight, frequencies)
+        return Scores((weight @ basis).square(), None if linear is None else linear[:, 0].square(), basis)
+
+
+def test_gradual_refuses_a_criterion_that_cannot_be_told_that_the_table_is_turned(
+    tiny: LightningDataModule, make_trainer: Build
+) -> None:
+    callback = PruningCallback(TurnsAnew(), Gradual(epochs=1.0, prunings=2), Prefix(), budget=0.5)
+    with pytest.raises(BadInput, match=r"TurnsAnew turns the table and has no `axes`.*AfterWarmup"):
+        search(tiny, make_trainer, callback)
+
+
+def test_a_criterion_without_axes_searches_once(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(TurnsAnew(), AfterWarmup(epochs=1.0), Prefix(), budget=0.5)
+    search(tiny, make_trainer, callback)
+    assert callback.result.basis is not None
 
 
 def test_what_was_pruned_comes_after_what_is_worth_nothing(tiny: LightningDataModule, make_trainer: Build) -> None:

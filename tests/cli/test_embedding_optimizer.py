@@ -158,6 +158,13 @@ def test_finetune_takes_it_over_from_the_search_and_the_command_line_may_switch(
     assert groups("transfer.init=warm", "optimizer=sgd", "embedding_optimizer=torch.optim.Adam") == [0.1, 1e-3]
 
 
+def test_finetune_averages_as_the_run_of_its_sizes_did(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    searched = run("search", "averaging=ema", "averaging.decay=0.5", "search.budget=0.3")
+    capsys.readouterr()
+    main(["finetune", f"sizes={searched['folder']}/sizes.safetensors", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["averaging"]["init_args"]["decay"] == 0.5
+
+
 def test_a_training_that_diverges_names_both_rates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

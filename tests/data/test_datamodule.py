@@ -29,7 +29,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from pme_lightning.data import ClickDataModule, EncodedDataModule
-from pme_lightning.data import datamodule as module_under_test
+from pme_lightning.data import click_files as module_under_test
 from pme_lightning.data.field_table import FieldTable
 from pme_lightning.data.frames import frame_file
 from pme_lightning.errors import BadInput
@@ -198,10 +198,8 @@ def test_second_run_opens_the_cache(folder: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(module_under_test, "write_encoded", lambda *_, **__: pytest.fail("encoded again"))
     monkeypatch.setattr(module_under_test.Vocabulary, "fit", lambda *_, **__: pytest.fail("fitted again"))
     monkeypatch.setattr(module_under_test.Part, "frame", lambda *_, **__: pytest.fail("read again"))
-    started = time.perf_counter()
     second = ready(folder, tmp_path / "cache")
     next(iter(second.train_dataloader()))
-    assert time.perf_counter() - started < 1
     assert second.vocabulary.fingerprint == first.vocabulary.fingerprint
     assert second.describe() == first.describe()
     first.save_vocabulary(tmp_path / "saved")
@@ -231,6 +229,18 @@ def test_changed_files_are_encoded_anew(folder: Path, tmp_path: Path) -> None:
     os.utime(folder / "valid.parquet", ns=(times.st_atime_ns, times.st_mtime_ns))
     second = ready(folder, tmp_path / "cache")
     np.testing.assert_array_equal(second.data.splits["valid"][1], 1 - first.data.splits["valid"][1])
+
+
+def test_a_vocabulary_that_does_not_fit_leaves_the_link_of_the_fit(folder: Path, tmp_path: Path) -> None:
+    ready(folder, tmp_path / "cache")
+    (link,) = (tmp_path / "cache" / "fits").iterdir()
+    pl.DataFrame({"label": [0, 1] * 5, "else": list("abcdefghij")}).write_parquet(tmp_path / "other.parquet")
+    ready(tmp_path / "other.parquet", tmp_path / "elsewhere").save_vocabulary(tmp_path / "saved")
+    data = ClickDataModule(str(folder), cache_dir=str(tmp_path / "cache"))
+    data.use_vocabulary(tmp_path / "saved")
+    with pytest.raises(BadInput, match="column 'else' is missing"):
+        data.setup()
+    assert link.is_file()
 
 
 def test_files_that_change_while_read(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,6 +229,32 @@ def test_a_second_run_does_not_read_again(splits: Path, monkeypatch: pytest.Monk
     assert streamed(splits).rows == first.rows
 
 
+def test_a_saved_vocabulary_finds_what_its_fit_has_read(
+    splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = streamed(splits)
+    first.save_vocabulary(tmp_path / "saved")
+    monkeypatch.setattr(Stream, "slices", lambda *_, **__: pytest.fail("read again"))
+    again = streamed(splits, vocabulary=str(tmp_path / "saved"))
+    assert again.rows == first.rows
+    assert again.test_clicks == first.test_clicks
+
+
+def test_other_options_are_another_fit(splits: Path) -> None:
+    assert streamed(splits).vocabulary.fingerprint != streamed(splits, min_count=25).vocabulary.fingerprint
+
+
+def test_of_rows_to_predict_alone_no_other_are_read(splits: Path, tmp_path: Path) -> None:
+    streamed(splits).save_vocabulary(tmp_path / "saved")
+    rows = str(splits / "test")
+    data = ClickDataModule("gone", format="hf", streaming=True, predict_path=rows, cache_dir=str(tmp_path / "cache"))
+    data.use_vocabulary(tmp_path / "saved")
+    data.prepare_data()
+    data.setup("predict")
+    assert data.rows == {"predict": 90}
+    assert data.test_clicks is None
+
+
 def test_a_vocabulary_of_before(splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     streamed(splits, min_count=25).save_vocabulary(tmp_path / "saved")
     monkeypatch.setattr(Vocabulary, "fit", lambda *_, **__: pytest.fail("fitted"))
