@@ -18,7 +18,7 @@ import torch
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.run_folder import RunFolder
 from pme_lightning.search import SearchResult
-from pme_lightning.size_facts import score_spectrum, size_facts
+from pme_lightning.size_facts import ScoreSpectrum, score_spectrum, size_facts
 from pme_lightning.training_curve import TrainingCurve
 from pme_lightning.version import __version__
 
@@ -63,18 +63,22 @@ class Findings:
         }
         self._write()
 
-    def add_search(self, search: Any) -> None:
+    def add_search(self, search: Any) -> ScoreSpectrum | None:
         """Keeps how far a search pruned when, and its scores, as far as the callback of the search tells of them.
 
-        Where tokens are split over processes nobody has all scores, and none are kept.
+        Returns:
+            What is kept of the scores. Where tokens are split over processes nobody has all of them: None.
         """
+        spectrum = None
         kept = getattr(search, "kept", None)
         if kept:
             self._found["schedule"] = [list(point) for point in kept]
         scores = getattr(search, "scores", None)
         if scores is not None and len(scores.table) == self._data.num_tokens and self._folder.writes:
-            self._found["scores"] = dataclasses.asdict(score_spectrum(scores))
+            spectrum = score_spectrum(scores)
+            self._found["scores"] = dataclasses.asdict(spectrum)
         self._write()
+        return spectrum
 
     def add_sizes(self, result: SearchResult, budget: str | None = None) -> None:
         """Keeps what sizes say; ``budget``: the name of one of several budgets."""

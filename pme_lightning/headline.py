@@ -1,4 +1,4 @@
-"""The lines of a run's closing table, and the sentence below it: what the terminal and the report say alike."""
+"""What a summary comes to: its models, the lines of the closing table, the curve; the same wherever it is told."""
 
 from __future__ import annotations
 
@@ -53,6 +53,23 @@ def _rows() -> list[tuple[str, Any]]:
         ("training epochs", finetune("epochs", "d")),
         ("best epoch", finetune("best_epoch", "d")),
         ("training rows/s", finetune("rows_per_second", ",.0f")),
+    ]
+
+
+def curve_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the points of the curve; what a point took in seconds is the search and its own training."""
+    points = [(point["budget"], summary["search"]["seconds"], point) for point in summary["pareto"]]
+    if summary["baseline"]:
+        points.insert(0, ("full", 0.0, summary["baseline"]))
+    return [
+        {
+            "budget": name,
+            **{key: point["embedding"][key] for key in ("fraction", "parameters", "bytes")},
+            **{key: point["test"][key] for key in ("auc", "logloss")},
+            "best_epoch": point["finetune"]["best_epoch"],
+            "seconds": searching + point["finetune"]["seconds"],
+        }
+        for name, searching, point in points
     ]
 
 

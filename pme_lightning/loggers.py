@@ -18,7 +18,8 @@ from pme_lightning.dashboards import RunLogger
 from pme_lightning.errors import BadInput
 from pme_lightning.ranks import is_main
 from pme_lightning.run_folder import RunFolder
-from pme_lightning.size_facts import score_spectrum, size_facts
+from pme_lightning.search import SearchResult
+from pme_lightning.size_facts import ScoreSpectrum, size_facts
 
 if TYPE_CHECKING:
     from pme_lightning.data import EncodedDataModule
@@ -131,12 +132,15 @@ def _wandb(
     return logger
 
 
-def log_sizes(logger: Logger | None, search: Any, data: EncodedDataModule) -> None:
+def log_sizes(
+    logger: Logger | None, result: SearchResult, spectrum: ScoreSpectrum | None, data: EncodedDataModule
+) -> None:
     """Shows what a search found, where the logger has charts.
 
     Args:
         logger: The logger of the search.
-        search: The callback that searched, with its ``result`` and, if it has any, ``scores``.
+        result: The sizes.
+        spectrum: What the scores say that they were made of; ``None`` if they are not known.
         data: The data.
     """
     if not isinstance(logger, RunLogger) or not is_main():
@@ -144,10 +148,9 @@ def log_sizes(logger: Logger | None, search: Any, data: EncodedDataModule) -> No
     from pme_lightning.dashboards.open_run import going_on_without
     from pme_lightning.dashboards.search_charts import log_search
 
-    scores = getattr(search, "scores", None)
-    facts = size_facts(search.result, data.fields, data.field_tokens, data.frequencies)
+    facts = size_facts(result, data.fields, data.field_tokens, data.frequencies)
     with going_on_without("the charts of the sizes"):
-        log_search(logger.experiment, facts, None if scores is None else score_spectrum(scores))
+        log_search(logger.experiment, facts, spectrum)
 
 
 def finish_loggers(logger: Logger | None, summary: dict[str, Any], folder: RunFolder) -> None:

@@ -19,6 +19,7 @@ from pme_lightning import report
 from pme_lightning.arguments import build
 from pme_lightning.budgets import Value, fitting_budgets, read_budgets
 from pme_lightning.errors import BadInput
+from pme_lightning.headline import curve_rows
 from pme_lightning.module import CTRModule
 from pme_lightning.ranks import is_main
 from pme_lightning.resuming import searched_model
@@ -90,23 +91,6 @@ def _start(phases: Phases) -> CTRModule:
     if not phases.warm:
         return phases.module()
     return searched_model(phases.folder, phases.shard)
-
-
-def curve_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns the points of the curve; what a point took in seconds is the search and its own training."""
-    points = [(point["budget"], summary["search"]["seconds"], point) for point in summary["pareto"]]
-    if summary["baseline"]:
-        points.insert(0, ("full", 0.0, summary["baseline"]))
-    return [
-        {
-            "budget": name,
-            **{key: point["embedding"][key] for key in ("fraction", "parameters", "bytes")},
-            **{key: point["test"][key] for key in ("auc", "logloss")},
-            "best_epoch": point["finetune"]["best_epoch"],
-            "seconds": searching + point["finetune"]["seconds"],
-        }
-        for name, searching, point in points
-    ]
 
 
 def print_curve(summary: dict[str, Any], folder: Path) -> None:

@@ -154,7 +154,7 @@ class Phases:
             self.keep_sizes(result)
         else:
             save(callback)
-        self.findings.add_search(callback)
+        spectrum = self.findings.add_search(callback)
         self.findings.add_curve("search", curve)
         wait_for_all()
         if self.warm or self.command != "pme":
@@ -168,7 +168,7 @@ class Phases:
             "kept": result.parameters,
         }
         self.folder.finish("search", facts)
-        log_sizes(self.logger, callback, self.data)
+        log_sizes(self.logger, result, spectrum, self.data)
         return facts, result, module if self.warm or self.command != "pme" else self.module()
 
     def fit(self, phase: str, module: CTRModule, *callbacks: Callback) -> Fitted:

@@ -64,6 +64,30 @@ def check_same_data(resume: str, folder: RunFolder, data: EncodedDataModule) -> 
         raise BadInput(f"resume: the data have changed since the run in '{resume}' was started: start a new run")
 
 
+def check_same_processes(resume: str, folder: RunFolder, count: int) -> None:
+    """Refuses to go on with another number of processes than the run was started with.
+
+    Args:
+        resume: The folder as it was named.
+        folder: The folder.
+        count: How many there are now.
+
+    Raises:
+        BadInput: It is not as it was.
+    """
+    facts = folder.finished("processes")
+    # A run that an earlier version started has not noted it.
+    if facts is not None and facts["count"] != count:
+        raise BadInput(
+            f"resume: the run in '{resume}' was started in {_processes(facts['count'])}, here "
+            f"{'is' if count == 1 else 'are'} {count}: start as many, or start a new run"
+        )
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
+
+
 def data_facts(data: EncodedDataModule) -> dict[str, Any]:
     """Returns what must be the same for a run to go on: how much there is of all, and which tokens and labels."""
     labels = {split: labels for split, (_, labels) in data.data.splits.items()}

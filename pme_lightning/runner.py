@@ -17,6 +17,7 @@ from pme_lightning.arguments import build, optimizer_arguments, print_config
 from pme_lightning.class_path import class_path
 from pme_lightning.composition import USES_CHECKPOINT
 from pme_lightning.data import EncodedDataModule
+from pme_lightning.data.encoded import place_among_processes
 from pme_lightning.embedding import MultiSizeEmbedding, Shard
 from pme_lightning.errors import BadInput, cannot_write
 from pme_lightning.export import ExportedModel
@@ -45,6 +46,7 @@ from pme_lightning.resuming import (
     check_no_other_folder,
     check_same_config,
     check_same_data,
+    check_same_processes,
     data_facts,
     load_module,
 )
@@ -179,6 +181,7 @@ class Runner:
         Raises:
             BadInput: The run there is another one, or another one is at work there.
         """
+        _, processes = place_among_processes()
         with ExitStack() as held:
             if self.config.resume:
                 if is_main():
@@ -186,6 +189,7 @@ class Runner:
                 self.folder = RunFolder.reopen(self.config.resume, writes=is_main())
                 check_same_config(self.config.resume, self._config_text())
                 check_same_data(self.config.resume, self.folder, self.data)
+                check_same_processes(self.config.resume, self.folder, processes)
                 wait_for_all()
             else:
                 if is_main():
@@ -198,6 +202,7 @@ class Runner:
                 # First of all files: with it a run that is killed can be gone on with.
                 self.folder.write_text("config.yaml", self._config_text())
             self.folder.finish("data", data_facts(self.data))
+            self.folder.finish("processes", {"count": processes})
             search = self.given.get("search")
             self.phases = Phases(
                 self.command, self.config, self._config_text, self.folder, self.data, self.shard, search

@@ -7,8 +7,7 @@ from typing import Any
 import wandb
 from wandb.plot import bar, line
 
-from pme_lightning.headline import is_multi_size
-from pme_lightning.pareto import curve_rows
+from pme_lightning.headline import columns, curve_rows
 
 CURVE_AXIS = "pareto/fraction"
 _BARS = {
@@ -35,9 +34,9 @@ def log_result(run: wandb.Run, summary: dict[str, Any]) -> None:
 def model_charts(summary: dict[str, Any]) -> dict[str, Any]:
     """Returns the table of the models, and a chart of each figure that all of them have."""
     models = models_of(summary)
-    columns: list[str | int] = ["model", *models[0][1]]
+    head: list[str | int] = ["model", *models[0][1]]
     rows = [[name, *figures.values()] for name, figures in models]
-    charts: dict[str, Any] = {"result/models": wandb.Table(columns, data=rows, allow_mixed_types=True)}
+    charts: dict[str, Any] = {"result/models": wandb.Table(head, data=rows, allow_mixed_types=True)}
     for key, title in _BARS.items():
         if all(figures[key] is not None for _, figures in models):
             values = wandb.Table(["model", key], data=[[name, figures[key]] for name, figures in models])
@@ -47,9 +46,7 @@ def model_charts(summary: dict[str, Any]) -> dict[str, Any]:
 
 def models_of(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Returns the models of a run by name, the full-size one first; a figure that was not measured is ``None``."""
-    own = "multi-size" if is_multi_size(summary) else "full-size"
-    named = (("full-size", summary["baseline"]), (own, summary))
-    return [(name, _figures(block)) for name, block in named if block is not None]
+    return [(name, _figures(model)) for name, model in columns(summary)]
 
 
 def _figures(block: dict[str, Any]) -> dict[str, Any]:
@@ -64,8 +61,8 @@ def _figures(block: dict[str, Any]) -> dict[str, Any]:
 def _log_curve(run: wandb.Run, rows: list[dict[str, Any]]) -> None:
     run.define_metric(CURVE_AXIS, hidden=True)
     run.define_metric("pareto/*", step_metric=CURVE_AXIS)
-    columns: list[str | int] = [*rows[0]]
-    table = wandb.Table(columns, data=[list(row.values()) for row in rows], allow_mixed_types=True)
+    head: list[str | int] = [*rows[0]]
+    table = wandb.Table(head, data=[list(row.values()) for row in rows], allow_mixed_types=True)
     charts: dict[str, Any] = {"curve/points": table}
     for key, title in (("auc", "Test AUC"), ("logloss", "Test logloss")):
         told = [[row["fraction"], row[key]] for row in rows if row[key] is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -120,6 +121,11 @@ def _write_rows(
                 if notes.is_due():
                     notes.write(ids, labels)
             matches.check()
+            for column in matches.strangers():
+                said = (
+                    f"note: {where}: no value of column '{column}' was seen in training; all of them count as unknown"
+                )
+                print(said, file=sys.stderr)
             notes.finished.append(name)
         for split in splits:
             if ids[split].rows == 0:

@@ -51,7 +51,7 @@ def canonical(values: pl.Series) -> pl.Series:
     """
     dtype = values.dtype
     if dtype.is_decimal():
-        return values.cast(pl.String).str.replace(r"(\.\d*?)0+$", "${1}").str.replace(r"\.$", "")
+        return _without_zeros(values.cast(pl.String), r"(\.\d*?)0+$")
     if isinstance(dtype, pl.Datetime) and dtype.time_unit != "us":
         # Value by value: columns come in slices, and what a slice holds beside a value must not change its text.
         micro = values.dt.cast_time_unit("us")
@@ -103,34 +103,64 @@ def booleans_as(values: pl.Series, dtype: pl.DataType, tokens: Sequence[str]) ->
     return text.zip_with(text.is_in(list(tokens)) | written.is_null(), written)
 
 
-def times_as(values: pl.Series, held: str) -> pl.Series:
-    """Canonical values of a column as the training data wrote them, where that held dates, or times without a zone.
+def texts_as(values: pl.Series, held: str) -> pl.Series:
+    """Canonical values of a column as the training data wrote them, where that held times or decimals.
 
-    Tools that know no dates write their midnights, and CSV files times without fractions of a second.
+    Tools that know no dates write their midnights, and CSV files times with more or fewer digits of a second, and
+    decimals with zeros behind.
 
     Args:
-        values: canonical values of dates, times or text; what is no such time stays as it is.
+        values: canonical values as text; what is none of the type stays as it is.
         held: the type of the column in the training data.
     """
+    if held == str(pl.Time):
+        # Of a time of day the canonical text has no fractions of a second.
+        return values.str.replace(r"^(\d{2}:\d{2}:\d{2})\.\d+$", "${1}")
+    if held.startswith("Decimal"):
+        return _without_zeros(values.str.replace(r"^(-?\d+)$", "${1}."), r"^(-?\d+\.\d*?)0*$")
     if held == str(pl.Date):
         return values.str.replace(r"^(\d{4}-\d{2}-\d{2})[ T]00:00:00(\.0+)?$", "${1}")
     if not held.startswith("Datetime") or "time_zone=None" not in held:
         return values
     whole = values.str.replace(r"^(\d{4}-\d{2}-\d{2})$", "${1} 00:00:00")
-    return whole.str.replace(r"^(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}:\d{2})$", "${1} ${2}.000000")
+    whole = whole.str.replace(r"^(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}:\d{2})$", "${1} ${2}.000000")
+    # Six digits, or as many as there are where those beyond are no zeros.
+    whole = whole.str.replace(r"^(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}:\d{2}\.\d{1,6})0*$", "${1} ${2}000000")
+    return whole.str.replace(r"^(\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}\.\d{6})0*$", "${1}")
+
+
+def missing_as(values: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """Text of a column that held floats in training, NaN as missing: that is what it was there."""
+    if dtype != pl.Float64 or values.dtype != pl.String:
+        return values
+    return values.set(values.str.to_lowercase().is_in(["nan", "-nan"]), None)
+
+
+def _without_zeros(decimals: pl.Series, pattern: str) -> pl.Series:
+    return decimals.str.replace(pattern, "${1}").str.replace(r"^(-?\d+)\.$", "${1}")
 
 
 @dataclass
 class Matches:
-    """Whether columns of other kinds than in the training data have anything to match there, slice by slice.
+    """Whether columns have anything to match in the training data, slice by slice: of another kind, or of any.
 
     Attributes:
         found: columns of which some value could be read as the training type.
         told: what is wrong with those of which, in some slice, none could.
+        known: of columns with values, whether some were seen in training.
     """
 
     found: list[str] = field(default_factory=list)
     told: dict[str, str] = field(default_factory=dict)
+    known: dict[str, bool] = field(default_factory=dict)
+
+    def note_known(self, column: str, known: bool) -> None:
+        """Takes note of whether some value of a slice was seen in training; to be called where it has any."""
+        self.known[column] = known or self.known.get(column, False)
+
+    def strangers(self) -> list[str]:
+        """Returns the columns that have values, none of which was seen in training."""
+        return [column for column, known in self.known.items() if not known]
 
     def note(self, column: str, values: pl.Series, aligned: pl.Series) -> None:
         """Takes note of the canonical values of a slice, and of what could be read of them as the training type."""

@@ -33,8 +33,9 @@ from pme_lightning.data.tokens import (
     align,
     booleans_as,
     column_of,
+    missing_as,
     numbers,
-    times_as,
+    texts_as,
     token_values,
 )
 from pme_lightning.errors import BadInput, did_you_mean
@@ -194,8 +195,10 @@ class Vocabulary:
             if one.kind == "categorical" and "Boolean" in (str(frame.schema[one.source]), held.get(one.source)):
                 values = booleans_as(values, table.dtype, self._boolean_tokens(f))
             if one.kind == "categorical" and values.dtype == pl.String:
-                values = times_as(values, held.get(one.source, ""))
+                values = missing_as(texts_as(values, held.get(one.source, "")), table.dtype)
             index = lookups[f].find(align(values, table.dtype, one.source, matches))
+            if values.null_count() < len(values):
+                matches.note_known(one.source, bool((index > 0).any()))
             np.add(index, self.offsets[f], out=ids[:, f])
             if table.missing is not None and values.null_count():
                 # Only what was missing in the data, not what could not be read as the training type.

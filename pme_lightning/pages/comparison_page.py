@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pme_lightning.headline import is_multi_size
+from pme_lightning.headline import columns, is_multi_size
 from pme_lightning.pages.elements import document, metric, section, table
 from pme_lightning.pages.markup import Child, Markup, join, tag
 from pme_lightning.pages.pareto_chart import Curve, Point, pareto_charts
@@ -128,7 +128,7 @@ def _results(groups: Sequence[Sequence[SavedRun]], names: dict[Path, str], place
         measured: list[tuple[float | None, float | None]] = []
         for run in group:
             for label, model in _models(run.summary):
-                test = model["test"] or {}
+                test = model.get("test") or {}
                 measured.append((test.get("auc"), test.get("logloss")))
                 rows.append([_link(run, names[run.path], place), *_cells(run, label, model)])
         for column, index, choose in ((7, 0, max), (8, 1, min)):
@@ -138,7 +138,7 @@ def _results(groups: Sequence[Sequence[SavedRun]], names: dict[Path, str], place
 
 
 def _cells(run: SavedRun, label: str, model: dict[str, Any]) -> list[Child]:
-    test, search = model["test"] or {}, run.summary["search"] if label != FULL_SIZE else None
+    test, search = model.get("test") or {}, run.summary["search"] if label != FULL_SIZE else None
     return [
         run.summary["command"],
         class_name(run.config, "backbone") or "-",
@@ -149,11 +149,13 @@ def _cells(run: SavedRun, label: str, model: dict[str, Any]) -> list[Child]:
         metric(test.get("auc")),
         metric(test.get("logloss")),
         f"{search['seconds']:.1f}" if search else "-",
-        f"{model['finetune']['seconds']:.1f}" if model["finetune"] else "-",
+        f"{model['finetune']['seconds']:.1f}" if model.get("finetune") else "-",
     ]
 
 
 def _models(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    if summary.get("exported"):
+        return columns(summary)
     budget = (summary["search"] or {}).get("budget")
     own = [(point["budget"], point) for point in summary.get("pareto") or []]
     own = own or [((budget or "-") if is_multi_size(summary) else FULL_SIZE, summary)]

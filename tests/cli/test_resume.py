@@ -135,6 +135,7 @@ def test_a_complete_run_is_not_resumed(whole: Path, capsys: pytest.CaptureFixtur
         ),
         (["resume=begun", "fit"], "resume: command is fit, the run in 'begun' was started with pme"),
         (["resume=changed"], "resume: the data have changed since the run in 'changed' was started"),
+        (["resume=two"], "the run in 'two' was started in 2 processes, here is 1: start as many, or start a new run"),
         (["checkpoint_every_n_steps=0"], "checkpoint_every_n_steps: 0 is not above 0"),
     ],
 )
@@ -147,14 +148,15 @@ def test_what_cannot_be_gone_on_with_is_told(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if "data have changed" not in message:
+    if "data have changed" not in message and "processes" not in message:
         monkeypatch.setattr(Runner, "_data", lambda _: pytest.fail("it read the data"))
     (tmp_path / "empty").mkdir()
-    for name in ("begun", "changed"):
+    for name in ("begun", "changed", "two"):
         shutil.copytree(whole, tmp_path / name)
         (tmp_path / name / "summary.json").unlink()
     facts: dict[str, Any] = {"data": {"rows": {"train": 1}, "field_tokens": [2]}}
     (tmp_path / "changed" / "progress.json").write_text(json.dumps(facts))
+    (tmp_path / "two" / "progress.json").write_text(json.dumps({"processes": {"count": 2}}))
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SystemExit) as ended:
         main(words)

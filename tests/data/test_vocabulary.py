@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, time
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -368,6 +369,43 @@ def test_days_meet_however_they_are_written(trained: str) -> None:
     assert vocabulary.encode_fields(noon)[:, 0].tolist() == [0, 2]
     texts = pl.DataFrame({"day": ["2024-01-01 00:00:01", "1 January", "2024-02-29"]})
     assert vocabulary.encode_fields(texts)[:, 0].tolist() == [0, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("held", "written"),
+    [
+        ([time(11), time(23, 59, 1)], ["11:00:00.000000000", "23:59:01.000000000"]),
+        ([time(11), time(23, 59, 1)], ["11:00:00", "23:59:01"]),
+        ([datetime(2024, 1, 1, 11, 0, 0, 250000), datetime(2024, 1, 1)], ["2024-01-01T11:00:00.25", "2024-01-01"]),
+        (
+            [datetime(2024, 1, 1, 11, 0, 0, 250000), datetime(2024, 1, 1)],
+            ["2024-01-01 11:00:00.250000000", "2024-01-01T00:00:00.000"],
+        ),
+        ([Decimal("11.50"), Decimal("-3.00")], ["11.50", "-3"]),
+        ([Decimal("11.50"), Decimal("-3.00")], ["11.500", "-3.0"]),
+        ([1.5, None], ["1.50", "NaN"]),
+    ],
+    ids=["times", "times of day", "a date", "nine digits", "decimals", "more zeros", "missing floats"],
+)
+def test_values_meet_the_texts_that_tools_write(held: list[Any], written: list[str]) -> None:
+    rows = pl.DataFrame({"label": [0, 1], "a": held})
+    vocabulary = fit(rows, categorical=["a"])
+    asked = pl.DataFrame({"a": written})
+    assert vocabulary.encode_fields(asked).tolist() == vocabulary.encode_fields(rows).tolist()
+    assert (vocabulary.encode_fields(asked) > 0).all()
+
+
+def test_a_column_of_which_nothing_is_known_is_told() -> None:
+    vocabulary = fit(pl.DataFrame({"label": [0, 1], "a": ["x", "y"], "b": ["u", None]}))
+    matches = Matches()
+    for part in (["z", None], ["w", "x"]):
+        vocabulary.encode_fields(pl.DataFrame({"a": part, "b": ["v", "w"]}), matches)
+        assert matches.strangers() == (["a", "b"] if part[0] == "z" else ["b"])
+    vocabulary.encode_fields(pl.DataFrame({"a": ["z"], "b": ["u"]}), matches)
+    assert matches.strangers() == []
+    nothing = Matches()
+    vocabulary.encode_fields(pl.DataFrame({"a": [None], "b": ["u"]}, schema={"a": pl.String, "b": pl.String}), nothing)
+    assert nothing.strangers() == []
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
