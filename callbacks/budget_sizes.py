@@ -90,7 +90,9 @@ class BudgetSizes:
             BadInput: No sizes fit into the budget, or the model has been trained since the search.
         """
         if self.pruned is None:
-            return self.allocate(self.scores, self._left(budget, self._tries[0]))
+            basis = self.scores.basis
+            each_field = self._tries[0] == "field" or (basis is not None and basis.ndim == 3)
+            return self.allocate(self.scores, self._values(budget, each_field))
         left = {axes: self._left(budget, axes) for axes in self._tries}
         with self.pruned.at_hand():
             axes = self._best({axes: values for axes, values in left.items() if values}, self.pruned)
@@ -99,12 +101,15 @@ class BudgetSizes:
     def _left(self, budget: Budget, axes: str) -> int:
         """Returns how many per-token values a budget leaves beside what axes take; 0 for too few, of other axes."""
         try:
-            values = budget.values(self.table, each_field=axes == "field")
-            self.check(self.table, values)
+            return self._values(budget, axes == "field")
         except BadInput:
             if axes == self._tries[0]:
                 raise
             return 0
+
+    def _values(self, budget: Budget, each_field: bool) -> int:
+        values = budget.values(self.table, each_field=each_field)
+        self.check(self.table, values)
         return values
 
     def _best(self, left: dict[str, int], pruned: PrunedModel) -> str:

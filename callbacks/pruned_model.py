@@ -181,7 +181,8 @@ class PrunedModel:
                     linear = linear if kept_linear is None else linear * masked[1]
                     weights.append(linear.view(ids.shape).detach().requires_grad_())
                 with torch.enable_grad():
-                    embeddings = values if basis is None else projected(values, basis.transpose(-1, -2))
+                    # A backbone may write into what it is given, as it may while it trains.
+                    embeddings = values.clone() if basis is None else projected(values, basis.transpose(-1, -2))
                     logits = self.module.backbone(embeddings, **({"linear": weights[0]} if weights else {}))
                     wanted = labels.to(device).float()
                     loss = F.binary_cross_entropy_with_logits(logits.float(), wanted, reduction="sum")

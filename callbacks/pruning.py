@@ -38,6 +38,7 @@ from pme_lightning.search import (
     keep_fraction,
     parse_budget,
 )
+from pme_lightning.search.allocators import check_allocation
 from pme_lightning.search.criteria import check_scores
 from pme_lightning.sixteen_bits import widened
 from pme_lightning.whole_files import SplitTensor
@@ -465,10 +466,12 @@ class PruningCallback(Callback):
             target, total = self._values(embedding), embedding.num_parameters
             allocation = self._allocate(scores, round(total * keep_fraction(progress, target / total)))
             if scores.basis is not None:
-                if self.criterion.axes is None:
+                if self.criterion.axes is None or scores.basis.ndim == 3:
+                    lacks = "has no `axes` to set to 'original' once it is turned"
                     raise BadInput(
-                        f"search.criterion {type(self.criterion).__name__} turns the table and has no `axes` to set to "
-                        "'original' once it is turned: prune once, with search.schedule AfterWarmup"
+                        f"search.criterion {type(self.criterion).__name__} turns the table and "
+                        f"{lacks if self.criterion.axes is None else 'has axes for each field'}: prune once, with "
+                        "search.schedule AfterWarmup"
                     )
                 embedding.rotate_(scores.basis)
                 for optimizer in optimizers or []:
@@ -551,7 +554,7 @@ class PruningCallback(Callback):
         return kept, None if allocation.linear is None else allocation.linear.to(device)
 
     def _allocate(self, scores: Scores, values: int) -> Allocation:
-        return self.allocator.allocate(
+        allocation = self.allocator.allocate(
             scores.table,
             values,
             scores.linear,
@@ -559,6 +562,8 @@ class PruningCallback(Callback):
             field_tokens=self.field_tokens,
             tokens=self.tokens,
         )
+        check_allocation(type(self.allocator).__name__, allocation, scores.table.shape[1], values, self.tokens)
+        return allocation
 
     def _allocate_some(self, scores: Scores, values: int, drawn: Tensor) -> Allocation:
         return self.allocator.allocate_some(scores.table, values, drawn, scores.linear)

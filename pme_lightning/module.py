@@ -24,7 +24,7 @@ from pme_lightning.optim import average_rows, build_optimizer, clip_gradients, t
 from pme_lightning.precision import check_precision
 from pme_lightning.search import FullTable
 from pme_lightning.sharded_strategy import ShardedStrategy
-from pme_lightning.sixteen_bits import check_bits
+from pme_lightning.sixteen_bits import check_bits, widened
 from pme_lightning.whole_auc import WholeAUC
 
 _ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -347,6 +347,7 @@ class CTRModule(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Returns the mean log loss of a batch; over several processes it is weighted by their rows."""
         ids, labels = batch
+        labels = widened(labels)  # of one's own loader they may be of any kind
         logits = self(ids).to(labels.dtype)  # autocast may give bfloat16
         self._check_logits(logits, labels)
         loss, mean, self.loss_rows = over_ranks(F.binary_cross_entropy_with_logits(logits, labels), len(labels))
@@ -376,6 +377,7 @@ class CTRModule(LightningModule):
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], split: str, metrics: nn.ModuleDict) -> None:
         ids, labels = batch
+        labels = widened(labels)
         logits = self(ids).to(labels.dtype)
         self._check_logits(logits, labels)
         auc, logloss = metrics["auc"], metrics["logloss"]
@@ -416,8 +418,11 @@ class CTRModule(LightningModule):
             self.embedding_optimizer_class,
             self.embedding_optimizer_args,
             blocks,
-            rows,
-            None if rows is None else self._steps_of_epoch(rows),
+            {
+                "training_rows": rows,
+                "epoch_steps": None if rows is None else self._steps_of_epoch(rows),
+                "fields": len(self.field_tokens),
+            },
         )
 
     def _training_rows(self) -> int | None:

@@ -25,7 +25,7 @@ from lightning.pytorch.strategies import ParallelStrategy
 
 from pme_lightning.embedding import Shard
 from pme_lightning.errors import BadInput
-from pme_lightning.ranks import is_watched, let_others_speak, local_rank
+from pme_lightning.ranks import is_main, is_watched, let_others_speak, local_rank
 from pme_lightning.sharded_strategy import ShardedStrategy
 
 # Commands of one process, and why.
@@ -188,11 +188,28 @@ def first_on_each_machine() -> Iterator[None]:
     Raises:
         SystemExit: One of them failed, and says why.
     """
+    with _first(local_rank() == 0):
+        yield
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """Lets the main process do something first, the others after that.
+
+    Raises:
+        SystemExit: It failed, and says why.
+    """
+    with _first(is_main()):
+        yield
+
+
+@contextmanager
+def _first(first: bool) -> Iterator[None]:
+    """Lets some processes go first, and ends the others where one of those failed."""
     if not dist.is_initialized():
         yield
         return
-    group = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    first, failed = local_rank() == 0, torch.zeros(1, dtype=torch.int32)
+    group, failed = dist.new_group(backend="gloo", timeout=_PATIENCE), torch.zeros(1, dtype=torch.int32)
 
     def meet() -> None:
         dist.all_reduce(failed, op=dist.ReduceOp.MAX, group=group)
@@ -220,6 +237,13 @@ def _end_once_said() -> NoReturn:
     sys.exit(2)
 
 
+def _led_to(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and those before it: ending what it was doing a process may run into others."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 @contextmanager
 def telling_of_lost_processes() -> Iterator[None]:
     """Turns what a broken connection raises into one line.
@@ -230,7 +254,7 @@ def telling_of_lost_processes() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if dist.is_initialized() and _LOST.search(str(error)):
+        if dist.is_initialized() and any(_LOST.search(str(each)) for each in _led_to(error)):
             raise ProcessLost(
                 f"rank {dist.get_rank()} lost the connection to another process of the run, which has died"
             ) from error

@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,12 @@ class ResumePoint(Callback):
         """Waits for Ctrl-C; from here on processes draw random numbers of their own."""
         _draw_apart(trainer)
         self._saved_step = trainer.global_step
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if trainer.world_size == 1:
             self._handler = signal.signal(signal.SIGINT, self._on_interrupt)
+        else:
+            signal.signal(signal.SIGTERM, partial(_on_sigterm, trainer))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Writes a checkpoint where one is due."""
@@ -195,6 +200,15 @@ class ResumePoint(Callback):
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._handler)
             self._handler = None
+
+
+def _on_sigterm(trainer: Trainer, *_: Any) -> None:
+    """Has the process end after this batch, in the place of Lightning's handler, which gives its own back at the end.
+
+    That one speaks to the others from within whatever the process is doing. If they are not told to end as well, each
+    waits for what the others do not say.
+    """
+    trainer._signal_connector.received_sigterm = True
 
 
 def _draw_apart(trainer: Trainer) -> None:

@@ -35,6 +35,7 @@ from pme_lightning.processes import (
     agree,
     first_on_each_machine,
     join,
+    main_first,
     missing_processes,
     part_at_exit,
     shard_of,
@@ -184,18 +185,20 @@ class Runner:
         _, processes = place_among_processes()
         with ExitStack() as held:
             if self.config.resume:
-                if is_main():
-                    held.enter_context(locked(check_resumable(self.config.resume)))
-                self.folder = RunFolder.reopen(self.config.resume, writes=is_main())
-                check_same_config(self.config.resume, self._config_text())
-                check_same_data(self.config.resume, self.folder, self.data)
-                check_same_processes(self.config.resume, self.folder, processes)
+                with main_first():
+                    if is_main():
+                        held.enter_context(locked(check_resumable(self.config.resume)))
+                    self.folder = RunFolder.reopen(self.config.resume, writes=is_main())
+                    check_same_config(self.config.resume, self._config_text())
+                    check_same_data(self.config.resume, self.folder, self.data)
+                    check_same_processes(self.config.resume, self.folder, processes)
                 wait_for_all()
             else:
-                if is_main():
-                    self.folder.create()
-                    held.enter_context(locked(self.folder.path))
-                    self.folder.check_empty()
+                with main_first():
+                    if is_main():
+                        self.folder.create()
+                        held.enter_context(locked(self.folder.path))
+                        self.folder.check_empty()
                 path = agree(str(self.folder.path) if is_main() else None)
                 if not is_main():
                     self.folder = RunFolder(path, writes=False)

@@ -238,11 +238,14 @@ def _nearest(missing: Path) -> str:
     return f": in '{folder}', {hint}" if len(names) <= 12 or hint.startswith("did you mean") else ""
 
 
-def _format_of(file: Path) -> str | None:
+def _suffix_of(file: Path) -> str | None:
     name = file.name.lower()
-    return next(
-        (_SUFFIXES[suffix] for suffix in sorted(_SUFFIXES, key=len, reverse=True) if name.endswith(suffix)), None
-    )
+    return next((suffix for suffix in sorted(_SUFFIXES, key=len, reverse=True) if name.endswith(suffix)), None)
+
+
+def _format_of(file: Path) -> str | None:
+    suffix = _suffix_of(file)
+    return None if suffix is None else _SUFFIXES[suffix]
 
 
 def _files_part(files: Sequence[Path], format: str) -> Part:
@@ -275,16 +278,28 @@ def _folder_parts(folder: Path, format: str, cache_dir: Path | None) -> dict[str
             raise BadInput(f"'{folder}' is a saved Hugging Face data set: data.format={format} cannot read it")
         return _dataset_parts(hub.saved_splits(folder))
     files: dict[str, list[Path]] = {}
+    beside: list[Path] = []  # files in folders that are no splits
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith((".", "_")):
             continue
         split = split_name(re.split(r"[-_.]", entry.name, maxsplit=1)[0])
         if entry.is_file() and _takes(entry, format):
             files.setdefault(split or ALL, []).append(entry)
-        elif entry.is_dir() and split_name(entry.name):
+        elif entry.is_dir():
             inside = [file for file in sorted(entry.rglob("*")) if file.is_file() and _takes(file, format)]
-            files.setdefault(split or ALL, []).extend(inside)
+            if split_name(entry.name):
+                files.setdefault(split or ALL, []).extend(inside)
+            else:
+                beside += inside
     files = {split: found for split, found in files.items() if found}
+    if beside and (ALL in files or (not files and len({file.relative_to(folder).parts[0] for file in beside}) > 1)):
+        # Of all rows together none are left out without a word.
+        all_of_them = folder / "**" / f"*{_suffix_of(beside[0])}"
+        raise BadInput(
+            f"'{folder}' has files in folders of its own, such as '{beside[0].relative_to(folder)}'"
+            f"{', beside others' if files else ''}: if these are all rows together, say data.path='{all_of_them}'; "
+            "otherwise name files or folders one by one"
+        )
     if not files:
         return _only_entry(folder, format, cache_dir)
     if "train" in files:

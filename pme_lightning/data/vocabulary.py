@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -282,9 +283,13 @@ class Vocabulary:
                 "fingerprint": self.fingerprint,
                 "schema": self.schema.to_json(),
                 "oov_counts": self._oov_counts,
-                "edges": {name: edges.tolist() for name, edges in self.edges.items()},
+                # JSON has no infinities: those are text.
+                "edges": {
+                    name: [edge if math.isfinite(edge) else str(edge) for edge in edges.tolist()]
+                    for name, edges in self.edges.items()
+                },
             }
-            text = json.dumps(content, indent=1, ensure_ascii=False)
+            text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
             (partial / "vocabulary.json").write_text(text, encoding="utf-8")
 
     @classmethod
@@ -306,7 +311,7 @@ class Vocabulary:
                 )
             schema = Schema.from_json(content["schema"])
             tables = [FieldTable(folder / _field_file(f)) for f in range(len(schema.fields))]
-            edges = {name: np.array(values, dtype=np.float64) for name, values in content["edges"].items()}
+            edges = {name: np.array([float(each) for each in values]) for name, values in content["edges"].items()}
             vocabulary = cls(schema, tables, content["oov_counts"], edges)
             whole = vocabulary.fingerprint == content["fingerprint"]
         except BadInput:

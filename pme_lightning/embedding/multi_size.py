@@ -340,7 +340,16 @@ class MultiSizeEmbedding(nn.Module):
         return self.lookup(ids)[0]
 
     def lookup(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Returns the embeddings ``(B, F, D)`` and the first-order weights ``(B, F)`` (``None`` if there are none)."""
+        """Returns the embeddings ``(B, F, D)`` and the first-order weights ``(B, F)`` (``None`` if there are none).
+
+        Raises:
+            ValueError: Each field has a projection, and ids do not have a column for each field.
+        """
+        if self.projection.ndim == 3 and (ids.ndim < 2 or ids.shape[-1] != len(self.projection)):
+            raise ValueError(
+                f"ids have shape {tuple(ids.shape)}; each field has a projection of its own here, so they must be "
+                f"(B, {len(self.projection)}), a column for each field"
+            )
         positions = ids.reshape(-1)
         if self.index is not None:
             positions = self.index.index_select(0, positions)

@@ -23,8 +23,7 @@ def build_optimizer(
     embedding_optimizer: str | type | None = None,
     embedding_optimizer_args: dict[str, Any] | None = None,
     blocks: Mapping[Tensor, Sequence[RowBlock]] | None = None,
-    training_rows: int | None = None,
-    epoch_steps: int | None = None,
+    facts: Mapping[str, int | None] | None = None,
 ) -> Optimizer:
     """Returns one optimizer for all parameters, within which the table may have one of its own.
 
@@ -37,24 +36,23 @@ def build_optimizer(
         embedding_optimizer_args: Its arguments beside the parameters.
         blocks: How rows lie in parameters of the table, and are to be scaled; for optimizers that have
             ``set_blocks``, as :class:`~pme_lightning.optim.LazyAdagrad`.
-        training_rows: How many rows there are to train on, ``None`` where that is not known yet; for optimizers of the
-            table that have ``set_training_rows``, as :class:`~pme_lightning.optim.LazyAdagrad`.
-        epoch_steps: How many steps they make, ``None`` where that is not known; for those that have
-            ``set_epoch_steps``.
+        facts: What is known of the training by name, ``None`` where it is not known yet: ``training_rows``, how many
+            there are; ``epoch_steps``, how many steps they make; ``fields``, how many tokens a row has. Optimizers of
+            the table that have ``set_NAME``, as :class:`~pme_lightning.optim.LazyAdagrad`, are told.
 
     Raises:
         BadInput: A class cannot be imported, does not take its arguments, or cannot be joined with another.
     """
     parameters = list(parameters)
     if embedding_optimizer is None:
-        alone = _told(_made(optimizer, parameters, optimizer_args), blocks, training_rows, epoch_steps)
+        alone = _told(_made(optimizer, parameters, optimizer_args), blocks, facts)
         # A fused one would unscale gradients in its step: too late for those that are to be clipped.
         return JoinedOptimizer([alone]) if getattr(alone, "_step_supports_amp_scaling", False) else alone
     network = [parameter for parameter in parameters if all(parameter is not own for own in table)]
     optimizers = [_made(optimizer, network, optimizer_args)] if network else []
     try:
         of_table = _made(embedding_optimizer, list(table), embedding_optimizer_args)
-        optimizers.append(_told(of_table, blocks, training_rows, epoch_steps))
+        optimizers.append(_told(of_table, blocks, facts))
         return JoinedOptimizer(optimizers) if network else optimizers[0]
     except ValueError as error:
         raise BadInput(f"embedding_optimizer: {error}") from error
@@ -76,14 +74,12 @@ def _made(optimizer: str | type, parameters: list[Tensor], arguments: dict[str, 
 def _told(
     optimizer: Optimizer,
     blocks: Mapping[Tensor, Sequence[RowBlock]] | None,
-    training_rows: int | None,
-    epoch_steps: int | None,
+    facts: Mapping[str, int | None] | None,
 ) -> Optimizer:
-    """Tells an optimizer that listens how rows lie, and how many it is trained on in how many steps."""
-    if training_rows is not None and hasattr(optimizer, "set_training_rows"):
-        optimizer.set_training_rows(training_rows)
-    if epoch_steps is not None and hasattr(optimizer, "set_epoch_steps"):
-        optimizer.set_epoch_steps(epoch_steps)
+    """Tells an optimizer that listens how rows lie, and what is known of the training."""
+    for name, fact in (facts or {}).items():
+        if fact is not None and hasattr(optimizer, f"set_{name}"):
+            getattr(optimizer, f"set_{name}")(fact)
     if hasattr(optimizer, "set_blocks"):
         for parameter, own in (blocks or {}).items():
             optimizer.set_blocks(parameter, own)

@@ -20,6 +20,8 @@ _CHUNK = 1 << 17
 _CHUNK_ON_GPU = 1 << 25
 # How far from zero values of a table are expected, squared: the best on validation of what was tried on three sets.
 PRIOR_VARIANCE = 1 / 16
+# Rates that suit so many fields make the first steps of more too long; of fewer none was found too long.
+_FIELDS = 7
 
 
 class LazyAdagrad(Optimizer):
@@ -42,6 +44,11 @@ class LazyAdagrad(Optimizer):
     ``weight_decay=None`` keeps the prior instead, at :data:`PRIOR_VARIANCE`, a standard deviation of 1/4: ``16 / N``,
     once :meth:`set_training_rows` has said what ``N`` is.
 
+    In the first steps Adagrad moves every value by the whole rate, whatever its gradient, and values of all fields move
+    the same way. The sum over pairs of ``F`` fields moves by ``F²`` as much: of 39 fields a first step of .1 makes
+    logits of a hundred, and what Adagrad sums up then makes steps short for good. So with more than 7 fields, once
+    :meth:`set_fields` has said so, the rate starts at ``(7 / F)²`` of itself and rises over ``warmup_steps``.
+
     Parameters of 16 bits (bfloat16) have a sum ``s`` of 16 bits; steps are computed in 32 and rounded at random, so
     that small ones are not lost (:func:`~pme_lightning.sixteen_bits.rounded_at_random`). The number of the step decides
     on chance: it is the same in every process, and after an interruption.
@@ -55,6 +62,7 @@ class LazyAdagrad(Optimizer):
         decay_interval: Steps between two decays. With 1 every row is touched in every step. They are no farther apart
             than an epoch is long, once :meth:`set_epoch_steps` has said that.
         scale_by_size: Whether blocks of rows are scaled as the model says.
+        warmup_steps: Steps in which the rate rises where there are many fields; 0: it never does.
 
     Raises:
         BadInput: An argument is out of range.
@@ -73,6 +81,7 @@ class LazyAdagrad(Optimizer):
         weight_decay: float | None = 0.0,
         decay_interval: int = 64,
         scale_by_size: bool = True,
+        warmup_steps: int = 200,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -80,22 +89,31 @@ class LazyAdagrad(Optimizer):
             "initial_accumulator_value": initial_accumulator_value,
             "weight_decay": weight_decay,
             "decay_interval": decay_interval,
+            "warmup_steps": warmup_steps,
         }
         for name, value in defaults.items():
             if value is not None and not value >= (1 if name == "decay_interval" else 0):
                 least = "1 or more" if name == "decay_interval" else "0 or more"
                 raise BadInput(f"LazyAdagrad: {name} is {value}; it must be {least}")
-        if decay_interval % 1 != 0:
-            raise BadInput(f"LazyAdagrad: decay_interval is {decay_interval}; it must be a whole number of steps")
+        for name in ("decay_interval", "warmup_steps"):
+            if defaults[name] % 1 != 0:
+                raise BadInput(f"LazyAdagrad: {name} is {defaults[name]}; it must be a whole number of steps")
         self.scale_by_size = scale_by_size
+        self._start = 1.0
         self._blocks: dict[Tensor, Sequence[RowBlock]] = {}
         self._steps: dict[Tensor, StepsByPlace] = {}
         super().__init__(params, defaults)
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take along."""
-        own = {"scale_by_size": self.scale_by_size, "_blocks": self._blocks, "_steps": {}}
+        own = {"scale_by_size": self.scale_by_size, "_start": self._start, "_blocks": self._blocks, "_steps": {}}
         return super().__getstate__() | own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes over what a copy, a pickle or a checkpoint holds; one of an earlier version knows no rise."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("warmup_steps", 0)
 
     def set_training_rows(self, rows: int) -> None:
         """Sets the weight decay that is ``None`` until now to ``1 / (rows * PRIOR_VARIANCE)``; any other stays.
@@ -123,6 +141,16 @@ class LazyAdagrad(Optimizer):
         """
         for group in (*self.param_groups, self.defaults):
             group["decay_interval"] = min(group["decay_interval"], max(1, steps))
+
+    def set_fields(self, fields: int) -> None:
+        """Says how many tokens a row has: of many the rate starts low.
+
+        It is part of the model, not of the optimizer's state: ``state_dict`` does not hold it.
+
+        Args:
+            fields: How many.
+        """
+        self._start = min(1.0, (_FIELDS / fields) ** 2)
 
     def set_blocks(self, parameter: Tensor, blocks: Sequence[RowBlock]) -> None:
         """Says how the rows of a flat parameter lie, and how their steps and decays are scaled.
@@ -186,13 +214,18 @@ class LazyAdagrad(Optimizer):
                     # Apart from the sum, so that a step count on the processor never waits for the device.
                     state["step"] = torch.tensor(0)
                     state["sum"] = torch.full_like(parameter, group["initial_accumulator_value"])
+                now = {**group, "lr": group["lr"] * self._risen(int(state["step"]), group["warmup_steps"])}
                 state["step"] += 1
                 blocks = self.blocks_of(parameter)
                 chance = _chance(parameter, number, int(state["step"]))
-                self._update(parameter, parameter.grad, state["sum"], group, chance)
+                self._update(parameter, parameter.grad, state["sum"], now, chance)
                 if group["weight_decay"] and int(state["step"]) % group["decay_interval"] == 0:
-                    decay(parameter, state["sum"], group, blocks, chance)
+                    decay(parameter, state["sum"], now, blocks, chance)
         return loss
+
+    def _risen(self, done: int, over: int) -> float:
+        """Returns what the rate is multiplied by after so many steps."""
+        return 1.0 if done >= over else self._start + (1 - self._start) * done / over
 
     def _update(
         self, parameter: Tensor, grad: Tensor, total: Tensor, group: dict[str, Any], chance: Chance | None

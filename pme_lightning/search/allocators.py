@@ -31,6 +31,30 @@ class Allocation(NamedTuple):
     linear: Tensor | None
 
 
+def check_allocation(allocator: str, allocation: Allocation, dim: int, values: int, tokens: Tokens = ALONE) -> None:
+    """Refuses sizes that no table can have, or that take more than there is: allocators may be anybody's.
+
+    Args:
+        allocator: What it is called.
+        allocation: What it returned.
+        dim: ``D``.
+        values: How many per-token values it had to share out.
+        tokens: How processes agree, where tokens are split over them.
+
+    Raises:
+        BadInput: A size is outside 0 ... D, or there are too many values.
+    """
+    sizes, linear = allocation.sizes, allocation.linear
+    if len(sizes) and (int(sizes.min()) < 0 or int(sizes.max()) > dim):
+        raise BadInput(
+            f"search.allocator {allocator} gave sizes from {int(sizes.min())} to {int(sizes.max())}; they must lie in "
+            f"0 ... {dim}"
+        )
+    taken = tokens.total(int(sizes.sum()) + (0 if linear is None else int(linear.sum())))
+    if taken > values:
+        raise BadInput(f"search.allocator {allocator} gave away {taken:,} values, and the budget leaves {values:,}")
+
+
 class Allocator(ABC):
     """Shares out a budget of per-token values.
 

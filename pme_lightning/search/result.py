@@ -16,6 +16,8 @@ from pme_lightning.errors import BadInput
 
 _FORMAT = "pme_lightning.sizes"
 _VERSION = "1"
+# Rounding leaves axes far nearer to orthogonal than this.
+_NOT_ORTHOGONAL = 1e-3
 
 
 @dataclass(eq=False)
@@ -74,6 +76,9 @@ class SearchResult:
                 raise BadInput(
                     f"basis has shape {tuple(self.basis.shape)}; it must be {square}, or one such for each field"
                 )
+            off = float((self.basis.mT @ self.basis - torch.eye(self.embedding_dim)).abs().max())
+            if not off < _NOT_ORTHOGONAL:
+                raise BadInput(f"basis is not orthogonal: QᵀQ is {off:.2g} off the identity; it must turn, no more")
         if self.spectrum is not None:
             self.spectrum = self.spectrum.detach().to("cpu", torch.float32)
             if self.spectrum.ndim != 2 or self.spectrum.shape[1] != self.embedding_dim:

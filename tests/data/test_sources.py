@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -155,6 +156,19 @@ def test_folders(tmp_path: Path, names: list[str], splits: set[str]) -> None:
     assert set(parts) == splits
     shards = sum(name.startswith(("train", "part")) for name in names)
     assert len(parts.get("train", parts.get(ALL)).files) == max(shards, 1)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("names", [["today.parquet", "01/a.parquet"], ["01/a.parquet", "02/a.parquet"]])
+def test_rows_in_folders_of_a_folder_are_not_left_out(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        FRAME.write_parquet(tmp_path / name)
+    with pytest.raises(
+        BadInput, match=r"has files in folders of its own, such as '01/a.parquet'.*data.path='(.*)';"
+    ) as told:
+        find_parts(str(tmp_path))
+    pattern = re.search(r"data.path='(.*)';", str(told.value))
+    assert len(find_parts(pattern[1])[ALL].files) == 2  # type: ignore[index]
 
 
 def test_shards_are_read_in_order(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import replace
 from datetime import date, datetime, time
@@ -393,6 +394,18 @@ def test_values_meet_the_texts_that_tools_write(held: list[Any], written: list[s
     asked = pl.DataFrame({"a": written})
     assert vocabulary.encode_fields(asked).tolist() == vocabulary.encode_fields(rows).tolist()
     assert (vocabulary.encode_fields(asked) > 0).all()
+
+
+def test_infinite_edges_are_saved_as_json_that_others_read(tmp_path: Path) -> None:
+    values = [-math.inf] * 5 + [0.5, 1.5, 2.5] * 5 + [math.inf] * 5
+    rows = pl.DataFrame({"label": [0, 1] * 12 + [1], "a": values})
+    vocabulary = fit(rows, bins=6)
+    assert not np.isfinite(vocabulary.edges["a"]).all()
+    vocabulary.save(tmp_path / "saved")
+    json.loads((tmp_path / "saved" / "vocabulary.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    loaded = Vocabulary.load(tmp_path / "saved")
+    assert loaded.fingerprint == vocabulary.fingerprint
+    np.testing.assert_array_equal(loaded.encode_fields(rows), vocabulary.encode_fields(rows))
 
 
 def test_a_column_of_which_nothing_is_known_is_told() -> None:

@@ -43,3 +43,26 @@ def test_a_killed_process_ends_the_run(start: Start, small: list[str], train: st
     for process in processes:
         assert not Path(f"/proc/{process}").exists()
     assert not (tmp_path / "out" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_is_told_to_end_ends_the_run(start: Start, small: list[str], train: str, victim: int) -> None:
+    agent = start(train, *small, *ENDLESS, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
+    assert agent.stdout is not None
+    for line in agent.stdout:
+        if "finetune: epoch 2" in line:
+            break
+    os.kill(process_of(victim, agent.pid), signal.SIGTERM)
+    _, errors = agent.communicate(timeout=120)
+    assert agent.returncode == 130, errors
+    assert f"rank {1 - victim} lost the connection" in errors or "interrupted: " in errors
+    assert "Traceback" not in errors
+
+
+def test_only_the_process_that_found_the_folder_bad_says_so(start: Start, small: list[str], train: str) -> None:
+    agent = start(train, *small, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "run_dir=/proc/no")
+    _, errors = agent.communicate(timeout=120)
+    assert agent.returncode == 2, errors
+    assert [line for line in errors.splitlines() if line.startswith("error:")] == [
+        "error: run_dir: cannot make the folder '/proc/no': No such file or directory"
+    ]

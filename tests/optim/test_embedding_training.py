@@ -258,3 +258,30 @@ def test_weight_decay_goes_by_the_rows_of_the_data_module(
     trainer = make_trainer(max_epochs=2)
     trainer.fit(module(tiny, **prior), datamodule=tiny, ckpt_path=tmp_path / "one.ckpt")
     assert decay_of(trainer) == 16 / 400, "the training that was begun goes on as it was"
+
+
+def test_of_many_fields_the_first_steps_make_no_large_logits() -> None:
+    fields, tokens, generator = 39, 5, torch.Generator().manual_seed(0)
+    clicks = (torch.rand(64, generator=generator) < 0.3).float()
+    ids = torch.randint(tokens, (64, fields), generator=generator) + torch.arange(fields) * tokens
+    largest = {}
+    for warmup_steps in (0, 200):
+        torch.manual_seed(0)
+        model = CTRModule(
+            [tokens] * fields,
+            FM,
+            embedding_dim=16,
+            embedding_optimizer=LazyAdagrad,
+            embedding_optimizer_args={"lr": 0.1, "initial_accumulator_value": 1e-8, "warmup_steps": warmup_steps},
+        )
+        optimizer = model.configure_optimizers()
+        losses = []
+        for _ in range(10):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(model(ids), clicks)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        largest[warmup_steps] = max(losses)
+    assert largest[0] > 5
+    assert largest[200] < 0.75

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -101,6 +102,77 @@ def test_decay_that_is_not_said_goes_by_the_rows_there_are() -> None:
     optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
     assert optimizer.param_groups[-1]["weight_decay"] == 16 / 800
     optimizer.step()
+
+
+@pytest.mark.parametrize(("fields", "start"), [(None, 1.0), (3, 1.0), (7, 1.0), (14, 0.25), (70, 0.01)])
+def test_the_rate_rises_where_there_are_many_fields(fields: int | None, start: float) -> None:
+    parameters = [nn.Parameter(torch.zeros(1, 1)) for _ in range(2)]
+    optimizer = LazyAdagrad(parameters, lr=0.5, warmup_steps=4)
+    if fields is not None:
+        optimizer.set_fields(fields)
+    for done in range(6):
+        before = [parameter.item() for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = torch.ones(1, 1)
+        optimizer.step()
+        # The sum of squares is the number of steps.
+        step = 0.5 * (start + (1 - start) * min(done, 4) / 4) / (done + 1) ** 0.5
+        assert [was - parameter.item() for was, parameter in zip(before, parameters, strict=True)] == pytest.approx(
+            [step, step]
+        )
+
+
+def test_decay_rises_with_the_rate() -> None:
+    parameter = nn.Parameter(torch.full((1, 1), 8.0))
+    optimizer = LazyAdagrad(
+        [parameter], lr=1.0, initial_accumulator_value=1.0, weight_decay=0.5, decay_interval=1, warmup_steps=2
+    )
+    optimizer.set_fields(14)
+    for left in (8.0 * (1 - 0.125), 7.0 * (1 - 0.3125), 4.8125 * (1 - 0.5)):
+        parameter.grad = torch.zeros(1, 1)
+        optimizer.step()
+        assert parameter.item() == pytest.approx(left)
+
+
+def test_the_rise_goes_on_where_it_was() -> None:
+    grads = gradients(5, (V, 2), 6)
+    whole = nn.Parameter(torch.ones(V, 2))
+    optimizer = LazyAdagrad([whole], warmup_steps=5)
+    optimizer.set_fields(20)
+    for number, grad in enumerate(grads):
+        if number == 3:
+            part, state = nn.Parameter(whole.detach().clone()), copy.deepcopy(optimizer.state_dict())
+        whole.grad = grad.clone()
+        optimizer.step()
+    again = LazyAdagrad([part], warmup_steps=5)
+    again.set_fields(20)
+    again.load_state_dict(state)
+    again = copy.deepcopy(again)
+    (part,) = again.param_groups[0]["params"]
+    for grad in grads[3:]:
+        part.grad = grad.clone()
+        again.step()
+    assert torch.equal(part, whole)
+
+
+def test_the_state_of_a_version_that_knew_no_rise() -> None:
+    parameter = nn.Parameter(torch.ones(2, 2))
+    optimizer = LazyAdagrad([parameter])
+    parameter.grad = torch.ones(2, 2)
+    optimizer.step()
+    state = optimizer.state_dict()
+    del state["param_groups"][0]["warmup_steps"]
+    optimizer.load_state_dict(state)
+    optimizer.set_fields(100)
+    before = parameter.detach().clone()
+    optimizer.step()
+    assert (before - parameter).flatten().tolist() == pytest.approx([0.01 / 2**0.5] * 4, rel=1e-5)
+
+
+@pytest.mark.parametrize("steps", [-1, 2.5])
+def test_a_rise_takes_whole_steps(steps: float) -> None:
+    with pytest.raises(BadInput, match=f"LazyAdagrad: warmup_steps is {steps}; it must be"):
+        LazyAdagrad([nn.Parameter(torch.ones(1))], warmup_steps=steps)  # type: ignore[arg-type]
 
 
 def test_decay_stops_at_zero() -> None:
