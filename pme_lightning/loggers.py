@@ -170,9 +170,14 @@ def finish_loggers(logger: Logger | None, summary: dict[str, Any], folder: RunFo
     if isinstance(logger, WandbLogger):
         logger.experiment.summary.update(summary)
         logger.experiment.finish()
-    else:
-        logger.log_metrics({f"summary/{key}": float(value) for key, value in figures.items()})
+        return
+    prefix = "summary/"
+    if isinstance(logger, (CSVLogger, TensorBoardLogger)):
+        # What came of the run is not of its last phase.
         logger.finalize("success")
+        logger, prefix = type(logger)(str(folder.path / "logs"), name="summary", version=""), ""
+    logger.log_metrics({prefix + key: float(value) for key, value in figures.items()})
+    logger.finalize("success")
 
 
 def abandon_loggers(logger: Logger | None) -> None:

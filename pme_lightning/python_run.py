@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ def search_and_finetune(
     named |= {} if budget is None else {"search.budget": budget}
     line.overrides += [(key, _word(key, value)) for key, value in named.items()]
 
-    with undisturbed():
+    with undisturbed(), _seed_kept(given.get("data")):
         runner = Runner("pme", *parse_config(compose(line)), given=given)
         if runner.check() > 1:
             raise BadInput("trainer: several processes are started by the command line, or by torchrun, not from here")
@@ -158,6 +159,19 @@ def search_and_finetune(
         runner.data.renumber(sizes.order(), sizes.fingerprint())
         module = CTRModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
     return Outcome(summary, module, runner.data, sizes, runner.folder.path, checkpoint, runner.folder.sizes)
+
+
+@contextmanager
+def _seed_kept(data: EncodedDataModule | None) -> Iterator[None]:
+    """Gives a data module its seed back: runs shuffle by one of their own."""
+    if data is None:
+        yield
+        return
+    seed = data.seed
+    try:
+        yield
+    finally:
+        data.seed = seed
 
 
 def _add_data(line: CommandLine, given: dict[str, Any], data: Any) -> None:

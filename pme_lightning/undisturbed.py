@@ -23,7 +23,8 @@ def undisturbed() -> Iterator[None]:
     """Puts back afterwards what a run sets for the whole process.
 
     Those are the states of the random number generators of Python, numpy and torch, the levels of Lightning's loggers,
-    the filters of warnings, whether torch is deterministic, and Lightning's environment variables of the seed.
+    the filters of warnings, whether torch is deterministic, whether it keeps gradients, and Lightning's environment
+    variables of the seed. Meanwhile torch makes numbers of 32 bits, whatever its default is.
     """
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     variables = {name: os.environ.get(name) for name in _VARIABLES}
@@ -32,9 +33,11 @@ def undisturbed() -> Iterator[None]:
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
     benchmark, states = torch.backends.cudnn.benchmark, (random.getstate(), np.random.get_state())
+    dtype = torch.get_default_dtype()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
-        with torch.random.fork_rng(devices), warnings.catch_warnings():
+        torch.set_default_dtype(torch.float32)
+        with torch.random.fork_rng(devices), warnings.catch_warnings(), torch.enable_grad():
             yield
     finally:
         random.setstate(states[0])
@@ -47,3 +50,4 @@ def undisturbed() -> Iterator[None]:
                 os.environ[name] = value
         torch.use_deterministic_algorithms(deterministic, warn_only=warns)
         torch.backends.cudnn.benchmark = benchmark
+        torch.set_default_dtype(dtype)

@@ -92,6 +92,25 @@ def test_the_baseline_leaves_the_data_numbered_for_the_model(tiny: Any, make_tra
     assert measured(outcome, make_trainer) == pytest.approx(outcome.summary["test"])
 
 
+def test_a_data_module_keeps_its_seed(tiny: Any) -> None:
+    tiny.seed = 7
+    search_and_finetune(tiny, "fm", budget=0.5, **QUICK)
+    assert tiny.seed == 7
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_whatever_numbers_torch_makes_by_default(tiny: Any, dtype: torch.dtype) -> None:
+    expected = search_and_finetune(tiny, "fm", budget=0.5, **QUICK).summary["test"]
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.no_grad():
+            assert search_and_finetune(tiny, "fm", budget=0.5, **QUICK).summary["test"] == expected
+            assert not torch.is_grad_enabled()
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_one_data_module_serves_several_runs(tiny: Any, make_trainer: Any) -> None:
     settings = QUICK | {"search": "pme", "settings": {"model.embedding_dim": 4}}
     first = search_and_finetune(tiny, "fm", 0.6, **settings)

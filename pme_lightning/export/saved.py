@@ -91,6 +91,12 @@ def _write_program(served: ServedModel, fields: list[str], bits: int, path: Path
         # The backbone may be the user's own: whatever torch.export objects to is for them to mend.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadInput(f"torch.export cannot take the backbone {type(served.backbone).__name__}: {reason}") from error
+    one = tuple(served(ids[:1]).shape)
+    if one != (1,):
+        raise BadInput(
+            f"the backbone {type(served.backbone).__name__} returns {one} for one row; it must return one logit a row, "
+            "(1,): does it squeeze the rows away?"
+        )
     with _whole(path) as file:
         torch.export.save(program, file, extra_files={FACTS: json.dumps(facts, ensure_ascii=False)})
 

@@ -65,7 +65,7 @@ def config_differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[str]
 
 def _told(groups: Sequence[Sequence[SavedRun]]) -> Markup:
     told = "; ".join(_data_of(group[0]) for group in groups)
-    if len(groups) == 1:
+    if sum("test" in group[0].summary["data"]["rows"] for group in groups) <= 1:
         return tag("p", f"data: {told}")
     warning = "The runs were not all tested on the same rows: AUC and logloss compare within a data set only."
     return join([tag("p", f"data: {told}"), tag("p", tag("strong", warning), role="note")])

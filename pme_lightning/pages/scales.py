@@ -125,9 +125,11 @@ def short_count(value: float) -> str:
 def percent(value: float) -> str:
     """Returns a fraction as a percentage with as many digits as tell.
 
-    >>> percent(0.2), percent(0.055), percent(0.0012), percent(1), percent(0)
-    ('20%', '5.5%', '0.12%', '100%', '0%')
+    >>> percent(0.2), percent(0.055), percent(0.0012), percent(1), percent(0), percent(4e-8)
+    ('20%', '5.5%', '0.12%', '100%', '0%', '<0.0001%')
     """
+    if 0 < value < 1e-6:
+        return "<0.0001%"
     return f"{value * 100:.2g}%" if value < 0.995 else f"{value * 100:.0f}%"
 
 
@@ -135,4 +137,11 @@ def _decimals(step: float, percent: bool) -> Format:
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     if digits < 9 and not math.isclose(step * 10**digits, round(step * 10**digits), abs_tol=1e-6):
         digits += 1
-    return lambda value: f"{value * 100:.{digits}f}%" if percent else f"{value:,.{digits}f}"
+
+    def written(value: float) -> str:
+        if percent:
+            return f"{value * 100:.{digits}f}%"
+        # Beside an axis there is room for so many.
+        return f"{value:,.{digits}f}" if abs(value) < 1e6 else f"{value:.3g}"
+
+    return written

@@ -159,6 +159,11 @@ def test_the_csv_logger_writes_the_curves(pme_run: Path) -> None:
     for phase in ("finetune", "full"):
         curve = pl.read_csv(pme_run / "logs" / phase / "metrics.csv")
         assert {"valid_auc", "valid_logloss", "train_loss"} <= set(curve.columns)
+        assert not [name for name in curve.columns if name.startswith("summary")]
+    (said,) = pl.read_csv(pme_run / "logs" / "summary" / "metrics.csv").to_dicts()
+    summary = read(pme_run)
+    assert said["test/auc"] == pytest.approx(summary["test"]["auc"], abs=1e-6)
+    assert said["baseline/test/auc"] == pytest.approx(summary["baseline"]["test"]["auc"], abs=1e-6)
 
 
 @pytest.mark.parametrize("phase", ["finetune", "full"])

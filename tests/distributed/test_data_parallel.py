@@ -56,7 +56,7 @@ def test_two_processes_are_one_of_twice_the_batch(
 
     # One folder, one run of the logger, one voice.
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
-    assert sorted(path.name for path in (two / "logs").rglob("*.csv")) == ["metrics.csv"] * 3
+    assert sorted(path.name for path in (two / "logs").rglob("*.csv")) == ["metrics.csv"] * 4
     lines = said.splitlines()
     assert sum(line.startswith("  finetune: epoch") for line in lines) == 2
     assert sum("run folder" in line for line in lines) == 1

@@ -215,6 +215,25 @@ def test_a_backbone_that_cannot_be_exported_is_named_and_leaves_nothing(tmp_path
     assert not list((tmp_path / "served").glob("*model*"))
 
 
+class Squeezes(nn.Module):
+    """Gives one row no dimension at all."""
+
+    def __init__(self, num_fields: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(num_fields * embedding_dim, 1)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return self.out(embeddings.flatten(1)).squeeze()
+
+
+def test_a_backbone_that_squeezes_one_row_away_is_refused(tmp_path: Path) -> None:
+    data = SyntheticDataModule(rows=200, tokens=40, num_fields=3)
+    data.setup()
+    with pytest.raises(BadInput, match=r"backbone Squeezes returns \(\) for one row.*does it squeeze the rows away"):
+        export_model(CTRModule(data.field_tokens, Squeezes, embedding_dim=4), data, tmp_path)
+    assert not (tmp_path / "model.pt2").exists()
+
+
 def test_made_data_have_ids_alone(tmp_path: Path) -> None:
     data = SyntheticDataModule(rows=500, tokens=50, num_fields=3)
     data.setup()

@@ -118,6 +118,30 @@ def test_a_comparison_tells_every_model(tmp_path: Path) -> None:
     assert 'href="b/report.html"' not in text, "b has no report to go to"
 
 
+def test_a_run_without_test_rows_was_not_tested_on_others(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", ["x"], rows=1000)
+    file = write_run(tmp_path / "b", ["x"], rows=1000) / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["data"]["rows"] = {"predict": 5}
+    file.write_text(json.dumps(summary))
+    out = tmp_path / "c.html"
+    write_page(comparison_page([read_run(tmp_path / name) for name in "ab"], out), out)
+    assert "not all tested on the same rows" not in Page(out).text
+
+
+def test_an_export_is_compared_beside_its_checkpoint(tmp_path: Path) -> None:
+    file = write_run(tmp_path / "a", ["x"], rows=1000) / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["exported"] = {"embedding": summary["embedding"] | {"bytes": 77}, "valid": {"auc": 0.7, "logloss": 0.5}}
+    file.write_text(json.dumps(summary | {"baseline": None, "pareto": None}))
+    write_run(tmp_path / "b", ["x"], rows=1000)
+    out = tmp_path / "c.html"
+    write_page(comparison_page([read_run(tmp_path / name) for name in "ab"], out), out)
+    rows = [row for row in Page(out).table("run") if row["run"] == "a"]
+    assert [row["budget"] for row in rows] == ["checkpoint", "exported"]
+    assert rows[1]["bytes"] == "77"
+
+
 def test_runs_on_other_rows_are_kept_apart(tmp_path: Path) -> None:
     for name, rows in (("a", 1000), ("b", 2000), ("c", 1000)):
         write_run(tmp_path / name, ["x"], rows=rows)
