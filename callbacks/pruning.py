@@ -213,6 +213,7 @@ class PruningCallback(Callback):
             self.frequencies = getattr(getattr(trainer, "datamodule", None), "frequencies", None)
         if self.frequencies is None:
             raise BadInput("PruningCallback needs the tokens' frequencies: the datamodule has none, pass frequencies=")
+        self.frequencies = torch.as_tensor(self.frequencies)
         known = len(self.frequencies)
         if known != embedding.num_tokens:
             raise BadInput(f"PruningCallback got frequencies of {known} tokens, the model has {embedding.num_tokens}")

@@ -98,11 +98,12 @@ class TransferCallback(Callback):
             renumbered: Whether its ids will come numbered by size; otherwise the table keeps an index.
 
         Raises:
-            BadInput: The sizes do not fit the module.
+            BadInput: The sizes do not fit the module, or it has a multi-size table already.
         """
         self._check(pl_module)
         full, result = pl_module.embedding, self.result
-        assert isinstance(full, FullEmbedding)
+        if not isinstance(full, FullEmbedding):
+            raise BadInput("the module has a multi-size table already: one is made of a full-size table, once")
         if full.shard is not None and not renumbered:
             raise BadInput(
                 "a table that is split over processes needs ids numbered by size: train with a data module that has "

@@ -37,8 +37,16 @@ def import_class(path: str) -> type:
 
 
 def class_path(value: type | str) -> str:
-    """Returns the import path of a class (a string is taken as one already)."""
-    return value if isinstance(value, str) else f"{value.__module__}.{value.__qualname__}"
+    """Returns the import path of a class (a string is taken as one already).
+
+    Raises:
+        BadInput: It is an object.
+    """
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, type):
+        raise BadInput(f"an object of {type(value).__name__} is given where a class is needed: give the class itself")
+    return f"{value.__module__}.{value.__qualname__}"
 
 
 def relative(path: str, name: str) -> str | None:

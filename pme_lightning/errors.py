@@ -25,6 +25,16 @@ def cannot_write(error: BaseException) -> str | None:
     return f"{error.strerror}: {error.filename or 'while writing the run folder or the cache'}"
 
 
+def first_line(error: BaseException) -> str:
+    r"""Returns what an error says first; what it is, where it says nothing.
+
+    >>> first_line(ValueError("so\n  and so")), first_line(KeyboardInterrupt())
+    ('so', 'KeyboardInterrupt')
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """Returns ``"did you mean 'x'?"`` for the nearest of the valid names, or a list of all of them.
 

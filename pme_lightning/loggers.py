@@ -15,7 +15,7 @@ from lightning.pytorch.loggers.mlflow import _MLFLOW_AVAILABLE
 from pme_lightning.arguments import init_args
 from pme_lightning.class_path import import_class, instantiate
 from pme_lightning.dashboards import RunLogger
-from pme_lightning.errors import BadInput
+from pme_lightning.errors import BadInput, first_line
 from pme_lightning.ranks import is_main
 from pme_lightning.run_folder import RunFolder
 from pme_lightning.search import SearchResult
@@ -94,7 +94,7 @@ def _told_of_packages(cls: type) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise BadInput(f"logger {cls.__name__} needs a package: {str(error).splitlines()[0]}") from error
+        raise BadInput(f"logger {cls.__name__} needs a package: {first_line(error)}") from error
 
 
 def _write_on(logger: CSVLogger, logged: int) -> None:

@@ -108,9 +108,9 @@ class CTRModule(LightningModule):
     ) -> None:
         super().__init__()
         check_table(embedding_dim, embedding_init_std, embedding_bits)
-        if not field_tokens or min(field_tokens) < 1:
-            raise BadInput(f"field_tokens is {list(field_tokens)}; every field needs at least one token")
         field_tokens = [int(n) for n in field_tokens]
+        if not field_tokens or min(field_tokens) < 1:
+            raise BadInput(f"field_tokens is {field_tokens}; every field needs at least one token")
         backbone = class_path(backbone)
         _check_plain("backbone", backbone_args)
         # Plain types only: the checkpoint must load without running code from it.

@@ -11,6 +11,7 @@ from wandb.errors import Error
 
 from pme_lightning.dashboards.open_run import shown_by
 from pme_lightning.dashboards.run_logger import Kind
+from pme_lightning.errors import first_line
 from pme_lightning.export.loaded import IDS, MODEL
 from pme_lightning.report import say
 from pme_lightning.run_folder import find_run_folder, sizes_files
@@ -76,7 +77,7 @@ def log_inputs(run: wandb.Run, used: dict[str, str | None]) -> None:
         try:
             run.use_artifact(name)
         except (Error, ValueError) as error:
-            say(f"wandb: {name} is not linked: {str(error).strip().splitlines()[0]}")
+            say(f"wandb: {name} is not linked: {first_line(error)}")
 
 
 def _artifact_of(file: str, kind: str) -> str | None:

@@ -13,7 +13,7 @@ import wandb
 from wandb.errors import Error, UsageError
 
 from pme_lightning.dashboards.run_logger import INIT_ARGUMENTS
-from pme_lightning.errors import BadInput
+from pme_lightning.errors import BadInput, first_line
 from pme_lightning.report import say
 from pme_lightning.run_folder import RunFolder
 
@@ -117,6 +117,5 @@ def _why_not_online() -> str | None:
 def _first_line(error: Exception) -> str:
     # Settings are pydantic's, which says first how many errors there are, then where, and only then what.
     several = getattr(error, "errors", None)
-    text = str(several()[0]["msg"]).removeprefix("Value error, ") if callable(several) else str(error)
-    lines = text.strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    said = ValueError(str(several()[0]["msg"]).removeprefix("Value error, ")) if callable(several) else error
+    return first_line(said).rstrip(".")

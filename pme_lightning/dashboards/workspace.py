@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pme_lightning.cli import leave_closed_pipe
 from pme_lightning.dashboards.panels import SECTIONS, Chart, Curve, Panel, Scatter
-from pme_lightning.errors import BadInput
+from pme_lightning.errors import BadInput, first_line
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -115,7 +115,7 @@ def _save(view: Workspace) -> None:
             raise BadInput("there is no API key: wandb login, or set WANDB_API_KEY")
         view.save()
     except (Error, ValueError) as error:
-        raise BadInput(f"not saved: {str(error).strip().splitlines()[0]}") from error
+        raise BadInput(f"not saved: {first_line(error)}") from error
 
 
 if __name__ == "__main__":

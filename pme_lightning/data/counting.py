@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pme_lightning.data.field_table import FieldTable
-from pme_lightning.errors import BadInput
+from pme_lightning.errors import BadInput, first_line
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -149,8 +149,7 @@ def _on_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-        lines = str(error).strip().splitlines()
         raise BadInput(
-            f"the values of the training rows cannot be counted in '{folder.parent}': {lines[0]} "
+            f"the values of the training rows cannot be counted in '{folder.parent}': {first_line(error)} "
             "(data.cache_dir=FOLDER moves it)"
         ) from error

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pme_lightning.data.folders import whole_folder, writing
-from pme_lightning.errors import BadInput
+from pme_lightning.errors import BadInput, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -191,16 +191,15 @@ def unpack(archive: Path, cache_dir: Path | None) -> Path:
 
 def cannot_read(where: str, error: Exception) -> BadInput:
     """What is wrong with a data set, in one line, from what a library says of it; ``where`` names it, in quotes."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
     kind = type(error).__name__
     if kind in ("RepositoryNotFoundError", "DatasetNotFoundError"):
         return BadInput(f"{where} is neither a file or folder here nor a data set of the Hugging Face hub")
     if any(word in kind for word in ("Connect", "Offline", "Timeout", "Network", "LocalEntry", "Proxy")):
         return BadInput(
-            f"the Hugging Face hub cannot be reached for {where} ({lines[0]}): with data.path=FILE_OR_FOLDER the "
-            "same data are read from disk"
+            f"the Hugging Face hub cannot be reached for {where} ({first_line(error)}): with data.path=FILE_OR_FOLDER "
+            "the same data are read from disk"
         )
-    return BadInput(f"{where} cannot be read: {lines[0]}")
+    return BadInput(f"{where} cannot be read: {first_line(error)}")
 
 
 def _lazy(dataset: Dataset) -> pl.LazyFrame:

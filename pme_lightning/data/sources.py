@@ -14,7 +14,7 @@ import polars as pl
 
 from pme_lightning.data import hub
 from pme_lightning.data.csv_files import CsvOptions, scan_csv
-from pme_lightning.errors import BadInput, did_you_mean
+from pme_lightning.errors import BadInput, did_you_mean, first_line
 
 Format = Literal["auto", "parquet", "csv", "hf"]
 
@@ -137,8 +137,7 @@ def reading(where: str) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise BadInput(f"{where} cannot be read: {lines[0]}") from error
+        raise BadInput(f"{where} cannot be read: {first_line(error)}") from error
 
 
 def find_parts(path: str | Sequence[str], format: Format = "auto", cache_dir: Path | None = None) -> dict[str, Part]:

@@ -6,7 +6,7 @@ import re
 
 import polars as pl
 
-from pme_lightning.errors import BadInput
+from pme_lightning.errors import BadInput, first_line
 
 # Codes of strftime that say something about the time of day.
 _CLOCK = re.compile(r"%[-_0]?(?:[HIklMSTRrXcspP+]|\.?\d?f)")
@@ -44,7 +44,7 @@ def parsed(column: pl.Series, form: str | None) -> pl.Series:
     try:
         return text.str.to_datetime(form, strict=False)
     except pl.exceptions.PolarsError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise BadInput(f"column '{column.name}': the form of its times, {form}, is not understood: {reason}") from error
 
 

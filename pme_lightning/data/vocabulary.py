@@ -39,7 +39,7 @@ from pme_lightning.data.tokens import (
     texts_as,
     token_values,
 )
-from pme_lightning.errors import BadInput, did_you_mean
+from pme_lightning.errors import BadInput, did_you_mean, first_line
 
 # Changes whenever the same data would be encoded otherwise than before.
 FORMAT_VERSION = 2
@@ -317,8 +317,7 @@ class Vocabulary:
         except BadInput:
             raise
         except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise BadInput(f"the vocabulary in '{folder}' cannot be read: {reason[0]}") from error
+            raise BadInput(f"the vocabulary in '{folder}' cannot be read: {first_line(error)}") from error
         if not whole:
             raise BadInput(f"the vocabulary in '{folder}' is damaged: its tokens do not match its fingerprint")
         return vocabulary

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pme_lightning.data.tokens import Matches
 from pme_lightning.data.vocabulary import Vocabulary
-from pme_lightning.errors import BadInput, did_you_mean
+from pme_lightning.errors import BadInput, did_you_mean, first_line
 
 # What an exported model's folder holds.
 MODEL, IDS, VOCABULARY = "model.pt2", "ids.npy", "vocabulary"
@@ -74,7 +74,7 @@ class ExportedModel:
             facts = json.loads(texts[FACTS])
             ids = np.load(folder / IDS, mmap_mode="r")
         except (BadZipFile, OSError, EOFError, RuntimeError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise BadInput(f"the exported model in '{folder}' cannot be read: {reason}") from error
         if facts.get("version") != VERSION:
             raise BadInput(
@@ -149,5 +149,5 @@ def _columns_of(frame: Any, names: list[str]) -> pl.DataFrame:
     try:
         return pl.from_pandas(own)
     except (TypeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise BadInput(f"the data frame cannot be read: {reason}") from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import torch
 
-from pme_lightning.errors import BadInput
+from pme_lightning.errors import BadInput, first_line
 from pme_lightning.export.loaded import FACTS, IDS, MODEL, VERSION, VOCABULARY, ExportedModel
 from pme_lightning.export.served import ServedModel
 from pme_lightning.module import CTRModule
@@ -89,7 +89,7 @@ def _write_program(served: ServedModel, fields: list[str], bits: int, path: Path
         program = torch.export.export(served, (ids,), dynamic_shapes=({0: torch.export.Dim("rows")},), strict=False)
     except Exception as error:
         # The backbone may be the user's own: whatever torch.export objects to is for them to mend.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise BadInput(f"torch.export cannot take the backbone {type(served.backbone).__name__}: {reason}") from error
     one = tuple(served(ids[:1]).shape)
     if one != (1,):

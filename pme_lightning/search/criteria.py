@@ -60,10 +60,11 @@ def check_scores(criterion: str, scores: Scores, weight: Tensor, linear: Tensor 
         raise BadInput(
             f"{name} gave values scores of shape {tuple(scores.table.shape)}; the table has {tuple(weight.shape)}"
         )
-    shape, wanted = (None if each is None else (len(each),) for each in (scores.linear, linear))
+    shape = None if scores.linear is None else tuple(scores.linear.shape)
+    wanted = None if linear is None else (len(linear),)
     if shape != wanted:
-        given, needs = ("none", "has") if scores.linear is None else (f"{shape}", "has no")
-        raise BadInput(f"{name} gave first-order weights {given}; the table {needs} first-order weights {wanted or ''}")
+        needs = "has no first-order weights" if wanted is None else f"needs {wanted}"
+        raise BadInput(f"{name} gave first-order weights scores of shape {shape or 'none'}; the table {needs}")
 
 
 class Criterion(ABC):

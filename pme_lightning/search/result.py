@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pme_lightning.errors import BadInput
+from pme_lightning.errors import BadInput, first_line
 
 _FORMAT = "pme_lightning.sizes"
 _VERSION = "1"
@@ -162,7 +162,7 @@ class SearchResult:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise BadInput(f"sizes={path}: not a whole safetensors file ({reason}); search again") from error
         if metadata.get("format") != _FORMAT or "sizes" not in tensors:
             raise BadInput(f"sizes={path}: not the result of a search; give the sizes.safetensors of a search")

@@ -23,6 +23,7 @@ from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import (
     AfterWarmup,
+    Allocation,
     AtInit,
     Criterion,
     ExpectedInformation,
@@ -190,6 +191,45 @@ def test_gradual_refuses_a_criterion_that_cannot_be_told_that_the_table_is_turne
     callback = PruningCallback(TurnsAnew(), Gradual(epochs=1.0, prunings=2), Prefix(), budget=0.5)
     with pytest.raises(BadInput, match=r"TurnsAnew turns the table and has no `axes`.*AfterWarmup"):
         search(tiny, make_trainer, callback)
+
+
+class EachField(Criterion):
+    """Has axes for each field, and says so in its scores alone."""
+
+    def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
+        basis = torch.stack([torch.eye(weight.shape[1])] * 3)
+        return Scores(weight.square(), None if linear is None else linear[:, 0].square(), basis)
+
+
+def test_axes_of_each_field_are_paid_for_whoever_has_them(tiny: LightningDataModule, make_trainer: Build) -> None:
+    callback = PruningCallback(EachField(), NoTraining(), Prefix(), budget=0.6)
+    model = search(tiny, make_trainer, callback)
+    result = callback.result
+    assert result.projection_parameters == 3 * result.embedding_dim**2
+    assert result.parameters + result.projection_parameters <= 0.6 * model.full_parameters
+    gradual = PruningCallback(EachField(), Gradual(epochs=1.0, prunings=2), Prefix(), budget=0.6)
+    gradual.criterion.axes = "field"
+    with pytest.raises(BadInput, match="EachField turns the table and has axes for each field"):
+        search(tiny, make_trainer, gradual)
+
+
+@pytest.mark.parametrize(("sizes", "said"), [(99, "gave sizes from 99 to 99"), (-1, "from -1 to -1"), (4, "gave away")])
+def test_an_allocator_is_held_to_what_there_is(
+    tiny: LightningDataModule, make_trainer: Build, sizes: int, said: str
+) -> None:
+    class Generous(Prefix):
+        def allocate(self, scores: Tensor, *_: Any, **__: Any) -> Allocation:
+            return Allocation(torch.full((len(scores),), sizes), torch.ones(len(scores), dtype=torch.bool))
+
+    with pytest.raises(BadInput, match=f"search.allocator Generous .*{said}"):
+        search(tiny, make_trainer, PruningCallback(Popularity(), NoTraining(), Generous(), budget=0.3))
+
+
+def test_frequencies_may_be_a_list(tiny: LightningDataModule, make_trainer: Build) -> None:
+    counts = tiny.frequencies.tolist()
+    callback = PruningCallback(Popularity(), NoTraining(), Prefix(), budget=0.6, frequencies=counts)  # type: ignore[arg-type]
+    search(tiny, make_trainer, callback)
+    assert callback.result.sizes.sum() > 0
 
 
 def test_a_criterion_without_axes_searches_once(tiny: LightningDataModule, make_trainer: Build) -> None:

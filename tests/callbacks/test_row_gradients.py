@@ -146,7 +146,7 @@ class Odd(ExpectedInformation):
     [
         (lambda scores: scores.table, "Odd.scores returned a Tensor; it must return"),
         (lambda scores: Scores(scores.table[1:], scores.linear), r"scores of shape \(32, 4\); the table has \(33, 4\)"),
-        (lambda scores: Scores(scores.table), "gave first-order weights none; the table has first-order weights"),
+        (lambda scores: Scores(scores.table), "gave first-order weights scores of shape none; the table needs"),
     ],
 )
 def test_scores_that_do_not_fit_are_the_criterions(

@@ -196,3 +196,10 @@ def test_a_token_that_the_table_has_not_is_refused() -> None:
     for ids in ([[0, 4]], [[10**6, 4]]):
         with pytest.raises(IndexError, match="is out of range: the table has 4"):
             table(torch.tensor(ids))
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (2, 2), (1, 4)])
+def test_with_a_projection_a_field_ids_have_a_column_a_field(shape: tuple[int, ...]) -> None:
+    table = MultiSizeEmbedding.from_sizes(torch.tensor([2, 2, 1, 1]), 4, field_projections=3)
+    with pytest.raises(ValueError, match=r"must be \(B, 3\), a column for each field"):
+        table.lookup(torch.arange(4).view(shape))

@@ -152,3 +152,9 @@ def test_the_projection_is_one_or_one_a_field(
     result.save(tmp_path / "sizes.safetensors")
     for each in (result, SearchResult.load(tmp_path / "sizes.safetensors")):
         assert (each.axes, each.projection_parameters) == (axes, parameters)
+
+
+@pytest.mark.parametrize("basis", [2 * torch.eye(3), torch.full((3, 3), torch.nan), torch.ones(2, 3, 3)])
+def test_axes_that_do_more_than_turn_are_refused(basis: torch.Tensor) -> None:
+    with pytest.raises(BadInput, match="basis is not orthogonal"):
+        SearchResult(torch.tensor([1, 2]), None, 3, basis, "50%", "mine")
