@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from pme_lightning.callbacks.rank_sums import rows_of_all, spans_processes
+from pme_lightning.callbacks.rank_sums import spans_processes, sum_over_processes
 from pme_lightning.embedding import FullEmbedding
 from pme_lightning.embedding.projection import projected
 from pme_lightning.errors import BadInput
@@ -47,7 +47,7 @@ class RecentBatches:
         """
         if self._length is None:
             # The same in all processes, which may differ by a row: they look at what they keep together.
-            self._length = math.ceil(_ROWS / max(1, rows_of_all(len(batch[0]))))
+            self._length = math.ceil(_ROWS / max(1, sum_over_processes(len(batch[0]))))
         rows = math.ceil(_ROWS / processes)
         self._batches.append((batch[0][:rows], batch[1][:rows]))
         while len(self._batches) > self._length:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from pme_lightning.callbacks.budget_sizes import BudgetSizes
 from pme_lightning.callbacks.pruned_model import PrunedModel, RecentBatches
-from pme_lightning.callbacks.rank_sums import add_up, added_up, keep_on_main, rows_of_all, same_on_all
+from pme_lightning.callbacks.rank_sums import add_up, added_up, keep_on_main, same_on_all, sum_over_processes
 from pme_lightning.callbacks.token_sample import TokenSample
 from pme_lightning.embedding import FullEmbedding, RowLayout
 from pme_lightning.embedding.field_dropout import fields_left
@@ -354,7 +354,7 @@ class PruningCallback(Callback):
     def _check_gathered(self, trainer: Trainer) -> None:
         """Refuses to score what was never gathered, as the gradients of every step overflowed."""
         gathers = self.criterion.needs_gradients or self.criterion.needs_rows
-        if gathers and _scaler(trainer) is not None and not rows_of_all(self._gathered):
+        if gathers and _scaler(trainer) is not None and not sum_over_processes(self._gathered):
             raise BadInput(
                 f"all gradients that were to be scored overflowed 16 bits (trainer.precision {trainer.precision}): "
                 "lower the learning rate, or use bf16-mixed"

@@ -18,11 +18,11 @@ def spans_processes() -> bool:
     return dist.is_initialized() and dist.get_world_size() > 1
 
 
-def rows_of_all(batch_rows: int) -> int:
-    """Returns the sum over processes of the rows that each has in its batch; called by all of them together."""
+def sum_over_processes(number: int) -> int:
+    """Returns the sum of what each process has; called by all of them together."""
     if not spans_processes():
-        return batch_rows
-    total = torch.tensor(batch_rows, device=meeting_device())
+        return number
+    total = torch.tensor(number, device=meeting_device())
     dist.all_reduce(total)
     return int(total)
 

@@ -229,7 +229,10 @@ class CTRModule(LightningModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Refuses data whose tokens are not numbered as this table has them; settles the kind of gradients."""
+        """Starts metrics anew, and refuses what does not go together, such as tokens that this table numbers otherwise.
+
+        The kind of gradients is settled as well, before a strategy wraps the module.
+        """
         renumbered = getattr(getattr(self.trainer, "datamodule", None), "is_renumbered", None)
         # What was measured before may have been interrupted in the middle; and it is left as tensors of an inference
         # mode, which a fit cannot add to.

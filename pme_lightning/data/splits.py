@@ -43,7 +43,7 @@ class SplitOptions:
     fractions: tuple[float, ...] = FRACTIONS
     time_column: str | None = None
     split_column: str | None = None
-    seed: int = 42
+    seed: int = 0
     time_format: str | None = None
 
     def __post_init__(self) -> None:

@@ -30,7 +30,7 @@ class SearchResult:
         embedding_dim: D.
         basis: ``(D, D)`` orthogonal, whose columns are the axes that sizes count along, or ``(F, D, D)``, those of each
             field; None for the original.
-        budget: the budget as the user wrote it.
+        budget: the budget, as it is written: ``20%``, ``1000000``, ``20MB``.
         criterion: a name for what scored the values.
         spectrum: ``(F, D)``: the mean squares that values of each field's tokens are expected to have once they are
             trained, along the axes; None where the search expects none.

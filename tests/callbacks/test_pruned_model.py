@@ -150,8 +150,8 @@ def test_its_loss_is_that_of_a_model_whose_table_is_cut(axes: str) -> None:
     assert cut != pytest.approx(whole, rel=1e-3)
 
 
-def test_the_last_batches_are_kept_about_16000_rows_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruned_model, "rows_of_all", lambda rows: 2 * rows)
+def test_the_last_batches_are_kept_about_16000_sum_over_processes_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruned_model, "sum_over_processes", lambda rows: 2 * rows)
     recent = RecentBatches()
     for number in range(20):
         recent.add((torch.full((2048, 3), number), torch.zeros(2048)), processes=2)
@@ -163,7 +163,7 @@ def test_the_last_batches_are_kept_about_16000_rows_of_all_processes(monkeypatch
     other.add((torch.full((2048, 3), 21), torch.zeros(2048)), processes=2)
     assert [int(ids[0, 0]) for ids, _ in other] == [18, 19, 20, 21]
     # As many as in the other process, which has a row less of the first batch.
-    monkeypatch.setattr(pruned_model, "rows_of_all", lambda _: 8191)
+    monkeypatch.setattr(pruned_model, "sum_over_processes", lambda _: 8191)
     uneven = RecentBatches()
     for _ in range(5):
         uneven.add((torch.zeros(4096, 3), torch.zeros(4096)), processes=2)
