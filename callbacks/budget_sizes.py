@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor
 
 from pme_lightning.callbacks.pruned_model import PrunedModel
-from pme_lightning.callbacks.rank_sums import same_on_all
+from pme_lightning.callbacks.table_scores import TableScores
 from pme_lightning.callbacks.token_sample import TokenSample
 from pme_lightning.errors import BadInput
-from pme_lightning.search import ALONE, Allocation, Budget, Criterion, FullTable, Scores
+from pme_lightning.search import Allocation, Budget, Scores
 
 # The share of what pruning costs along shared axes, in log loss, that axes of each field must save to be taken.
 _WORTH_A_PROJECTION = 0.1
@@ -25,52 +24,24 @@ class BudgetSizes:
     some rows: until the last time, sizes are made of their tokens alone, and of some that stand for all.
 
     Args:
-        criterion: What scored; it is left with the axes of the sizes that were made last.
-        scores: What it said at the end of the search; None to ask it when scores are needed.
-        allocate: Makes sizes of scores that sum to a number of values.
-        allocate_some: The same for some tokens: scores of those, how many values those that stand for all may keep, and
-            which those are.
-        check: Refuses a number of values of the table that no sizes can be made of.
-        masks: Returns which values and first-order weights an allocation keeps.
-        table: The full-size table.
-        frequencies: ``(V,)``: rows of the training split of each of the tokens that are here.
+        scoring: What scores and allocates; its criterion is left with the axes of the sizes that were made last.
+        scores: The scores at the end of the search; None to ask for them when they are needed.
         pruned: The searched model; ``None`` without rounds.
         sample: The tokens that sizes are tried on; ``None``: all.
-        score: Asks the criterion for its scores once more, along the axes that it has by then.
-        score_some: Asks it for those of the tokens of a sample, along axes of some name.
 
     Attributes:
         scores: What the search itself found values to be worth.
     """
 
     def __init__(
-        self,
-        criterion: Criterion,
-        scores: Scores | None,
-        allocate: Callable[[Scores, int], Allocation],
-        allocate_some: Callable[[Scores, int, Tensor], Allocation],
-        check: Callable[[FullTable, int], None],
-        masks: Callable[[Scores, Allocation], tuple[Tensor, Tensor | None]],
-        table: FullTable,
-        frequencies: Tensor,
-        pruned: PrunedModel | None,
-        sample: TokenSample | None,
-        score: Callable[[], Scores],
-        score_some: Callable[[TokenSample, str], Scores],
+        self, scoring: TableScores, scores: Scores | None, pruned: PrunedModel | None, sample: TokenSample | None
     ) -> None:
-        self.criterion = criterion
+        self.scoring = scoring
+        self.criterion = scoring.criterion
         self._scores = scores
-        self.allocate = allocate
-        self.allocate_some = allocate_some
-        self.check = check
-        self.masks = masks
-        self.table = table
-        self.frequencies = frequencies
         self.pruned = pruned
         self.sample = sample
-        self.score = score
-        self.score_some = score_some
-        self._tries = criterion.tries or ("",)
+        self._tries = self.criterion.tries or ("",)
         self._along = None if scores is None else self._tries[0]
 
     @property
@@ -92,7 +63,7 @@ class BudgetSizes:
         if self.pruned is None:
             basis = self.scores.basis
             each_field = self._tries[0] == "field" or (basis is not None and basis.ndim == 3)
-            return self.allocate(self.scores, self._values(budget, each_field))
+            return self.scoring.allocate(self.scores, self._values(budget, each_field))
         left = {axes: self._left(budget, axes) for axes in self._tries}
         with self.pruned.at_hand():
             axes = self._best({axes: values for axes, values in left.items() if values}, self.pruned)
@@ -108,8 +79,8 @@ class BudgetSizes:
             return 0
 
     def _values(self, budget: Budget, each_field: bool) -> int:
-        values = budget.values(self.table, each_field=each_field)
-        self.check(self.table, values)
+        values = budget.values(self.scoring.table, each_field=each_field)
+        self.scoring.check_sizes(values)
         return values
 
     def _best(self, left: dict[str, int], pruned: PrunedModel) -> str:
@@ -124,7 +95,7 @@ class BudgetSizes:
             if self.sample is None or self._along == axes:
                 scores = self._at_sample(self._scores_along(axes, pruned))
             else:
-                scores = self.score_some(self.sample, axes)
+                scores = self.scoring.of_some(self.sample, axes)
             losses[axes] = pruned.loss(*self._kept(scores, left[axes]), scores.basis)
         most = losses[first] - _WORTH_A_PROJECTION * max(0.0, losses[first] - pruned.loss())
         return min((axes for axes in others if losses[axes] < most), key=losses.__getitem__, default=first)
@@ -134,7 +105,7 @@ class BudgetSizes:
             pruned.check_as_it_was()
             self.criterion.axes = axes
             self._scores = None  # as large as the table
-            self._along, self._scores = axes, self.score()
+            self._along, self._scores = axes, self.scoring.scored()
         return self.scores
 
     def _settled(self, scores: Scores, values: int, pruned: PrunedModel) -> Allocation:
@@ -144,16 +115,12 @@ class BudgetSizes:
         for _ in range(self.criterion.rounds):
             information = information.halfway(pruned.information(*self._kept(tried, values), basis))
             if self.sample is None:
-                tried = self._agreed(self.criterion.scores_given(information, self.frequencies))
+                tried = self.scoring.agreed(self.criterion.scores_given(information, self.scoring.frequencies))
             else:
-                tried = self.criterion.scores_given(information, self.frequencies, self.sample.tokens)
+                tried = self.criterion.scores_given(information, self.scoring.frequencies, self.sample.tokens)
         if self.sample is not None:
-            tried = self._agreed(self.criterion.scores_given(information, self.frequencies))
-        return self.allocate(tried, values)
-
-    def _agreed(self, scores: Scores) -> Scores:
-        """Returns the scores of the main process, where each has all of them."""
-        return scores if self.criterion.tokens is not ALONE else same_on_all(scores)
+            tried = self.scoring.agreed(self.criterion.scores_given(information, self.scoring.frequencies))
+        return self.scoring.allocate(tried, values)
 
     def _at_sample(self, scores: Scores) -> Scores:
         """Returns the scores of the tokens that sizes are tried on."""
@@ -165,11 +132,11 @@ class BudgetSizes:
     def _kept(self, scores: Scores, values: int) -> tuple[Tensor, Tensor | None]:
         """Returns which values and first-order weights are kept of the tokens whose scores these are."""
         if self.sample is None:
-            return self.masks(scores, self.allocate(scores, values))
+            return self.scoring.masks(scores, self.scoring.allocate(scores, values))
         theirs = round(values * self.sample.share)
-        kept, linear = self.masks(scores, self.allocate_some(scores, theirs, self.sample.drawn))
+        kept, linear = self.scoring.masks(scores, self.scoring.allocate_some(scores, theirs, self.sample.drawn))
         return self._among_all(kept), None if linear is None else self._among_all(linear)
 
     def _among_all(self, mask: Tensor) -> Tensor:
         assert self.sample is not None
-        return mask.new_zeros(len(self.frequencies), *mask.shape[1:]).index_copy_(0, self.sample.tokens, mask)
+        return mask.new_zeros(len(self.scoring.frequencies), *mask.shape[1:]).index_copy_(0, self.sample.tokens, mask)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pme_lightning.callbacks.pruning import PruningCallback
+from pme_lightning.callbacks.table_scores import rows_of
 from pme_lightning.embedding import FullEmbedding, SoftThreshold
 from pme_lightning.embedding.soft_threshold import Granularity
 from pme_lightning.errors import BadInput
@@ -157,7 +158,7 @@ class PEPCallback(PruningCallback):
             look = self._looks(self.step + 1)
             if look > self._looks(self.step):
                 embedding = self._embedding(pl_module)
-                alive = self.survival.observe(look, *self._table(embedding))
+                alive = self.survival.observe(look, *rows_of(embedding))
                 self.kept.append((self.step + 1, alive / embedding.num_parameters))
                 if self.stop_at_budget and alive <= self._values(embedding):
                     self.step += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -15,7 +14,8 @@ from torch.optim import Optimizer
 
 from pme_lightning.callbacks.budget_sizes import BudgetSizes
 from pme_lightning.callbacks.pruned_model import PrunedModel, RecentBatches
-from pme_lightning.callbacks.rank_sums import add_up, added_up, keep_on_main, same_on_all, sum_over_processes
+from pme_lightning.callbacks.rank_sums import add_up, keep_on_main, sum_over_processes
+from pme_lightning.callbacks.table_scores import TableScores, rows_of
 from pme_lightning.callbacks.token_sample import TokenSample
 from pme_lightning.embedding import FullEmbedding, RowLayout
 from pme_lightning.embedding.field_dropout import fields_left
@@ -24,7 +24,6 @@ from pme_lightning.module import CTRModule
 from pme_lightning.optim import turn_state
 from pme_lightning.search import (
     ALONE,
-    Allocation,
     Allocator,
     Budget,
     Criterion,
@@ -38,8 +37,6 @@ from pme_lightning.search import (
     keep_fraction,
     parse_budget,
 )
-from pme_lightning.search.allocators import check_allocation
-from pme_lightning.search.criteria import check_scores
 from pme_lightning.sixteen_bits import widened
 from pme_lightning.whole_files import SplitTensor
 
@@ -220,9 +217,9 @@ class PruningCallback(Callback):
         self._num_tokens = known
         # A row has a token of each field.
         self.frequencies = self.tokens.cut(self.frequencies).to(embedding.weight.device)
-        self._check_sizes(FullTable.of(embedding, len(self.field_tokens)), self._values(embedding))
+        self._scoring(pl_module).check_sizes(self._values(embedding))
         if self.schedule.num_steps(1) == 0:
-            self.criterion.start(*self._table(embedding), self.frequencies)
+            self.criterion.start(*rows_of(embedding), self.frequencies)
             self._prune(pl_module, 1.0)
             trainer.should_stop = True
 
@@ -268,7 +265,7 @@ class PruningCallback(Callback):
         action = self.schedule.action(self.step, self.steps_per_epoch)
         assert self.frequencies is not None
         if action.start and self._started < self.step:
-            self.criterion.start(*self._table(embedding), self.frequencies)
+            self.criterion.start(*rows_of(embedding), self.frequencies)
             self._started, self._gathered = self.step, 0
         if self.criterion.rounds:
             self._batches.add(batch, trainer.world_size)
@@ -461,128 +458,64 @@ class PruningCallback(Callback):
 
     @torch.no_grad()
     def _prune(self, pl_module: LightningModule, progress: float, optimizers: list[Optimizer] | None = None) -> None:
-        embedding = self._embedding(pl_module)
         if progress < 1:
-            scores = self._scored(embedding)
-            target, total = self._values(embedding), embedding.num_parameters
-            allocation = self._allocate(scores, round(total * keep_fraction(progress, target / total)))
-            if scores.basis is not None:
-                if self.criterion.axes is None or scores.basis.ndim == 3:
-                    lacks = "has no `axes` to set to 'original' once it is turned"
-                    raise BadInput(
-                        f"search.criterion {type(self.criterion).__name__} turns the table and "
-                        f"{lacks if self.criterion.axes is None else 'has axes for each field'}: prune once, with "
-                        "search.schedule AfterWarmup"
-                    )
-                embedding.rotate_(scores.basis)
-                for optimizer in optimizers or []:
-                    turn_state(optimizer, embedding.weight, scores.basis)
-                # From here on rows are coordinates: the axes are those of the table itself.
-                self.criterion.turned_from = self.criterion.turned_from or self.criterion.axes
-                self.criterion.axes = "original"
-            embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
-            linear_kept = 0 if allocation.linear is None else int(allocation.linear.sum())
-            self.kept.append((self.step, self.tokens.total(int(allocation.sizes.sum()) + linear_kept) / total))
-            return
+            self._prune_toward(progress, self._scoring(pl_module), optimizers or [])
+        else:
+            self._finish(cast(CTRModule, pl_module), self._scoring(pl_module))
+
+    def _scoring(self, pl_module: LightningModule) -> TableScores:
         assert self.frequencies is not None
-        measures = self.criterion.rounds and embedding.kept is None
+        return TableScores(
+            self.criterion, self.allocator, self._embedding(pl_module), self.frequencies, self.field_tokens, self.tokens
+        )
+
+    def _prune_toward(self, progress: float, scoring: TableScores, optimizers: list[Optimizer]) -> None:
+        """Prunes some of what the budget asks for, in the table itself."""
+        embedding, scores = scoring.embedding, scoring.scored()
+        target, total = self._values(embedding), embedding.num_parameters
+        allocation = scoring.allocate(scores, round(total * keep_fraction(progress, target / total)))
+        if scores.basis is not None:
+            if self.criterion.axes is None or scores.basis.ndim == 3:
+                lacks = "has no `axes` to set to 'original' once it is turned"
+                raise BadInput(
+                    f"search.criterion {type(self.criterion).__name__} turns the table and "
+                    f"{lacks if self.criterion.axes is None else 'has axes for each field'}: prune once, with "
+                    "search.schedule AfterWarmup"
+                )
+            embedding.rotate_(scores.basis)
+            for optimizer in optimizers:
+                turn_state(optimizer, embedding.weight, scores.basis)
+            # From here on rows are coordinates: the axes are those of the table itself.
+            self.criterion.turned_from = self.criterion.turned_from or self.criterion.axes
+            self.criterion.axes = "original"
+        embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
+        linear_kept = 0 if allocation.linear is None else int(allocation.linear.sum())
+        self.kept.append((self.step, self.tokens.total(int(allocation.sizes.sum()) + linear_kept) / total))
+
+    def _finish(self, module: CTRModule, scoring: TableScores) -> None:
+        """Makes the sizes, of this budget and of any other that is asked for."""
+        measures = self.criterion.rounds and scoring.embedding.kept is None
         self._sizes = BudgetSizes(
-            self.criterion,
-            None if measures and len(self.criterion.tries) > 1 else self._scored_by_values(embedding),
-            self._allocate,
-            self._allocate_some,
-            self._check_sizes,
-            self._masks,
-            FullTable.of(embedding, len(self.field_tokens)),
-            self.frequencies,
-            PrunedModel(cast(CTRModule, pl_module), self._batches, self.frequencies) if measures else None,
-            self._sample() if measures else None,
-            partial(self._scored, embedding),
-            partial(self._scored_some, embedding),
+            scoring,
+            None if measures and len(self.criterion.tries) > 1 else scoring.along_axes_of_the_table(),
+            PrunedModel(module, self._batches, scoring.frequencies) if measures else None,
+            self._sample(scoring.frequencies.device) if measures else None,
         )
         self.result = self.result_for(str(self.budget))
-        self.kept.append((self.step, self.result.parameters / embedding.num_parameters))
+        self.kept.append((self.step, self.result.parameters / scoring.embedding.num_parameters))
         if self.criterion.turned_from is not None:
             self._restore_axes()
 
-    def _scored_some(self, embedding: FullEmbedding, sample: TokenSample, axes: str) -> Scores:
-        """Asks the criterion for the scores of some tokens along axes of that name."""
-        assert self.frequencies is not None
-        weight, linear = self._table(embedding)
-        with added_up(self.criterion):
-            some = self.criterion.of_some(sample.tokens, self.frequencies)
-        some.axes = axes
-        linear = None if linear is None else linear[sample.tokens]
-        return some.scores(weight[sample.tokens], linear, self.frequencies[sample.tokens])
-
-    def _scored_by_values(self, embedding: FullEmbedding) -> Scores:
-        """Returns the scores, with the axes that rows of the table are coordinates of where it was turned before."""
-        scores = self._scored(embedding)
-        return scores if embedding.projection is None else replace(scores, basis=embedding.projection.T)
-
-    def _sample(self) -> TokenSample | None:
+    def _sample(self, device: torch.device) -> TokenSample | None:
         """Returns the tokens that sizes are tried on; None if that takes all of them."""
         if self.tokens is not ALONE or not self.allocator.has_one_price:
             return None
-        assert self.frequencies is not None
-        return TokenSample.of((ids for ids, _ in self._batches), self._num_tokens, self.frequencies.device)
-
-    def _scored(self, embedding: FullEmbedding) -> Scores:
-        """Asks the criterion for the scores."""
-        assert self.frequencies is not None
-        weight, linear = self._table(embedding)
-        # What was pruned before is worth nothing, whatever the optimizer's momentum has made of it.
-        if embedding.kept is not None:
-            weight = weight * embedding.kept
-        if linear is not None and embedding.kept_linear is not None:
-            linear = linear * embedding.kept_linear
-        with added_up(self.criterion):
-            scores = self.criterion.scores(weight, linear, self.frequencies)
-        check_scores(type(self.criterion).__name__, scores, weight, linear)
-        if self.tokens is ALONE:
-            scores = same_on_all(scores)
-        else:
-            # Sharing the budget out takes more memory than the scores do: devices have less of it to spare.
-            column = scores.linear
-            scores = replace(scores, table=scores.table.cpu(), linear=None if column is None else column.cpu())
-        return scores if embedding.kept is None else _pruned_last(scores, embedding.kept, embedding.kept_linear)
-
-    def _masks(self, scores: Scores, allocation: Allocation) -> tuple[Tensor, Tensor | None]:
-        """Returns which values and first-order weights are kept, where the table is."""
-        assert self.frequencies is not None
-        device = self.frequencies.device
-        kept = self.allocator.kept(scores.table, allocation.sizes).to(device)
-        return kept, None if allocation.linear is None else allocation.linear.to(device)
-
-    def _allocate(self, scores: Scores, values: int) -> Allocation:
-        allocation = self.allocator.allocate(
-            scores.table,
-            values,
-            scores.linear,
-            priority=self.frequencies,
-            field_tokens=self.field_tokens,
-            tokens=self.tokens,
-        )
-        check_allocation(type(self.allocator).__name__, allocation, scores.table.shape[1], values, self.tokens)
-        return allocation
-
-    def _allocate_some(self, scores: Scores, values: int, drawn: Tensor) -> Allocation:
-        return self.allocator.allocate_some(scores.table, values, drawn, scores.linear)
-
-    def _check_sizes(self, table: FullTable, values: int) -> None:
-        """Refuses so many values where no sizes can be made of them."""
-        self.allocator.check_sizes(table.num_tokens, table.embedding_dim, values, self.field_tokens)
+        return TokenSample.of((ids for ids, _ in self._batches), self._num_tokens, device)
 
     def _values(self, embedding: FullEmbedding) -> int:
         """How many per-token values the budget leaves beside the projection, or those of all fields."""
         table = FullTable.of(embedding, len(self.field_tokens))
         return self.budget.values(table, self.each_field)
-
-    @staticmethod
-    def _table(embedding: FullEmbedding) -> tuple[Tensor, Tensor | None]:
-        """Returns the rows and first-order weights, of at least 32 bits."""
-        linear = embedding.linear
-        return widened(embedding.weight.detach()), None if linear is None else widened(linear.detach())
 
     @staticmethod
     def _embedding(pl_module: LightningModule) -> FullEmbedding:
@@ -607,13 +540,3 @@ def _overflowed(trainer: Trainer, *gradients: Tensor | None) -> bool:
 
 def _no_gradient() -> BadInput:
     return BadInput("PruningCallback found no gradient at the embedding: is it frozen?")
-
-
-def _pruned_last(scores: Scores, kept: Tensor, kept_linear: Tensor | None) -> Scores:
-    """Has values that were pruned before come after all others, also after those that are worth nothing by now."""
-    parts = [scores.table] if scores.linear is None else [scores.table, scores.linear]
-    last = min(0.0, *(float(part.min()) for part in parts)) - 1
-    linear = scores.linear
-    if linear is not None and kept_linear is not None:
-        linear = torch.where(kept_linear[:, 0], linear, last)
-    return replace(scores, table=torch.where(kept, scores.table, last), linear=linear)

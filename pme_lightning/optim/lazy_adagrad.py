@@ -95,9 +95,9 @@ class LazyAdagrad(Optimizer):
             if value is not None and not value >= (1 if name == "decay_interval" else 0):
                 least = "1 or more" if name == "decay_interval" else "0 or more"
                 raise BadInput(f"LazyAdagrad: {name} is {value}; it must be {least}")
-        for name in ("decay_interval", "warmup_steps"):
-            if defaults[name] % 1 != 0:
-                raise BadInput(f"LazyAdagrad: {name} is {defaults[name]}; it must be a whole number of steps")
+        for name, steps in (("decay_interval", decay_interval), ("warmup_steps", warmup_steps)):
+            if steps % 1 != 0:
+                raise BadInput(f"LazyAdagrad: {name} is {steps}; it must be a whole number of steps")
         self.scale_by_size = scale_by_size
         self._start = 1.0
         self._blocks: dict[Tensor, Sequence[RowBlock]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,11 +43,11 @@ def test_rounds_make_sizes_again_with_what_rows_tell_of_the_pruned_model(
     criterion, pruned = again.criterion, PrunedModel(module, again._batches, again.frequencies)  # type: ignore[arg-type]
     information, scores = criterion.information, again.scores
     for _ in range(2):
-        allocation = again._allocate(scores, values)  # type: ignore[arg-type]
+        allocation = again._sizes.scoring.allocate(scores, values)  # type: ignore[arg-type]
         kept = torch.arange(D) < allocation.sizes.unsqueeze(1)
         information = information.halfway(pruned.information(kept, allocation.linear, again.scores.basis))  # type: ignore[union-attr]
         scores = criterion.scores_given(information, again.frequencies)  # type: ignore[arg-type]
-    allocation = again._allocate(scores, values)  # type: ignore[arg-type]
+    allocation = again._sizes.scoring.allocate(scores, values)  # type: ignore[arg-type]
     assert torch.equal(again.result.sizes, allocation.sizes)  # type: ignore[union-attr]
     assert torch.equal(again.result.linear, allocation.linear)  # type: ignore[union-attr, arg-type]
     assert torch.equal(again.result_for(0.5).sizes, again.result.sizes)  # type: ignore[union-attr]
@@ -107,7 +108,8 @@ def test_axes_are_those_whose_sizes_cost_less(
     projections = len(tiny.field_tokens) * D * D
     assert auto.result_for(projections + 1).axes == "field"
     assert auto.result_for(projections).axes == "shared", "nothing is left for values"
-    auto.allocator = Prefix(min_size=1)
+    assert auto._sizes is not None
+    auto._sizes.scoring = replace(auto._sizes.scoring, allocator=Prefix(min_size=1))
     assert auto.result_for(projections + tiny.num_tokens).axes == "field"
     assert auto.result_for(projections + tiny.num_tokens - 1).axes == "shared", "too little is left for min_size"
     with pytest.raises(BadInput, match="itself takes"):

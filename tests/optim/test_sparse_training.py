@@ -123,10 +123,11 @@ def test_it_is_as_accurate_as_the_dense_path() -> None:
     """Both optimizers on a log where there is something to learn: the same AUC within what a seed moves it."""
     dense = {"lr": 0.1, "initial_accumulator_value": 1e-8, "weight_decay": 2e-5}
     found = {}
-    for name in ("torch.optim.Adagrad", "pme_lightning.optim.LazyAdagrad"):
+    # Of eight fields the rate of the one rises at first: not here.
+    for name, own in (("torch.optim.Adagrad", {}), ("pme_lightning.optim.LazyAdagrad", {"warmup_steps": 0})):
         data = SyntheticDataModule(rows=30_000, tokens=2_000, num_fields=8, batch_size=512)
         data.setup()
-        model = module(data, embedding_optimizer=name, embedding_optimizer_args=dense, embedding_dim=8)
+        model = module(data, embedding_optimizer=name, embedding_optimizer_args=dense | own, embedding_dim=8)
         trainer = Trainer(
             max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, accelerator="cpu", devices=1,

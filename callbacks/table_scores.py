@@ -1,0 +1,132 @@
+"""The scores of a table's values, and the sizes that are made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pme_lightning.callbacks.rank_sums import added_up, same_on_all
+from pme_lightning.callbacks.token_sample import TokenSample
+from pme_lightning.embedding import FullEmbedding
+from pme_lightning.search import ALONE, Allocation, Allocator, Criterion, FullTable, Scores, Tokens
+from pme_lightning.search.allocators import check_allocation
+from pme_lightning.search.criteria import check_scores
+from pme_lightning.sixteen_bits import widened
+
+
+@dataclass(frozen=True, eq=False)
+class TableScores:
+    """Asks a criterion what the values of a table are worth, and an allocator who keeps how many.
+
+    Attributes:
+        criterion: Scores; it has gathered.
+        allocator: Makes sizes.
+        embedding: The table.
+        frequencies: ``(V,)``: rows of the training split of each of the tokens that are here.
+        field_tokens: Tokens of each field, over all processes.
+        tokens: How processes agree, where tokens are split over them.
+    """
+
+    criterion: Criterion
+    allocator: Allocator
+    embedding: FullEmbedding
+    frequencies: Tensor
+    field_tokens: list[int]
+    tokens: Tokens
+
+    @property
+    def table(self) -> FullTable:
+        """The table, by its numbers."""
+        return FullTable.of(self.embedding, len(self.field_tokens))
+
+    def scored(self) -> Scores:
+        """Returns the scores, the same in every process; of tokens that are split, of those here, in main memory."""
+        embedding = self.embedding
+        weight, linear = rows_of(embedding)
+        # What was pruned before is worth nothing, whatever the optimizer's momentum has made of it.
+        if embedding.kept is not None:
+            weight = weight * embedding.kept
+        if linear is not None and embedding.kept_linear is not None:
+            linear = linear * embedding.kept_linear
+        with added_up(self.criterion):
+            scores = self.criterion.scores(weight, linear, self.frequencies)
+        check_scores(type(self.criterion).__name__, scores, weight, linear)
+        scores = self.agreed(scores)
+        if self.tokens is not ALONE:
+            # Sharing the budget out takes more memory than the scores do: devices have less of it to spare.
+            column = scores.linear
+            scores = replace(scores, table=scores.table.cpu(), linear=None if column is None else column.cpu())
+        return scores if embedding.kept is None else _pruned_last(scores, embedding.kept, embedding.kept_linear)
+
+    def along_axes_of_the_table(self) -> Scores:
+        """Returns them with the axes that rows of the table are coordinates of, where it was turned before."""
+        scores, projection = self.scored(), self.embedding.projection
+        return scores if projection is None else replace(scores, basis=projection.T)
+
+    def of_some(self, sample: TokenSample, axes: str) -> Scores:
+        """Returns the scores of some tokens, along axes of that name."""
+        weight, linear = rows_of(self.embedding)
+        with added_up(self.criterion):
+            some = self.criterion.of_some(sample.tokens, self.frequencies)
+        some.axes = axes
+        linear = None if linear is None else linear[sample.tokens]
+        return some.scores(weight[sample.tokens], linear, self.frequencies[sample.tokens])
+
+    def agreed(self, scores: Scores) -> Scores:
+        """Returns the scores of the main process, where each has all of them."""
+        return same_on_all(scores) if self.tokens is ALONE else scores
+
+    def allocate(self, scores: Scores, values: int) -> Allocation:
+        """Returns who keeps what of so many values.
+
+        Raises:
+            BadInput: The allocator gave sizes that no table can have, or too many values.
+        """
+        allocation = self.allocator.allocate(
+            scores.table,
+            values,
+            scores.linear,
+            priority=self.frequencies,
+            field_tokens=self.field_tokens,
+            tokens=self.tokens,
+        )
+        check_allocation(type(self.allocator).__name__, allocation, scores.table.shape[1], values, self.tokens)
+        return allocation
+
+    def allocate_some(self, scores: Scores, values: int, drawn: Tensor) -> Allocation:
+        """Returns the same of some tokens.
+
+        Args:
+            scores: Of those.
+            values: How many those that stand for all may keep.
+            drawn: ``(n,)`` bool: which those are.
+        """
+        return self.allocator.allocate_some(scores.table, values, drawn, scores.linear)
+
+    def check_sizes(self, values: int) -> None:
+        """Refuses so many values where no sizes can be made of them."""
+        self.allocator.check_sizes(self.table.num_tokens, self.table.embedding_dim, values, self.field_tokens)
+
+    def masks(self, scores: Scores, allocation: Allocation) -> tuple[Tensor, Tensor | None]:
+        """Returns which values and first-order weights are kept, where the table is."""
+        device = self.frequencies.device
+        kept = self.allocator.kept(scores.table, allocation.sizes).to(device)
+        return kept, None if allocation.linear is None else allocation.linear.to(device)
+
+
+def rows_of(embedding: FullEmbedding) -> tuple[Tensor, Tensor | None]:
+    """Returns the rows and first-order weights of a table, of at least 32 bits."""
+    linear = embedding.linear
+    return widened(embedding.weight.detach()), None if linear is None else widened(linear.detach())
+
+
+def _pruned_last(scores: Scores, kept: Tensor, kept_linear: Tensor | None) -> Scores:
+    """Has values that were pruned before come after all others, also after those that are worth nothing by now."""
+    parts = [scores.table] if scores.linear is None else [scores.table, scores.linear]
+    last = min(0.0, *(float(part.min()) for part in parts)) - 1
+    linear = scores.linear
+    if linear is not None and kept_linear is not None:
+        linear = torch.where(kept_linear[:, 0], linear, last)
+    return replace(scores, table=torch.where(kept, scores.table, last), linear=linear)
