@@ -43,6 +43,11 @@ class DistinctTokens:
         """``U``, how many distinct tokens there are."""
         return len(self.tokens)
 
+    @property
+    def counts(self) -> Tensor:
+        """How often each distinct token stands among the ids, int64 ``(U,)``."""
+        return torch.diff(self.starts, append=self.starts.new_full((1,), len(self.order)))
+
     @cached_property
     def places(self) -> Tensor:
         """For each id ``(n,)`` int32 its place among the distinct tokens: ``tokens[places] == ids``."""

@@ -78,6 +78,8 @@ class Criterion(ABC):
         needs_gradients: whether ``update`` has to be called, with the gradients of a batch's mean loss.
         needs_rows: whether ``update_rows`` has to be called, with the gradients of each row's own loss. Criteria that
             need neither may be asked for their scores without ``start``.
+        needs_table: whether ``update_rows`` is to be given the table as well, where it is not split over processes:
+            ``table=(weight, linear)``, as rows have just been read from it, of 16 bits where it has so many.
         basis: the axes that scores are along, ``(D, D)`` or ``(F, D, D)``, since ``start`` or ``scores``; None for the
             original ones.
         axes: the name of its choice of axes. A search that prunes step by step turns the table itself and sets it to
@@ -99,6 +101,7 @@ class Criterion(ABC):
     tokens: Tokens = ALONE
     needs_gradients: ClassVar[bool] = False
     needs_rows: ClassVar[bool] = False
+    needs_table: ClassVar[bool] = False
     basis: Tensor | None = None
     axes: str | None = None
     rounds: int = 0

@@ -26,6 +26,8 @@ from pme_lightning.search.spectrum import Spectrum
 _MOST_OF_A_ROW = 2 * math.log(2)
 # Tokens worked on at a time: intermediate results are in double precision, and there are some ten of them.
 _CHUNK_ROWS = 1 << 13
+# Of fewer tokens the criterion keeps where their rows stood as well: as much again as the table.
+_KEEPS_STANDING = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class ExpectedInformation(KnowsFields, Criterion):
        noise of one tells nothing of that of another. A token with ``n`` rows in the training split ends up with
        ``n h``. The more popular tokens of a field may differ from the rarer ones: ``h`` is taken times how much larger
        the squared gradients of a token's band of popularity are (1 row, 2 to 3, 4 to 7, ...) than those of the field.
-    2. **Target.** One Newton step, ``t = w - Σg / Σh``, is an unbiased estimate of where a value is heading, with
-       variance ``1 / Σh``, sums over the rows of the scoring window (each counted once, however many epochs it has).
+    2. **Target.** One Newton step, ``t = w - Σg / Σh``, is an estimate of where a value is heading, with variance
+       ``1 / Σh``, sums over the rows of the scoring window (each counted once, however many epochs it has).
     3. **Spectrum.** The tokens' true values have a variance ``σ²``, found from the targets by moments: ``t² - 1/Σh``
        has mean ``σ²``. Fields that repeat one another (a book, its author) share what is to be fitted, and of two that
        do each target has a quarter of the noise: ``t²`` has mean ``σ² + λ/Σh``, and since targets of more rows have
@@ -71,7 +73,9 @@ class ExpectedInformation(KnowsFields, Criterion):
        those beyond of a smaller one (:class:`~pme_lightning.search.spectrum.Spectrum`), so that the mean square of all
        is ``σ²``. Given its targets a token has a ``k``-th value with a chance of ``p``, and its expected square is
        ``E[w²] = p E₊ + (1 - p) E₋``, of either variance ``E = (r t)² + σ² (1 - r)`` with ``r = σ² / (σ² + 1/Σh)``. Of
-       a token with few rows all this is what the field's are: it says little about itself.
+       a token with few rows all this is what the field's are: it says little about itself. Here the target starts from
+       the mean of where the row stood at each of its rows, and not from where it ends, with which what it has moved
+       meanwhile counts twice; of 262,144 tokens and more it starts from the end, as it does for the spectrum.
     5. **Gain.** ``a = h E[w²]`` is twice what a value saves a row, by a square that knows no end, and no row can save
        more than ``ln 2``: the first ``k`` values of a token together save it ``A_k = c (1 - exp(-Σ a / c))``, with
        ``c = 2 ln 2``. With ``s = n (A_k - A_{k-1})``, the signal to noise of what full training can learn, the score
@@ -105,8 +109,8 @@ class ExpectedInformation(KnowsFields, Criterion):
     sizes both ways, and takes the axes of each field where they save a tenth or more of the log loss that pruning costs
     along shared ones. Without rounds, ``auto`` is ``nested``.
 
-    The sums hold one number a value, as much memory as the table, and are sums over rows: neither the batch size
-    nor the number of processes matters.
+    The sums hold one number a value, as much memory as the table, and of fewer than 262,144 tokens two. They are sums
+    over rows: neither the batch size nor the number of processes matters.
 
     Args:
         axes: ``auto``; ``nested``, the same for all fields; ``principal``, those that they are turned from; ``field``,
@@ -126,7 +130,8 @@ class ExpectedInformation(KnowsFields, Criterion):
 
     needs_rows: ClassVar[bool] = True
     splits: ClassVar[bool] = True
-    per_token: ClassVar[tuple[str, ...]] = ("gradient", "linear_gradient")
+    per_token: ClassVar[tuple[str, ...]] = ("gradient", "linear_gradient", "met", "stood", "linear_stood")
+    needs_table: ClassVar[bool] = True
 
     def __init__(
         self, axes: Literal["auto", "nested", "principal", "field", "original"] = "auto", rounds: int = 4
@@ -158,10 +163,22 @@ class ExpectedInformation(KnowsFields, Criterion):
                 "linear_information": zeros(fields),
                 "product": zeros(fields, dim),
             }
+        if self.tokens is ALONE and len(weight) < _KEEPS_STANDING:
+            self._sums |= {
+                "met": weight.new_zeros(len(weight), dtype=torch.int32),
+                "stood": torch.zeros_like(weight, requires_grad=False),
+            }
+            if linear is not None:
+                self._sums["linear_stood"] = weight.new_zeros(len(weight))
 
     @torch.no_grad()
     def update_rows(
-        self, ids: Tensor, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None
+        self,
+        ids: Tensor,
+        frequencies: Tensor,
+        row_grad: Tensor,
+        linear_grad: Tensor | None = None,
+        table: tuple[Tensor, Tensor | None] | None = None,
     ) -> None:
         if not self._sums:
             raise RuntimeError("ExpectedInformation.update_rows was called before start")
@@ -172,6 +189,32 @@ class ExpectedInformation(KnowsFields, Criterion):
         column = None if linear_grad is None else distinct.sum(linear_grad.to(dtype).reshape(-1, 1))[:, 0]
         row_sums = distinct.sum(row_grad.to(dtype).reshape(ids.numel(), -1))
         self.update_tokens(distinct.tokens.long(), row_sums, column)
+        if table is not None and "stood" in self._sums:
+            self._take_standing(distinct, *table)
+
+    def _take_standing(self, distinct: DistinctTokens, weight: Tensor, linear: Tensor | None) -> None:
+        """Adds up where the rows of tokens stand, once for each place where they do."""
+        tokens, counts = distinct.tokens.long(), distinct.counts
+        self._sums["met"].index_add_(0, tokens, counts.int())
+        stood = self._sums["stood"]
+        stood.index_add_(0, tokens, weight[tokens].to(stood.dtype) * counts.unsqueeze(1))
+        if linear is not None:
+            of_linear = self._sums["linear_stood"]
+            of_linear.index_add_(0, tokens, linear[tokens, 0].to(of_linear.dtype) * counts)
+
+    def _standing(self, end: Tensor, name: str, part: slice | Tensor) -> Tensor:
+        """Returns where values stood, in the mean over the rows that looked them up; where they end, if none did.
+
+        Args:
+            end: Where they end, ``(n, ...)``.
+            name: Of the sums.
+            part: Which tokens.
+        """
+        if name not in self._sums:
+            return end
+        met = self._sums["met"][part].view(-1, *[1] * (end.ndim - 1))
+        # What was pruned before is 0, wherever it stood.
+        return torch.where((met > 0) & (end != 0), self._sums[name][part] / met.clamp(min=1), end)
 
     @torch.no_grad()
     def update_moments(self, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
@@ -214,15 +257,18 @@ class ExpectedInformation(KnowsFields, Criterion):
         firsts = None if linear is None else weight.new_empty(len(weight))
         variances, first_variances = [], []
 
-        def embeddings(field: int, axes: Tensor | None, part: slice | Tensor) -> tuple[Tensor, Tensor]:
-            values, gradients = weight[part].double(), self._sums["gradient"][part].double()
+        def embeddings(field: int, axes: Tensor | None, part: slice | Tensor, mean: bool) -> tuple[Tensor, Tensor]:
+            values, gradients = weight[part], self._sums["gradient"][part].double()
+            values = (self._standing(values, "stood", part) if mean else values).double()
             if axes is not None:
                 values, gradients = values @ axes, gradients @ axes
             return in_turn.values(field, values), in_turn.gradients(field, gradients)
 
-        def linears(part: slice | Tensor) -> tuple[Tensor, Tensor]:
+        def linears(part: slice | Tensor, mean: bool) -> tuple[Tensor, Tensor]:
             assert linear is not None
-            return linear[part].double(), self._sums["linear_gradient"][part].double().unsqueeze(1)
+            values = linear[part, 0]
+            values = self._standing(values, "linear_stood", part) if mean else values
+            return values.double().unsqueeze(1), self._sums["linear_gradient"][part].double().unsqueeze(1)
 
         for field, own in enumerate(self._own(len(weight))):
             told = partial(self.information.of_tokens, field)
@@ -350,7 +396,7 @@ class ExpectedInformation(KnowsFields, Criterion):
         return dict(self._sums)
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        known = {"rows", "bands", "gradient", "information", "linear_gradient", "linear_information", "product"}
+        known = {"rows", "bands", "information", "linear_information", "product", *self.per_token}
         if unknown := set(state) - known:
             raise ValueError(f"ExpectedInformation has no accumulator {sorted(unknown)}")
         self._sums = dict(state)
@@ -359,7 +405,7 @@ class ExpectedInformation(KnowsFields, Criterion):
         self,
         expected: Tensor,
         own: slice,
-        looked_at: Callable[[slice | Tensor], tuple[Tensor, Tensor]],
+        looked_at: Callable[[slice | Tensor, bool], tuple[Tensor, Tensor]],
         told: Callable[[Tensor], Tensor],
         frequencies: Tensor,
         epochs: Tensor,
@@ -370,8 +416,8 @@ class ExpectedInformation(KnowsFields, Criterion):
         Args:
             expected: ``(n, K)``: where to.
             own: where the field's tokens stand among those that are here.
-            looked_at: returns for some of them where values are, ``(m, K)`` float64, and their gradients, summed over
-                the rows of the window.
+            looked_at: returns for some of them where values are, or are in the mean of the window, ``(m, K)`` float64,
+                and their gradients, summed over the rows of the window.
             told: returns ``h``, what one row tells about them, ``(m, K)``, given their frequencies ``(m,)``.
             frequencies: ``(V,)``: rows of each token in the training split.
             epochs: how often the window has seen the training split.
@@ -387,8 +433,8 @@ class ExpectedInformation(KnowsFields, Criterion):
             """What the window tells about tokens of these frequencies."""
             return counts.double().unsqueeze(1) * told(counts) * epochs.clamp(max=1)
 
-        def targets(counts: Tensor, part: slice | Tensor) -> tuple[Tensor, Tensor]:
-            values, gradients = looked_at(part)
+        def targets(counts: Tensor, part: slice | Tensor, mean: bool = False) -> tuple[Tensor, Tensor]:
+            values, gradients = looked_at(part, mean)
             seen = seen_of(counts)
             known = seen > 0
             return torch.where(known, values - gradients / repeats / torch.where(known, seen, 1.0), 0), seen
@@ -411,7 +457,8 @@ class ExpectedInformation(KnowsFields, Criterion):
         asked = some if self.has_network else None
         found = Spectrum.of_targets(self.tokens.sum(sums), self.tokens.sum(number), seen, shared, asked, self.tokens)
         for part in _parts(own):
-            expected[part.start - own.start : part.stop - own.start] = found.squares(*targets(frequencies[part], part))
+            squares = found.squares(*targets(frequencies[part], part, mean=True))
+            expected[part.start - own.start : part.stop - own.start] = squares
         return found
 
 
