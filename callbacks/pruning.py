@@ -295,10 +295,11 @@ class PruningCallback(Callback):
         factor = self._factor(trainer, len(ids))
         rows, linear = rows * factor, None if linear is None else linear * factor
         if self.tokens is ALONE:
-            more: dict[str, Any] = {}
-            if self.criterion.needs_table:
-                more["table"] = _as_stored(self._embedding(trainer.lightning_module))
-            self.criterion.update_rows(ids, frequencies, rows, linear, **more)
+            self.criterion.update_rows(ids, frequencies, rows, linear)
+            embedding = self._embedding(trainer.lightning_module)
+            self.criterion.update_standing(
+                embedding.weight.detach(), None if embedding.linear is None else embedding.linear.detach()
+            )
         else:
             self.criterion.update_moments(frequencies, rows, linear)
 
@@ -526,10 +527,6 @@ class PruningCallback(Callback):
         if not isinstance(embedding, FullEmbedding):
             raise BadInput("PruningCallback searches the sizes of a full-size table; this one is multi-size already")
         return embedding
-
-
-def _as_stored(embedding: FullEmbedding) -> tuple[Tensor, Tensor | None]:
-    return embedding.weight.detach(), None if embedding.linear is None else embedding.linear.detach()
 
 
 def _scaler(trainer: Trainer) -> Any:

@@ -78,8 +78,6 @@ class Criterion(ABC):
         needs_gradients: whether ``update`` has to be called, with the gradients of a batch's mean loss.
         needs_rows: whether ``update_rows`` has to be called, with the gradients of each row's own loss. Criteria that
             need neither may be asked for their scores without ``start``.
-        needs_table: whether ``update_rows`` is to be given the table as well, where it is not split over processes:
-            ``table=(weight, linear)``, as rows have just been read from it, of 16 bits where it has so many.
         basis: the axes that scores are along, ``(D, D)`` or ``(F, D, D)``, since ``start`` or ``scores``; None for the
             original ones.
         axes: the name of its choice of axes. A search that prunes step by step turns the table itself and sets it to
@@ -101,7 +99,6 @@ class Criterion(ABC):
     tokens: Tokens = ALONE
     needs_gradients: ClassVar[bool] = False
     needs_rows: ClassVar[bool] = False
-    needs_table: ClassVar[bool] = False
     basis: Tensor | None = None
     axes: str | None = None
     rounds: int = 0
@@ -147,6 +144,16 @@ class Criterion(ABC):
             RuntimeError: this criterion looks at no rows, or has not been started.
         """
         raise RuntimeError(f"{type(self).__name__} takes no gradients of rows")
+
+    def update_standing(self, weight: Tensor, linear: Tensor | None) -> None:  # noqa: B027
+        """May take note of where the rows stand that :meth:`update_rows` has just been given the gradients of.
+
+        It is not called where tokens are split over processes.
+
+        Args:
+            weight: ``(V, D)`` the table as it is stored, of 16 bits where it has so many.
+            linear: ``(V, 1)`` the first-order weights, or None.
+        """
 
     def update_moments(self, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
         """Takes in of :meth:`update_rows` what belongs to no token, where tokens are split over processes."""

@@ -131,7 +131,6 @@ class ExpectedInformation(KnowsFields, Criterion):
     needs_rows: ClassVar[bool] = True
     splits: ClassVar[bool] = True
     per_token: ClassVar[tuple[str, ...]] = ("gradient", "linear_gradient", "met", "stood", "linear_stood")
-    needs_table: ClassVar[bool] = True
 
     def __init__(
         self, axes: Literal["auto", "nested", "principal", "field", "original"] = "auto", rounds: int = 4
@@ -146,6 +145,8 @@ class ExpectedInformation(KnowsFields, Criterion):
         self._expected: _Expected | None = None
         # Rows of the training split, field by field, where those of the tokens here do not add up to them.
         self._rows_of: Tensor | None = None
+        # Of the rows that came last.
+        self._distinct: DistinctTokens | None = None
 
     def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
         fields, dim = len(self._fields(len(weight))), weight.shape[1]
@@ -173,12 +174,7 @@ class ExpectedInformation(KnowsFields, Criterion):
 
     @torch.no_grad()
     def update_rows(
-        self,
-        ids: Tensor,
-        frequencies: Tensor,
-        row_grad: Tensor,
-        linear_grad: Tensor | None = None,
-        table: tuple[Tensor, Tensor | None] | None = None,
+        self, ids: Tensor, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None
     ) -> None:
         if not self._sums:
             raise RuntimeError("ExpectedInformation.update_rows was called before start")
@@ -189,12 +185,14 @@ class ExpectedInformation(KnowsFields, Criterion):
         column = None if linear_grad is None else distinct.sum(linear_grad.to(dtype).reshape(-1, 1))[:, 0]
         row_sums = distinct.sum(row_grad.to(dtype).reshape(ids.numel(), -1))
         self.update_tokens(distinct.tokens.long(), row_sums, column)
-        if table is not None and "stood" in self._sums:
-            self._take_standing(distinct, *table)
+        self._distinct = distinct
 
-    def _take_standing(self, distinct: DistinctTokens, weight: Tensor, linear: Tensor | None) -> None:
-        """Adds up where the rows of tokens stand, once for each place where they do."""
-        tokens, counts = distinct.tokens.long(), distinct.counts
+    @torch.no_grad()
+    def update_standing(self, weight: Tensor, linear: Tensor | None) -> None:
+        if "stood" not in self._sums or self._distinct is None:
+            return
+        tokens, counts = self._distinct.tokens.long(), self._distinct.counts
+        self._distinct = None
         self._sums["met"].index_add_(0, tokens, counts.int())
         stood = self._sums["stood"]
         stood.index_add_(0, tokens, weight[tokens].to(stood.dtype) * counts.unsqueeze(1))

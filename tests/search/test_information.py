@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pme_lightning.errors import BadInput
-from pme_lightning.search import ExpectedInformation, RowInformation
+from pme_lightning.search import ExpectedInformation, RowInformation, information
 from pme_lightning.search.row_information import BANDS, band_sums, use_sums
 from pme_lightning.search.spectrum import Spectrum
 
@@ -121,8 +121,8 @@ def plain_in_turn(gradients: Tensor) -> tuple[Tensor, Tensor]:
     return left, fitted
 
 
-def plain(ids: Tensor, gradients: Tensor, weight: Tensor, frequencies: Tensor) -> Tensor:
-    """The docstring's five steps, one token and one axis at a time."""
+def plain(ids: Tensor, gradients: Tensor, weight: Tensor, frequencies: Tensor, stood: Tensor | None = None) -> Tensor:
+    """The docstring's five steps, one token and one axis at a time; ``stood``: where rows did in the mean."""
     scores = torch.zeros(TOKENS, DIM, dtype=torch.float64)
     start = 0
     for field, tokens in enumerate(FIELDS):
@@ -138,6 +138,7 @@ def plain(ids: Tensor, gradients: Tensor, weight: Tensor, frequencies: Tensor) -
             more[v] = (sum(energy[b] for b in alike) + 64 * mean) / ((len(alike) + 64) * mean)
         left, fitted = plain_in_turn(gradients[:, field])
         values = weight.double() @ fitted
+        before = values if stood is None else stood.double() @ fitted
         saved, usual = torch.zeros(2, TOKENS, DIM, dtype=torch.float64)
         targets: dict[int, dict[int, float]] = {}
         noises: dict[int, dict[int, float]] = {}
@@ -159,6 +160,7 @@ def plain(ids: Tensor, gradients: Tensor, weight: Tensor, frequencies: Tensor) -
         if not tell:
             sizes, wide, narrow = [1e-9] * DIM + [1.0], list(variances), list(variances)
         for v in own:
+            target_of[v] = [target_of[v][k] - float(values[v, k]) + float(before[v, k]) for k in range(DIM)]
             chances = plain_chances(target_of[v], noise_of[v], sizes, wide, narrow)
             for k in range(DIM):
                 has = sum(chances[k + 1 :])
@@ -167,11 +169,11 @@ def plain(ids: Tensor, gradients: Tensor, weight: Tensor, frequencies: Tensor) -
                 h = float((left[:, k] ** 2).mean()) * more[v]
                 saved[v, k], usual[v, k] = h * square, float(frequencies[v]) * h * variances[k]
         for v in own:
-            before = 0.0
+            sum_before = 0.0
             for k in range(DIM):
                 together = 2 * math.log(2) * (1 - math.exp(-float(saved[v, : k + 1].sum()) / (2 * math.log(2))))
-                s = float(frequencies[v]) * (together - before)
-                before = together
+                s = float(frequencies[v]) * (together - sum_before)
+                sum_before = together
                 scores[v, k] = plain_gain(s, float(usual[v, k]))
     return scores
 
@@ -187,6 +189,61 @@ def test_it_is_the_formula() -> None:
     assert scores.basis is None
     assert scores.linear is None
     torch.testing.assert_close(scores.table.double(), plain(ids, gradients, weight, frequencies), rtol=1e-4, atol=1e-6)
+
+
+def test_targets_of_tokens_start_from_where_their_rows_stood_and_spectra_from_where_they_end() -> None:
+    ids, gradients, linear = rows(40)
+    frequencies = torch.tensor([20, 35, 25, 70, 10])
+    ids[ids == 4] = 3  # that one is met by no row, and counts where it ends
+    generator = torch.Generator().manual_seed(3)
+    there = [torch.randn(TOKENS, DIM, generator=generator) for _ in range(2)]
+    firsts = [torch.randn(TOKENS, 1, generator=generator) for _ in range(2)]
+    there[1][0, 1] = 0  # pruned meanwhile
+    found = criterion()
+    found.start(there[0], firsts[0], frequencies)
+    counts = []
+    for part, weight, first in zip((slice(0, 13), slice(13, 40)), there, firsts, strict=True):
+        found.update_rows(ids[part], frequencies[ids[part]], gradients[part], linear[part])
+        found.update_standing(weight, first)
+        counts.append(torch.bincount(ids[part].reshape(-1), minlength=TOKENS).unsqueeze(1))
+    met = sum(counts).clamp(min=1)  # type: ignore[union-attr, call-overload]
+    stood = sum(n * each for n, each in zip(counts, there, strict=True)) / met
+    stood[4], stood[0, 1] = there[1][4], 0
+    found.scores(there[1], firsts[1], frequencies)
+    assert found._expected is not None
+    without = criterion()
+    without.start(there[1], None, frequencies)
+    without.update_rows(ids, frequencies[ids], gradients)
+    alone = without.scores(there[1], None, frequencies)
+    torch.testing.assert_close(alone.table.double(), plain(ids, gradients, there[1], frequencies), rtol=1e-4, atol=1e-6)
+    with_it = criterion()
+    with_it.start(there[1], None, frequencies)
+    with_it.load_state(
+        {name: each for name, each in found.state().items() if "linear" not in name and name != "product"}
+    )
+    table = with_it.scores(there[1], None, frequencies).table
+    torch.testing.assert_close(
+        table.double(), plain(ids, gradients, there[1], frequencies, stood), rtol=1e-4, atol=1e-6
+    )
+    assert not torch.allclose(table, alone.table, rtol=0.01)
+    # First-order weights, one value a token, alike.
+    of_firsts = sum(n * each for n, each in zip(counts, firsts, strict=True)) / met
+    of_firsts[4] = firsts[1][4]
+    torch.testing.assert_close(found._standing(firsts[1][:, 0], "linear_stood", slice(0, TOKENS)), of_firsts[:, 0])
+
+
+def test_of_many_tokens_nothing_is_kept_of_where_rows_stood(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, gradients, _ = rows(40)
+    weight, frequencies = torch.randn(TOKENS, DIM), torch.tensor([20, 35, 25, 70, 10])
+    sizes = []
+    for limit in (TOKENS, TOKENS + 1):
+        monkeypatch.setattr(information, "_KEEPS_STANDING", limit)
+        found = criterion()
+        found.start(weight, None, frequencies)
+        found.update_rows(ids, frequencies[ids], gradients)
+        found.update_standing(weight + 1, None)
+        sizes.append(sum(found.state()[name].numel() for name in found.per_token if name in found.state()))
+    assert sizes == [TOKENS * DIM, TOKENS * (2 * DIM + 1)]
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.05], ids=["noise", "little noise"])
