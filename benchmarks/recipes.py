@@ -52,7 +52,10 @@ class Recipe:
         parts = {key: config[key] for key in ("data", "model", "backbone", "optimizer", "trainer", "early_stopping")}
         # Without these, nothing is trained in another way than before there were such.
         if config.get("embedding_optimizer") is not None:
-            parts["embedding_optimizer"] = config["embedding_optimizer"]
+            arguments = config["embedding_optimizer"].get("init_args") or {}
+            # A rate that rises where there are many fields came later, and none of the data sets has as many.
+            own = {key: value for key, value in arguments.items() if (key, value) != ("warmup_steps", 200)}
+            parts["embedding_optimizer"] = config["embedding_optimizer"] | ({"init_args": own} if own else {})
         if config.get("averaging") is not None:
             parts["averaging"] = config["averaging"]
         parts["model"] = {key: value for key, value in parts["model"].items() if (key, value) != ("embedding_bits", 32)}
