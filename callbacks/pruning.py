@@ -296,19 +296,17 @@ class PruningCallback(Callback):
         rows, linear = rows * factor, None if linear is None else linear * factor
         if self.tokens is ALONE:
             self.criterion.update_rows(ids, frequencies, rows, linear)
-            embedding = self._embedding(trainer.lightning_module)
-            self.criterion.update_standing(
-                embedding.weight.detach(), None if embedding.linear is None else embedding.linear.detach()
-            )
+            self.criterion.update_standing(*_as_stored(self._embedding(trainer.lightning_module)))
         else:
             self.criterion.update_moments(frequencies, rows, linear)
 
     def _observe_held(
-        self, trainer: Trainer, processes: int, tokens: Tensor, rows: Tensor, linear: Tensor | None
+        self, trainer: Trainer, processes: int, tokens: Tensor, rows: Tensor, linear: Tensor | None, counts: Tensor
     ) -> None:
         """Hands the sums of such gradients to the criterion, given their means over processes, of the tokens here."""
         factor = self._factor(trainer, 1) * processes
         self.criterion.update_tokens(tokens, rows * factor, None if linear is None else linear * factor)
+        self.criterion.update_standing(*_as_stored(self._embedding(trainer.lightning_module)), tokens, counts)
 
     @staticmethod
     def _factor(trainer: Trainer, rows: int) -> Tensor | float:
@@ -527,6 +525,10 @@ class PruningCallback(Callback):
         if not isinstance(embedding, FullEmbedding):
             raise BadInput("PruningCallback searches the sizes of a full-size table; this one is multi-size already")
         return embedding
+
+
+def _as_stored(embedding: FullEmbedding) -> tuple[Tensor, Tensor | None]:
+    return embedding.weight.detach(), None if embedding.linear is None else embedding.linear.detach()
 
 
 def _scaler(trainer: Trainer) -> Any:

@@ -27,8 +27,8 @@ _CHUNK_ROWS = 1 << 15
 # None stands for gradients of rows that there are not.
 Observer = Callable[..., None]
 # Gets rows (U,) that this process holds, and the means over processes of the gradients at them (U, D) and at their
-# first-order weights (U,) or None.
-HeldObserver = Callable[[Tensor, Tensor, "Tensor | None"], None]
+# first-order weights (U,) or None, and how often they were looked up in all processes (U,).
+HeldObserver = Callable[[Tensor, Tensor, "Tensor | None", Tensor], None]
 # Gets ids (B, F), returns which of them are read (B, F); the others are zeros.
 FieldsLeft = Callable[[Tensor], Tensor]
 

@@ -55,12 +55,15 @@ class ShardRowLookup(torch.autograd.Function):
         if linear_shape is not None:
             assert grad_linear is not None
             parts.insert(0, distinct.sum(grad_linear.reshape(-1, 1)))
+        if table.held_observer is not None:
+            parts.append(distinct.counts.to(parts[0]).unsqueeze(1))
         returned = exchange.returned(torch.cat(parts, 1))
         held = DistinctTokens.of(exchange.asked)
         means = held.sum(returned).div_(table.shard.processes)
         first = int(linear_shape is not None)
         if table.held_observer is not None:
-            table.held_observer(held.tokens, means[:, first:], means[:, 0] if first else None)
+            means, counts = means[:, :-1], (means[:, -1] * table.shard.processes).round()
+            table.held_observer(held.tokens, means[:, first:], means[:, 0] if first else None, counts)
         means = means.to(table.dtype)
         gradients: list[Tensor | None] = [None, None]
         if ctx.needs_input_grad[1]:

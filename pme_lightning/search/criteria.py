@@ -145,14 +145,17 @@ class Criterion(ABC):
         """
         raise RuntimeError(f"{type(self).__name__} takes no gradients of rows")
 
-    def update_standing(self, weight: Tensor, linear: Tensor | None) -> None:  # noqa: B027
+    def update_standing(  # noqa: B027
+        self, weight: Tensor, linear: Tensor | None, tokens: Tensor | None = None, counts: Tensor | None = None
+    ) -> None:
         """May take note of where the rows stand that :meth:`update_rows` has just been given the gradients of.
-
-        It is not called where tokens are split over processes.
 
         Args:
             weight: ``(V, D)`` the table as it is stored, of 16 bits where it has so many.
             linear: ``(V, 1)`` the first-order weights, or None.
+            tokens: ``(U,)`` those of the rows that :meth:`update_tokens` was given, where they are split over
+                processes.
+            counts: ``(U,)`` how often each of these was looked up, in all processes.
         """
 
     def update_moments(self, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:

@@ -164,7 +164,7 @@ class ExpectedInformation(KnowsFields, Criterion):
                 "linear_information": zeros(fields),
                 "product": zeros(fields, dim),
             }
-        if self.tokens is ALONE and len(weight) < _KEEPS_STANDING:
+        if self.tokens.total(len(weight)) < _KEEPS_STANDING:
             self._sums |= {
                 "met": weight.new_zeros(len(weight), dtype=torch.int32),
                 "stood": torch.zeros_like(weight, requires_grad=False),
@@ -188,11 +188,14 @@ class ExpectedInformation(KnowsFields, Criterion):
         self._distinct = distinct
 
     @torch.no_grad()
-    def update_standing(self, weight: Tensor, linear: Tensor | None) -> None:
-        if "stood" not in self._sums or self._distinct is None:
+    def update_standing(
+        self, weight: Tensor, linear: Tensor | None, tokens: Tensor | None = None, counts: Tensor | None = None
+    ) -> None:
+        if self._distinct is not None:
+            tokens, counts = self._distinct.tokens.long(), self._distinct.counts
+            self._distinct = None
+        if "stood" not in self._sums or tokens is None or counts is None:
             return
-        tokens, counts = self._distinct.tokens.long(), self._distinct.counts
-        self._distinct = None
         self._sums["met"].index_add_(0, tokens, counts.int())
         stood = self._sums["stood"]
         stood.index_add_(0, tokens, weight[tokens].to(stood.dtype) * counts.unsqueeze(1))
