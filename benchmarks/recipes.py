@@ -53,7 +53,7 @@ class Recipe:
         # Without these, nothing is trained in another way than before there were such.
         if config.get("embedding_optimizer") is not None:
             arguments = config["embedding_optimizer"].get("init_args") or {}
-            # A rate that rises where there are many fields came later, and none of the data sets has as many.
+            # A rate that rises where there are many fields came later; no data set that is trained so has as many.
             own = {key: value for key, value in arguments.items() if (key, value) != ("warmup_steps", 200)}
             parts["embedding_optimizer"] = config["embedding_optimizer"] | ({"init_args": own} if own else {})
         if config.get("averaging") is not None:

@@ -111,7 +111,7 @@ class ResumePoint(Callback):
             trainer.should_stop = self._loaded["should_stop"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Waits for Ctrl-C; from here on processes draw random numbers of their own."""
+        """Waits for Ctrl-C, or SIGTERM in several processes; these draw random numbers of their own from here on."""
         _draw_apart(trainer)
         self._saved_step = trainer.global_step
         if threading.current_thread() is not threading.main_thread():
@@ -203,10 +203,10 @@ class ResumePoint(Callback):
 
 
 def _on_sigterm(trainer: Trainer, *_: Any) -> None:
-    """Has the process end after this batch, in the place of Lightning's handler, which gives its own back at the end.
+    """Has the process end after this batch.
 
-    That one speaks to the others from within whatever the process is doing. If they are not told to end as well, each
-    waits for what the others do not say.
+    It takes the place of Lightning's handler until the fit is over. That one broadcasts from within whatever the
+    process is doing: where the others are not told to end as well, all wait for messages that nobody sends.
     """
     trainer._signal_connector.received_sigterm = True
 
