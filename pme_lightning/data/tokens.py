@@ -147,20 +147,26 @@ class Matches:
     Attributes:
         found: columns of which some value could be read as the training type.
         told: what is wrong with those of which, in some slice, none could.
-        known: of columns with values, whether some were seen in training.
+        with_values: columns that have any.
+        known: those of which some were seen in training.
     """
 
     found: list[str] = field(default_factory=list)
     told: dict[str, str] = field(default_factory=dict)
-    known: dict[str, bool] = field(default_factory=dict)
+    with_values: list[str] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)
 
     def note_known(self, column: str, known: bool) -> None:
         """Takes note of whether some value of a slice was seen in training; to be called where it has any."""
-        self.known[column] = known or self.known.get(column, False)
+        # Fields are encoded at once, in threads, and may share a column: what is noted only grows.
+        if column not in self.with_values:
+            self.with_values.append(column)
+        if known and column not in self.known:
+            self.known.append(column)
 
     def strangers(self) -> list[str]:
-        """Returns the columns that have values, none of which was seen in training."""
-        return [column for column, known in self.known.items() if not known]
+        """Returns the columns that have values, none of which was seen in training, by name."""
+        return sorted(set(self.with_values) - set(self.known))
 
     def note(self, column: str, values: pl.Series, aligned: pl.Series) -> None:
         """Takes note of the canonical values of a slice, and of what could be read of them as the training type."""
