@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -244,18 +245,55 @@ def _led_to(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def lost_process(error: BaseException | None) -> str | None:
+    """Returns what there is to say where an error came of another process being gone; ``None``: it did not."""
+    if not dist.is_initialized() or not any(_LOST.search(str(each)) for each in _led_to(error)):
+        return None
+    return f"rank {dist.get_rank()} lost the connection to another process of the run, which has died"
+
+
 @contextmanager
 def telling_of_lost_processes() -> Iterator[None]:
-    """Turns what a broken connection raises into one line.
+    """Turns what a broken connection raises into one line, and sees that there is time to say it.
 
     Raises:
         ProcessLost: Another process is gone.
     """
+    before = _let_losses_be_told()
     try:
         yield
     except RuntimeError as error:
-        if dist.is_initialized() and any(_LOST.search(str(each)) for each in _led_to(error)):
-            raise ProcessLost(
-                f"rank {dist.get_rank()} lost the connection to another process of the run, which has died"
-            ) from error
+        told = lost_process(error)
+        if told is None:
+            _give_back(before)
+            raise
+        if before is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # till the line is printed; it ends by itself after that
+        if isinstance(error, ProcessLost):
+            raise
+        raise ProcessLost(told) from error
+    except BaseException:
+        _give_back(before)
         raise
+    _give_back(before)
+
+
+def _let_losses_be_told() -> Any:
+    """Has SIGTERM wait for what a process that lost another one has to say, and returns the handler before this one.
+
+    The agent tells all others to end as soon as it finds one dead: they are then about to find that themselves.
+    """
+    if not is_watched() or threading.current_thread() is not threading.main_thread():
+        return None
+
+    def end(*_: Any) -> None:
+        if lost_process(sys.exc_info()[1]) is None:  # what is being handled where the signal came in between
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
+
+    return signal.signal(signal.SIGTERM, end)
+
+
+def _give_back(handler: Any) -> None:
+    if handler is not None:
+        signal.signal(signal.SIGTERM, handler)

@@ -35,6 +35,7 @@ from pme_lightning.processes import (
     agree,
     first_on_each_machine,
     join,
+    lost_process,
     main_first,
     missing_processes,
     part_at_exit,
@@ -166,8 +167,9 @@ class Runner:
                 raise KeyboardInterrupt(kept) from None
             if isinstance(error, BadInput):
                 raise BadInput(f"{error} ({kept})") from error
-            if isinstance(error, ProcessLost):
-                raise ProcessLost(f"{error}; {kept}") from error
+            lost = lost_process(error)
+            if lost is not None:
+                raise ProcessLost(f"{lost}; {kept}") from error
             told = cannot_write(error)
             if told is not None:
                 raise BadInput(f"{told} ({kept})") from error

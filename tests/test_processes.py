@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +136,39 @@ def test_other_errors_are_not_taken_for_a_lost_process() -> None:
     with pytest.raises(RuntimeError, match="Connection closed by peer") as raised, telling_of_lost_processes():
         raise RuntimeError("Connection closed by peer")  # there is no other process
     assert not isinstance(raised.value, ProcessLost)
+
+
+LOSING = """
+import os, signal, sys
+import torch.distributed as dist
+from pme_lightning.processes import ProcessLost, telling_of_lost_processes
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+try:
+    with telling_of_lost_processes():
+        try:
+            raise RuntimeError(sys.argv[1])
+        except RuntimeError:
+            os.kill(os.getpid(), signal.SIGTERM)  # as the agent does, here while the Trainer is taken down
+            raise
+except ProcessLost as lost:
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(lost)
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        ("Connection closed by peer", 0, "rank 0 lost the connection to another process of the run, which has died\n"),
+        ("out of memory", -signal.SIGTERM, ""),
+    ],
+)
+def test_a_process_that_is_told_to_end_says_first_that_another_one_is_lost(error: str, code: int, said: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", LOSING, error],
+        env={**os.environ, "TORCHELASTIC_RUN_ID": "any"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (ended.returncode, ended.stdout) == (code, said), ended.stderr
