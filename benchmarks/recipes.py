@@ -53,8 +53,9 @@ class Recipe:
         # Without these, nothing is trained in another way than before there were such.
         if config.get("embedding_optimizer") is not None:
             arguments = config["embedding_optimizer"].get("init_args") or {}
-            # A rate that rises where there are many fields came later; no data set that is trained so has as many.
-            own = {key: value for key, value in arguments.items() if (key, value) != ("warmup_steps", 200)}
+            # What goes by the number of fields came later; no data set that is trained so has as many.
+            later = {"warmup_steps": 200, "scale_by_fields": True}
+            own = {key: value for key, value in arguments.items() if (key, value) not in later.items()}
             parts["embedding_optimizer"] = config["embedding_optimizer"] | ({"init_args": own} if own else {})
         if config.get("averaging") is not None:
             parts["averaging"] = config["averaging"]

@@ -422,9 +422,9 @@ class CTRModule(LightningModule):
             self.embedding_optimizer_args,
             blocks,
             {
+                "fields": len(self.field_tokens),
                 "training_rows": rows,
                 "epoch_steps": None if rows is None else self._steps_of_epoch(rows),
-                "fields": len(self.field_tokens),
             },
         )
 

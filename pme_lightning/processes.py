@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 import torch
@@ -108,7 +109,7 @@ def launch(words: Sequence[str], processes: int) -> None:
         SystemExit: They found their input bad, or were interrupted, and said so.
         ProcessLost: One of them died.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -116,18 +117,20 @@ def launch(words: Sequence[str], processes: int) -> None:
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        shutdown_timeout=15,
-    )
     try:
-        elastic_launch(config, sys.executable)("-u", "-m", "pme_lightning", *words)
+        with TemporaryDirectory(prefix="pme_lightning_") as logs:  # the agent leaves behind what it is not given
+            config = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=processes,
+                logs_specs=DefaultLogsSpecs(log_dir=logs),
+                run_id=uuid.uuid4().hex,
+                rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0",
+                max_restarts=0,
+                shutdown_timeout=15,
+            )
+            elastic_launch(config, sys.executable)("-u", "-m", "pme_lightning", *words)
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
         killed = {rank: code for rank, code in codes.items() if code < 0 and code != -signal.SIGTERM}

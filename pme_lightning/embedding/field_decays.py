@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pme_lightning.optim import PRIOR_VARIANCE
+from pme_lightning.optim import prior_variance
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,8 @@ class FieldDecays:
     Decay by ``λ`` in each step, beside the mean loss of a batch, is what values with a normal prior of variance
     ``1 / (N λ)`` ask for, where ``N`` rows are trained on (the most likely values given rows and prior: ridge
     regression, MacKay, 1992). One ``λ`` for the whole table takes all values for equally large: that of
-    :class:`~pme_lightning.optim.LazyAdagrad` itself is for a variance of ``σ0² = 1/16``. A search has found what mean
+    :class:`~pme_lightning.optim.LazyAdagrad` itself is for a variance ``σ0²`` of
+    :func:`~pme_lightning.optim.prior_variance`, 1/16 where fields are few. A search has found what mean
     square ``σ²`` values of a field have along an axis; but it ended early, and that it found little is no proof that
     nothing is there. So theirs is for the mean of both variances: the optimizer's times ``2 σ0² / (σ0² + σ²)``, twice
     as much where the search expects nothing. Nothing is left to tune. Whoever sets the optimizer's strength otherwise
@@ -53,7 +54,7 @@ class FieldDecays:
         """
         fields = torch.bucketize(order, torch.tensor(field_tokens, device=order.device).cumsum(0), right=True)
         own = [part.bincount(minlength=len(field_tokens)).cpu() for part in fields.split([n for _, n in classes])]
-        factors = 2 / (1 + spectrum.to("cpu", torch.float64) / PRIOR_VARIANCE)
+        factors = 2 / (1 + spectrum.to("cpu", torch.float64) / prior_variance(len(field_tokens)))
         return cls(factors.float(), [counts.tolist() for counts in own])
 
     @classmethod

@@ -19,9 +19,22 @@ from pme_lightning.sixteen_bits import Chance, rounded_at_random, widened
 _CHUNK = 1 << 17
 _CHUNK_ON_GPU = 1 << 25
 # How far from zero values of a table are expected, squared: the best on validation of what was tried on three sets.
-PRIOR_VARIANCE = 1 / 16
-# Rates that suit so many fields make the first steps of more too long; of fewer none was found too long.
+_PRIOR_VARIANCE = 1 / 16
+# Rates that suit so many fields make the first steps of more too long, and values that are expected to be so large make
+# sums over pairs of more too large; of fewer nothing was found too long or too large.
 _FIELDS = 7
+
+
+def prior_variance(fields: int) -> float:
+    """Returns how far from zero values of a table are expected, squared, given how many tokens a row has.
+
+    A sum over pairs of ``F`` fields has ``F (F - 1) / 2`` terms, each a product of two values: for it to become as
+    large whatever ``F`` is, the variance of values has to fall as ``1 / F``.
+
+    Args:
+        fields: How many.
+    """
+    return _PRIOR_VARIANCE * min(1.0, _FIELDS / fields)
 
 
 class LazyAdagrad(Optimizer):
@@ -41,13 +54,18 @@ class LazyAdagrad(Optimizer):
 
     Beside the mean loss of ``N`` rows, weight decay ``λ`` asks for what a normal prior of variance ``1 / (N λ)`` does
     (ridge regression; MacKay, 1992): the strength that suits some data is ten times that of ten times the rows.
-    ``weight_decay=None`` keeps the prior instead, at :data:`PRIOR_VARIANCE`, a standard deviation of 1/4: ``16 / N``,
-    once :meth:`set_training_rows` has said what ``N`` is.
+    ``weight_decay=None`` keeps the prior instead, at :func:`prior_variance`, a standard deviation of 1/4 for up to 7
+    fields: ``16 / N``, once :meth:`set_training_rows` has said what ``N`` is, and ``F / 7`` times that of ``F`` fields.
 
-    In the first steps Adagrad moves every value by the whole rate, whatever its gradient, and values of all fields move
-    the same way. The sum over pairs of ``F`` fields moves by ``F²`` as much: of 39 fields a first step of .1 makes
-    logits of a hundred, and what Adagrad sums up then makes steps short for good. So with more than 7 fields, once
-    :meth:`set_fields` has said so, the rate starts at ``(7 / F)²`` of itself and rises over ``warmup_steps``.
+    Rates and priors that suit a sum over pairs of few fields are too much for one of many. Once :meth:`set_fields` has
+    said that there are ``F``, more than 7:
+
+    - the prior has the variance that :func:`prior_variance` says;
+    - the rate is ``√(7 / F)`` of what it is set to, as the prior's standard deviation is;
+    - it starts at ``(7 / F)²`` of that and rises over ``warmup_steps``: Adagrad's first step moves every value by the
+      whole rate, whatever its gradient, and values of all fields the same way. The sum over pairs moves by ``F²`` as
+      much: of 39 fields a first step of .1 makes logits of a hundred, and what Adagrad sums up then makes steps short
+      for good.
 
     Parameters of 16 bits (bfloat16) have a sum ``s`` of 16 bits; steps are computed in 32 and rounded at random, so
     that small ones are not lost (:func:`~pme_lightning.sixteen_bits.rounded_at_random`). The number of the step decides
@@ -58,11 +76,12 @@ class LazyAdagrad(Optimizer):
         lr: Learning rate.
         eps: Keeps the division sound.
         initial_accumulator_value: What ``s`` starts from.
-        weight_decay: Strength of the decay a step (``None``: that of the prior, 16 over the number of training rows).
+        weight_decay: Strength of the decay a step (``None``: that of the prior).
         decay_interval: Steps between two decays. With 1 every row is touched in every step. They are no farther apart
             than an epoch is long, once :meth:`set_epoch_steps` has said that.
         scale_by_size: Whether blocks of rows are scaled as the model says.
         warmup_steps: Steps in which the rate rises where there are many fields; 0: it never does.
+        scale_by_fields: Whether rate, rise and prior go by the number of fields where there are many.
 
     Raises:
         BadInput: An argument is out of range.
@@ -82,6 +101,7 @@ class LazyAdagrad(Optimizer):
         decay_interval: int = 64,
         scale_by_size: bool = True,
         warmup_steps: int = 200,
+        scale_by_fields: bool = True,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -98,15 +118,21 @@ class LazyAdagrad(Optimizer):
         for name, steps in (("decay_interval", decay_interval), ("warmup_steps", warmup_steps)):
             if steps % 1 != 0:
                 raise BadInput(f"LazyAdagrad: {name} is {steps}; it must be a whole number of steps")
-        self.scale_by_size = scale_by_size
-        self._start = 1.0
+        self.scale_by_size, self.scale_by_fields = scale_by_size, scale_by_fields
+        self._fields = 1
         self._blocks: dict[Tensor, Sequence[RowBlock]] = {}
         self._steps: dict[Tensor, StepsByPlace] = {}
         super().__init__(params, defaults)
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take along."""
-        own = {"scale_by_size": self.scale_by_size, "_start": self._start, "_blocks": self._blocks, "_steps": {}}
+        own = {
+            "scale_by_size": self.scale_by_size,
+            "scale_by_fields": self.scale_by_fields,
+            "_fields": self._fields,
+            "_blocks": self._blocks,
+            "_steps": {},
+        }
         return super().__getstate__() | own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -116,10 +142,10 @@ class LazyAdagrad(Optimizer):
             group.setdefault("warmup_steps", 0)
 
     def set_training_rows(self, rows: int) -> None:
-        """Sets the weight decay that is ``None`` until now to ``1 / (rows * PRIOR_VARIANCE)``; any other stays.
+        """Sets the weight decay that is ``None`` until now to ``1 / (rows * prior_variance)``; any other stays.
 
         Args:
-            rows: How many rows there are to train on, over all processes.
+            rows: How many rows there are to train on, over all processes. :meth:`set_fields` comes before it.
 
         Raises:
             BadInput: There are none.
@@ -128,7 +154,7 @@ class LazyAdagrad(Optimizer):
             raise BadInput(f"LazyAdagrad: there are {rows} rows to train on")
         for group in (*self.param_groups, self.defaults):
             if group["weight_decay"] is None:
-                group["weight_decay"] = 1 / (rows * PRIOR_VARIANCE)
+                group["weight_decay"] = 1 / (rows * prior_variance(self._fields))
 
     def set_epoch_steps(self, steps: int) -> None:
         """Has decays come at least once in an epoch.
@@ -143,14 +169,15 @@ class LazyAdagrad(Optimizer):
             group["decay_interval"] = min(group["decay_interval"], max(1, steps))
 
     def set_fields(self, fields: int) -> None:
-        """Says how many tokens a row has: of many the rate starts low.
+        """Says how many tokens a row has: of many the rate is lower, and decay that is ``None`` until now stronger.
 
         It is part of the model, not of the optimizer's state: ``state_dict`` does not hold it.
 
         Args:
             fields: How many.
         """
-        self._start = min(1.0, (_FIELDS / fields) ** 2)
+        if self.scale_by_fields:
+            self._fields = fields
 
     def set_blocks(self, parameter: Tensor, blocks: Sequence[RowBlock]) -> None:
         """Says how the rows of a flat parameter lie, and how their steps and decays are scaled.
@@ -203,7 +230,7 @@ class LazyAdagrad(Optimizer):
         for group in self.param_groups:
             if group["weight_decay"] is None:
                 raise BadInput(
-                    "LazyAdagrad: weight_decay is None, which means 16 / training rows, and nothing says how many "
+                    "LazyAdagrad: weight_decay is None, which goes by the training rows, and nothing says how many "
                     "there are: give it a number, or train with a data module whose rows['train'] does"
                 )
             for number, parameter in enumerate(group["params"]):
@@ -214,7 +241,7 @@ class LazyAdagrad(Optimizer):
                     # Apart from the sum, so that a step count on the processor never waits for the device.
                     state["step"] = torch.tensor(0)
                     state["sum"] = torch.full_like(parameter, group["initial_accumulator_value"])
-                now = {**group, "lr": group["lr"] * self._risen(int(state["step"]), group["warmup_steps"])}
+                now = {**group, "lr": group["lr"] * self._rate(int(state["step"]), group["warmup_steps"])}
                 state["step"] += 1
                 blocks = self.blocks_of(parameter)
                 chance = _chance(parameter, number, int(state["step"]))
@@ -223,9 +250,10 @@ class LazyAdagrad(Optimizer):
                     decay(parameter, state["sum"], now, blocks, chance)
         return loss
 
-    def _risen(self, done: int, over: int) -> float:
+    def _rate(self, done: int, rise: int) -> float:
         """Returns what the rate is multiplied by after so many steps."""
-        return 1.0 if done >= over else self._start + (1 - self._start) * done / over
+        few = min(1.0, _FIELDS / self._fields)
+        return few**0.5 * (1.0 if done >= rise else few**2 + (1 - few**2) * done / rise)
 
     def _update(
         self, parameter: Tensor, grad: Tensor, total: Tensor, group: dict[str, Any], chance: Chance | None

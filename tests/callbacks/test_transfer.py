@@ -17,7 +17,7 @@ from pme_lightning.callbacks import TransferCallback
 from pme_lightning.embedding import FieldDecays, MultiSizeEmbedding, Shard
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
-from pme_lightning.optim import PRIOR_VARIANCE, LazyAdagrad
+from pme_lightning.optim import LazyAdagrad, prior_variance
 from pme_lightning.search import SearchResult
 
 D = 8
@@ -275,6 +275,7 @@ def test_a_full_size_table_is_tested_with_the_ids_of_the_vocabulary(
 @pytest.mark.parametrize("renumbered", [True, False])
 def test_weight_decay_goes_by_what_the_search_expects(tiny: LightningDataModule, renumbered: bool) -> None:
     spectrum = 0.2 + torch.rand(len(tiny.field_tokens), D, generator=torch.Generator().manual_seed(2))
+    prior = prior_variance(len(tiny.field_tokens))
     found = result(33, spectrum=spectrum)
     model = module(tiny, DeepFM, embedding_optimizer=LazyAdagrad)
     TransferCallback(found).rebuild(model, renumbered)
@@ -285,8 +286,8 @@ def test_weight_decay_goes_by_what_the_search_expects(tiny: LightningDataModule,
     tokens = [(c, own) for c, own in zip(model.embedding.classes, owners, strict=True) if c.width]
     for (c, own), block in zip(tokens, blocks, strict=True):
         if c.size:
-            variances = PRIOR_VARIANCE / block.decays_of(0, c.count)[:, int(c.linear) :]
-            torch.testing.assert_close(variances, (PRIOR_VARIANCE + spectrum[own, : c.size]) / 2)
+            variances = prior / block.decays_of(0, c.count)[:, int(c.linear) :]
+            torch.testing.assert_close(variances, (prior + spectrum[own, : c.size]) / 2)
     again = CTRModule(**model.hparams).embedding
     assert isinstance(again, MultiSizeEmbedding)
     for ours, theirs in zip(blocks, again.row_blocks()[again.values], strict=True):

@@ -63,10 +63,16 @@ def test_a_process_that_is_told_to_end_ends_the_run(start: Start, small: list[st
     assert "Traceback" not in errors
 
 
-def test_only_the_process_that_found_the_folder_bad_says_so(start: Start, small: list[str], train: str) -> None:
+def test_only_the_process_that_found_the_folder_bad_says_so(
+    start: Start, small: list[str], train: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     agent = start(train, *small, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "run_dir=/proc/no")
     _, errors = agent.communicate(timeout=120)
     assert agent.returncode == 2, errors
     assert [line for line in errors.splitlines() if line.startswith("error:")] == [
         "error: run_dir: cannot make the folder '/proc/no': No such file or directory"
     ]
+    assert list(temporary.iterdir()) == []

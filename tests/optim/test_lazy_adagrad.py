@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pme_lightning.errors import BadInput
-from pme_lightning.optim import LazyAdagrad, clip_gradients
+from pme_lightning.optim import LazyAdagrad, clip_gradients, prior_variance
 from pme_lightning.optim.lazy_adagrad import decay
 from pme_lightning.optim.sparse_gradients import coalesced
 
@@ -92,7 +92,7 @@ def test_decay_that_is_not_said_goes_by_the_rows_there_are() -> None:
     one, two = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     optimizer = LazyAdagrad([{"params": [one]}, {"params": [two], "weight_decay": 0.5}], weight_decay=None)
     one.grad = torch.zeros(2)
-    with pytest.raises(BadInput, match=r"weight_decay is None, which means 16 / training rows, .* give it a number"):
+    with pytest.raises(BadInput, match=r"weight_decay is None, which goes by the training rows, .* give it a number"):
         optimizer.step()
     with pytest.raises(BadInput, match="there are 0 rows to train on"):
         optimizer.set_training_rows(0)
@@ -104,8 +104,17 @@ def test_decay_that_is_not_said_goes_by_the_rows_there_are() -> None:
     optimizer.step()
 
 
-@pytest.mark.parametrize(("fields", "start"), [(None, 1.0), (3, 1.0), (7, 1.0), (14, 0.25), (70, 0.01)])
-def test_the_rate_rises_where_there_are_many_fields(fields: int | None, start: float) -> None:
+@pytest.mark.parametrize(("fields", "decay"), [(1, 0.02), (7, 0.02), (14, 0.04), (70, 0.2)])
+def test_decay_that_is_not_said_goes_by_the_number_of_fields(fields: int, decay: float) -> None:
+    optimizer = LazyAdagrad([nn.Parameter(torch.ones(2))], weight_decay=None)
+    optimizer.set_fields(fields)
+    optimizer.set_training_rows(800)
+    assert optimizer.param_groups[0]["weight_decay"] == pytest.approx(decay)
+    assert prior_variance(fields) == pytest.approx(1 / (800 * decay))
+
+
+@pytest.mark.parametrize(("fields", "start"), [(None, 1.0), (3, 1.0), (7, 1.0), (28, 1 / 16), (63, 1 / 81)])
+def test_the_rate_is_lower_and_rises_where_there_are_many_fields(fields: int | None, start: float) -> None:
     parameters = [nn.Parameter(torch.zeros(1, 1)) for _ in range(2)]
     optimizer = LazyAdagrad(parameters, lr=0.5, warmup_steps=4)
     if fields is not None:
@@ -116,7 +125,7 @@ def test_the_rate_rises_where_there_are_many_fields(fields: int | None, start: f
             parameter.grad = torch.ones(1, 1)
         optimizer.step()
         # The sum of squares is the number of steps.
-        step = 0.5 * (start + (1 - start) * min(done, 4) / 4) / (done + 1) ** 0.5
+        step = 0.5 * start**0.25 * (start + (1 - start) * min(done, 4) / 4) / (done + 1) ** 0.5
         assert [was - parameter.item() for was, parameter in zip(before, parameters, strict=True)] == pytest.approx(
             [step, step]
         )
@@ -127,8 +136,8 @@ def test_decay_rises_with_the_rate() -> None:
     optimizer = LazyAdagrad(
         [parameter], lr=1.0, initial_accumulator_value=1.0, weight_decay=0.5, decay_interval=1, warmup_steps=2
     )
-    optimizer.set_fields(14)
-    for left in (8.0 * (1 - 0.125), 7.0 * (1 - 0.3125), 4.8125 * (1 - 0.5)):
+    optimizer.set_fields(28)  # half the rate, of which it starts at a sixteenth
+    for left in (8.0 * (1 - 1 / 64), 7.875 * (1 - 17 / 128), 6.8291015625 * (1 - 0.25)):
         parameter.grad = torch.zeros(1, 1)
         optimizer.step()
         assert parameter.item() == pytest.approx(left)
@@ -166,7 +175,19 @@ def test_the_state_of_a_version_that_knew_no_rise() -> None:
     optimizer.set_fields(100)
     before = parameter.detach().clone()
     optimizer.step()
-    assert (before - parameter).flatten().tolist() == pytest.approx([0.01 / 2**0.5] * 4, rel=1e-5)
+    assert (before - parameter).flatten().tolist() == pytest.approx([0.01 * 0.07**0.5 / 2**0.5] * 4, rel=1e-5)
+
+
+def test_rates_and_priors_may_be_left_as_they_are_set() -> None:
+    parameter = nn.Parameter(torch.zeros(1, 1))
+    optimizer = copy.deepcopy(LazyAdagrad([parameter], lr=0.5, weight_decay=None, scale_by_fields=False))
+    (parameter,) = optimizer.param_groups[0]["params"]
+    optimizer.set_fields(100)
+    optimizer.set_training_rows(800)
+    assert optimizer.param_groups[0]["weight_decay"] == 16 / 800
+    parameter.grad = torch.ones(1, 1)
+    optimizer.step()
+    assert parameter.item() == pytest.approx(-0.5)
 
 
 @pytest.mark.parametrize("steps", [-1, 2.5])
