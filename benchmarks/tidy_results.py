@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from pme_lightning.errors import BadInput
+from pme_lightning.written_whole import written_whole
 
 SCHEMA: dict[str, type[pl.DataType]] = {
     "dataset": pl.String,
@@ -126,9 +127,8 @@ def read_results(
 def merge_results(path: Path) -> int:
     """Puts the rows of all shards into the one file, takes the shards' files away, and returns the number of rows."""
     rows, files = read_results(path), result_files(path)
-    partial = path.with_name(f".{path.name}.partial")
-    rows.write_csv(partial)
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        rows.write_csv(partial)
     for file in files:
         if file != path:
             file.unlink()

@@ -38,7 +38,7 @@ from pme_lightning.search import (
     parse_budget,
 )
 from pme_lightning.sixteen_bits import widened
-from pme_lightning.whole_files import SplitTensor
+from pme_lightning.whole_checkpoints import SplitTensor
 
 
 class PruningCallback(Callback):

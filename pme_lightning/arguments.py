@@ -358,7 +358,7 @@ def _settle_bits(command: str, config: Namespace) -> None:
     if command == "export":
         config.bits = config.bits or 8
     elif config.bits is not None:
-        raise BadInput(f"bits belongs to the export command: {command} has 32; leave it out, or write bits=null")
+        raise BadInput("bits belongs to the export command; leave it out, or write bits=null")
 
 
 def _check_classes(node: Any) -> None:

@@ -190,12 +190,12 @@ def _names_a_choice(value: str) -> bool:
 def kind_of_files(path: str) -> str | None:
     """Returns the choice of ``data`` that reads files of such names; None where the name does not tell.
 
-    >>> kind_of_files("clicks/train.tsv.gz"), kind_of_files("clicks.parquet"), kind_of_files("frappe")
+    >>> kind_of_files("clicks/train.tsv.gz"), kind_of_files("clicks.pq"), kind_of_files("frappe")
     ('csv', 'parquet', None)
     """
-    if re.search(r"\.(csv|tsv|txt)(\.\w+)?$", path):
+    if re.search(r"\.(csv|tsv|txt)(\.gz)?$", path):
         return "csv"
-    return "parquet" if re.search(r"\.parquet$", path) else None
+    return "parquet" if re.search(r"\.(parquet|pq)$", path) else None
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -324,7 +324,10 @@ class CTRModule(LightningModule):
         assert isinstance(logloss, Metric)
         if not logloss.update_called:
             return
+        fits = self.trainer.state.fn == "fit"
         if not torch.isfinite(logloss.compute()):
+            if not fits:
+                raise BadInput("the validation logloss is not a number: this model was trained until it diverged")
             now = str(self.optimizer_args.get("lr", "the default"))
             if self.embedding_optimizer_class is not None:
                 now += f", of the embedding {self.embedding_optimizer_args.get('lr', 'the default')}"
@@ -334,7 +337,7 @@ class CTRModule(LightningModule):
             )
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         chooses = any(getattr(each, "monitor", None) == "valid_auc" for each in callbacks)
-        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking and chooses and auc.compute().isnan():
+        if fits and not self.trainer.sanity_checking and chooses and auc.compute().isnan():
             raise BadInput(
                 "the rows that were validated on have one label only, and the model is chosen by valid_auc: AUC needs "
                 "both labels; validate on more rows (trainer.limit_val_batches)"

@@ -42,7 +42,7 @@ from pme_lightning.run_folder import RunFolder, sizes_files
 from pme_lightning.search import Budget, SearchResult
 from pme_lightning.throughput import Throughput
 from pme_lightning.training_curve import TrainingCurve
-from pme_lightning.whole_files import WholeCheckpoints
+from pme_lightning.whole_checkpoints import WholeCheckpoints
 
 
 @dataclass
@@ -194,8 +194,9 @@ class Phases:
         most = trainer.max_epochs or -1
         until = "until validation says enough" if most < 0 else f"at most {most} epoch{'' if most == 1 else 's'}"
         report.say(f"{'fine-tune' if callbacks else 'full-size model'}: {until}")
-        if self.config.averaging is not None and most > 0:
-            told = too_slow_for(self.config.averaging, most * self._steps_per_epoch())
+        ends = [steps for steps in (most * self._steps_per_epoch(), trainer.max_steps) if steps > 0]
+        if self.config.averaging is not None and ends:
+            told = too_slow_for(self.config.averaging, min(ends))
             if told is not None:
                 report.say(f"  {told}")
         self._fit_on(trainer, module, point)

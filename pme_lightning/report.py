@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import sys
@@ -17,6 +18,7 @@ from torch import Tensor
 from pme_lightning import headline
 from pme_lightning.module import CTRModule
 from pme_lightning.ranks import is_main
+from pme_lightning.written_whole import written_whole
 
 if TYPE_CHECKING:
     from pme_lightning.data import EncodedDataModule
@@ -136,8 +138,8 @@ def summary(
     """Returns the whole of ``summary.json``."""
     facts: dict[str, Any] = {"name": data.name, "rows": data.rows, "fields": len(data.fields)}
     facts["tokens"] = data.num_tokens
-    if data.test_clicks is not None:
-        facts["test_clicks"] = data.test_clicks
+    if "test" in data.clicks:
+        facts["test_clicks"] = data.clicks["test"]
     for name in ("best_auc", "best_logloss"):
         # Not a number where the test rows have one label only.
         if math.isfinite(getattr(data, name, math.nan)):
@@ -155,9 +157,11 @@ def summary(
 
 def write_predictions(probabilities: Tensor, path: Path) -> None:
     """Writes one probability a row, in the rows' order, as Parquet."""
-    partial = path.with_name(f".{path.name}.partial")
-    pl.DataFrame({"probability": probabilities.cpu().numpy()}).write_parquet(partial)
-    os.replace(partial, path)
+    # By way of memory: the engine's own errors do not tell a full disk from anything else.
+    content = io.BytesIO()
+    pl.DataFrame({"probability": probabilities.cpu().numpy()}).write_parquet(content)
+    with written_whole(path) as partial:
+        partial.write_bytes(content.getbuffer())
     say(f"{len(probabilities):,} probabilities: {shown(path)}")
 
 

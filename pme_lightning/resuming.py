@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from jsonargparse import Namespace
@@ -90,11 +89,10 @@ def _processes(count: int) -> str:
 
 def data_facts(data: EncodedDataModule) -> dict[str, Any]:
     """Returns what must be the same for a run to go on: how much there is of all, and which tokens and labels."""
-    labels = {split: labels for split, (_, labels) in data.data.splits.items()}
     return {
         "rows": data.rows,
         "field_tokens": list(data.field_tokens),
-        "clicks": {split: int(np.count_nonzero(each)) for split, each in labels.items()},
+        "clicks": data.clicks,
         "vocabulary": None if data.vocabulary is None else data.vocabulary.fingerprint,
     }
 

@@ -129,10 +129,10 @@ def _check_sharded(command: str, search: Any) -> None:
 
 def check_labels(data: EncodedDataModule) -> None:
     """Refuses splits that AUC cannot be measured on."""
-    for split, (_, labels) in data.data.splits.items():
-        if len(labels) and labels.min() == labels.max():
+    for split, clicks in data.clicks.items():
+        if clicks in (0, data.rows[split]) and data.rows[split]:
             raise BadInput(
-                f"the {split} split of '{data.name}' has only rows with label {int(labels[0])}: "
+                f"the {split} split of '{data.name}' has only rows with label {int(clicks > 0)}: "
                 "AUC needs both labels; split the rows in another way"
             )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from pme_lightning.errors import BadInput
 from pme_lightning.search import SearchResult
+from pme_lightning.written_whole import PARTIAL, written_whole
 
 
 class RunFolder:
@@ -59,9 +59,8 @@ class RunFolder:
         progress = folder.path / "progress.json"
         if progress.is_file():
             folder._finished = json.loads(progress.read_text(encoding="utf-8"))
-        for ending in ("partial", "tmp") if writes else ():
-            for unfinished in folder.path.rglob(f".*.{ending}"):
-                unfinished.unlink(missing_ok=True)
+        for unfinished in folder.path.rglob(f".*{PARTIAL}") if writes else ():
+            unfinished.unlink(missing_ok=True)
         return folder
 
     def check_empty(self) -> None:
@@ -165,9 +164,8 @@ class RunFolder:
         target = self.path / name
         if not self.writes:
             return target
-        partial = target.with_name(f".{target.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, target)
+        with written_whole(target) as partial:
+            partial.write_text(text, encoding="utf-8")
         return target
 
     def save_sizes(self, result: SearchResult, path: Path | None = None) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, RowLayout, Shard
-from pme_lightning.whole_files import SplitTensor, WholeCheckpoints
+from pme_lightning.whole_checkpoints import SplitTensor, WholeCheckpoints
 
 
 class ShardedStrategy(DDPStrategy):

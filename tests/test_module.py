@@ -99,6 +99,13 @@ def test_a_model_is_not_chosen_by_an_auc_that_there_is_not(tmp_path: Path) -> No
     trainer(tmp_path, callbacks=[EarlyStopping("valid_auc")]).validate(module, clicks, verbose=False)
 
 
+def test_a_model_that_has_diverged_is_not_told_to_train_otherwise(tmp_path: Path) -> None:
+    module = CTRModule(FIELD_TOKENS, FM, embedding_dim=4)
+    module.table_parameters[0].data.fill_(math.nan)
+    with pytest.raises(BadInput, match="not a number: this model was trained until it diverged"):
+        trainer(tmp_path).validate(module, loader(batches()), verbose=False)
+
+
 def test_first_order_weights_follow_the_backbone() -> None:
     assert CTRModule(FIELD_TOKENS, FM, embedding_dim=4).full_parameters == 15 * 5
     assert CTRModule(FIELD_TOKENS, Sum, embedding_dim=4).full_parameters == 15 * 4

@@ -17,6 +17,7 @@ from pme_lightning.data.folders import writing
 from pme_lightning.data.sources import reading
 from pme_lightning.data.vocabulary import FORMAT_VERSION, Vocabulary
 from pme_lightning.errors import BadInput, did_you_mean
+from pme_lightning.written_whole import written_whole
 
 # Values read at a time: some hundred MB, whatever the number of columns.
 _SLICE_VALUES = 1 << 23
@@ -107,14 +108,10 @@ def write_link(link: Path, name: str) -> None:
     Raises:
         BadInput: the cache cannot be written.
     """
-    partial = link.with_suffix(f".{os.getpid()}.tmp")
     with writing(link.parent.parent):
         link.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with written_whole(link) as partial:
             partial.write_text(json.dumps({"encoded": name}), encoding="utf-8")
-            os.replace(partial, link)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 class EncodedFolder:

@@ -232,11 +232,11 @@ class ClickDataModule(EncodedDataModule):
         return super().rows or {"predict": len(self.predict_rows()[0])}
 
     @property
-    def test_clicks(self) -> int | None:
-        """Clicks of the test split; None without one, and where only prediction is asked for."""
+    def clicks(self) -> dict[str, int]:
+        """Clicks per split that is there; none where only prediction is asked for."""
         if self._only_predicts:
-            return None
-        return self._encoded_folder().meta["clicks"].get("test") if self.streaming else super().test_clicks
+            return {}
+        return dict(self._encoded_folder().meta["clicks"]) if self.streaming else super().clicks
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -231,10 +231,9 @@ class EncodedDataModule(LightningDataModule, ABC):
             dataset.renumbering = renumbering
 
     @property
-    def test_clicks(self) -> int | None:
-        """Clicks of the test split, None without one: they tell other rows from these where there are as many."""
-        test = self.data.splits.get("test")
-        return None if test is None else int(np.count_nonzero(test[1]))
+    def clicks(self) -> dict[str, int]:
+        """Clicks per split that is there: they tell other rows from these where there are as many."""
+        return {split: int(np.count_nonzero(labels)) for split, (_, labels) in self.data.splits.items()}
 
     @property
     def numbered_by(self) -> str | None:

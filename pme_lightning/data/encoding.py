@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from pme_lightning.data.splits import Division
 from pme_lightning.data.tokens import Matches
 from pme_lightning.data.vocabulary import Vocabulary
 from pme_lightning.errors import BadInput
+from pme_lightning.written_whole import written_whole
 
 # How often what is written is noted down: that much work is lost at most.
 _NOTE_SECONDS = 15.0
@@ -196,7 +196,6 @@ class _Notes:
         content: dict[str, Any] = {"read": self.read_rows, "finished": self.finished}
         content["matches"] = {name: asdict(matches) for name, matches in self.matches.items()}
         content["written"] = {split: writer.rows for split, writer in ids.items()}
-        partial = self._file.with_suffix(".tmp")
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(partial, self._file)
+        with written_whole(self._file) as partial:
+            partial.write_text(json.dumps(content), encoding="utf-8")
         self._noted = time.monotonic()

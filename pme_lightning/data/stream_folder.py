@@ -92,11 +92,6 @@ def read_streams(
                 yield part
         if not sum(counts):
             raise BadInput(f"the {split} split is empty: it has no rows")
-        if clicked in (0, sum(counts)):
-            raise BadInput(
-                f"the {split} split has only rows with label {int(clicked > 0)}: AUC needs both labels; split the rows "
-                "in another way"
-            )
         shard_rows[split], clicks[split] = counts, clicked
 
     if not isinstance(vocabulary, Vocabulary):

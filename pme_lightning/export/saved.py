@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +14,7 @@ from pme_lightning.export.loaded import FACTS, IDS, MODEL, VERSION, VOCABULARY, 
 from pme_lightning.export.served import ServedModel
 from pme_lightning.module import CTRModule
 from pme_lightning.search import SearchResult
+from pme_lightning.written_whole import written_whole
 
 if TYPE_CHECKING:
     from pme_lightning.data import EncodedDataModule
@@ -72,7 +70,7 @@ def write_exported(
     served = ServedModel.of(module, sizes, bits, data.frequencies)
     folder.mkdir(parents=True, exist_ok=True)
     _write_program(served, data.fields, bits, folder / MODEL)
-    with _whole(folder / IDS) as file:
+    with written_whole(folder / IDS) as partial, partial.open("wb") as file:
         np.save(file, served.numbering.numpy())
 
 
@@ -97,17 +95,5 @@ def _write_program(served: ServedModel, fields: list[str], bits: int, path: Path
             f"the backbone {type(served.backbone).__name__} returns {one} for one row; it must return one logit a row, "
             "(1,): does it squeeze the rows away?"
         )
-    with _whole(path) as file:
+    with written_whole(path) as partial, partial.open("wb") as file:
         torch.export.save(program, file, extra_files={FACTS: json.dumps(facts, ensure_ascii=False)})
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file that appears under its name only when it is whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

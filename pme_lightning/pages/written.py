@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pme_lightning.errors import BadInput
 from pme_lightning.pages.elements import GENERATOR
+from pme_lightning.written_whole import written_whole
 
 
 def write_page(page: str, path: Path) -> Path:
@@ -16,14 +16,11 @@ def write_page(page: str, path: Path) -> Path:
         BadInput: The place is taken by a file that is not ours, or cannot be written.
     """
     check_place(path)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, path)
+        with written_whole(path) as partial:
+            partial.write_text(page, encoding="utf-8")
     except OSError as error:
         raise BadInput(f"report: cannot write '{path}': {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

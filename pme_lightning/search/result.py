@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pme_lightning.errors import BadInput, first_line
+from pme_lightning.written_whole import written_whole
 
 _FORMAT = "pme_lightning.sizes"
 _VERSION = "1"
@@ -140,12 +140,8 @@ class SearchResult:
             "criterion": self.criterion,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            save_file(tensors, temporary, metadata)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with written_whole(path) as partial:
+            save_file(tensors, partial, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> SearchResult:

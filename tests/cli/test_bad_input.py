@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -29,6 +30,7 @@ CASES = [
     ("data.path=clicks.tsv", "for data of yours say of which kind they are, data=csv data.path=clicks.tsv"),
     ("data.label=clicked", "data=parquet data.path=FILE"),
     ("data=ads/clicks.csv.gz", "data=csv data.path=ads/clicks.csv.gz"),
+    ("data=clicks.pq", "data=parquet data.path=clicks.pq"),
     ("model.along_axes=true", "unknown key 'model.along_axes'"),
     ("trainer.max_epochs=many", "trainer.max_epochs: expected a int (given: many)"),
     ("optimizer.lr=high", "optimizer.lr: expected a float"),
@@ -341,6 +343,25 @@ def test_a_split_with_one_label_only(
     path = parquet(tmp_path, click=clicks, user=list(range(100)), fold=folds)
     said = fails(["data=parquet", f"data.path={path}", "data.split_column=fold"], capsys)
     assert "the valid split of 'clicks' has only rows with label 1" in said
+
+
+@pytest.mark.parametrize("streaming", ["false", "true"])
+def test_rows_of_one_label_can_be_tested_on(
+    streaming: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "clicks"
+    folder.mkdir()
+    for split, labels in (("train", [0, 1] * 30), ("valid", [0, 1] * 10), ("test", [0, 1] * 10)):
+        rows = pl.DataFrame({"click": labels, "user": [str(number % 9) for number in range(len(labels))]})
+        rows.write_parquet(folder / f"{split}.parquet")
+    main(["fit", "data=parquet", "data.path=clicks", "backbone=fm", "trainer.max_epochs=1", "run_dir=fitted"])
+    rows.with_columns(click=pl.lit(1)).write_parquet(folder / "test.parquet")
+    words = ["data=parquet", "data.path=clicks", f"data.streaming={streaming}"]
+    (checkpoint,) = (tmp_path / "fitted").rglob("best.ckpt")
+    main(["test", f"ckpt_path={checkpoint}", *words, "run_dir=tested"])
+    assert json.loads((tmp_path / "tested" / "summary.json").read_text())["test"]["logloss"] > 0
+    assert "the test split of 'clicks' has only rows with label 1" in fails(["fit", *words], capsys)
 
 
 def test_limits_that_leave_one_label(

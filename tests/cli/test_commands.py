@@ -94,6 +94,11 @@ def test_averages_that_a_short_training_cannot_fill_are_told(run: Run, capsys: p
     assert said in capsys.readouterr().out
     run(*words, "averaging.decay=0.5", "averaging.update_every_n_steps=1")
     assert "averages span" not in capsys.readouterr().out
+    words += ["averaging.decay=0.5", "averaging.update_every_n_steps=4"]
+    run(*words)
+    assert "averages span" not in capsys.readouterr().out
+    run(*words, "trainer.max_steps=20")
+    assert "averages span some 8 steps and this training has 20 at most" in capsys.readouterr().out
 
 
 def test_a_search_takes_the_steps_that_it_says(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

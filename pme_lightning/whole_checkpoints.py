@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pme_lightning.embedding.exchange import meeting_device
 from pme_lightning.embedding.shard import Part, RowLayout, Shard
+from pme_lightning.written_whole import written_whole
 
 # Values that travel to the main process at a time.
 _SLICE = 1 << 20
@@ -62,8 +63,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             _write_split(checkpoint, None)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        try:
+        with written_whole(target) as partial:
             if split:
                 _write_split(checkpoint, partial)
             with partial.open("rb+" if split else "wb") as file:
@@ -71,9 +71,6 @@ class WholeCheckpoints(TorchCheckpointIO):
                     _save(checkpoint, file)
                     file.flush()
                 os.fsync(file.fileno())
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _save(checkpoint: dict[str, Any], file: BinaryIO) -> None:

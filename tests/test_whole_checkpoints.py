@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pme_lightning.whole_files import WholeCheckpoints, _save
+from pme_lightning.whole_checkpoints import WholeCheckpoints, _save
 
 
 def test_a_checkpoint_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
