@@ -137,23 +137,21 @@ class Cuts:
         n: number of rows, at least ``world_size``.
         batch_size: rows per batch and rank.
         world_size: number of ranks.
-        drop_last: leave out a last global batch that is not full.
         least: rows that each rank must have of a last batch that stands for itself.
     """
 
-    def __init__(self, n: int, batch_size: int, world_size: int, drop_last: bool = False, least: int = 1) -> None:
+    def __init__(self, n: int, batch_size: int, world_size: int, least: int = 1) -> None:
         self.world_size = world_size
         self.global_batch = batch_size * world_size
         full, rest = divmod(n, self.global_batch)
         joins = full > 0 and rest < least * world_size
-        self.num_batches = full if drop_last or rest == 0 or joins else full + 1
-        # Where the last global batch of each epoch ends.
-        self._stop = full * self.global_batch if drop_last else n
+        self.num_batches = full if rest == 0 or joins else full + 1
+        self._n = n
 
     def of(self, k: int, rank: int) -> tuple[int, int]:
         """From which place of the order to which other the ``k``-th batch of a rank goes."""
         start = k * self.global_batch
-        stop = self._stop if k == self.num_batches - 1 else start + self.global_batch
+        stop = self._n if k == self.num_batches - 1 else start + self.global_batch
         # Parts that differ by one row at most, the longer ones first (as in torch.tensor_split).
         share, extra = divmod(stop - start, self.world_size)
         first = start + rank * share + min(rank, extra)
@@ -166,8 +164,8 @@ class PermutationBatchSampler(DistributedSampler):
     The order depends on (seed, epoch) alone (see :func:`~pme_lightning.data.orders.shuffled`; of many rows it is one
     of blocks, and of rows in windows of blocks), so a run repeats exactly. With several processes the *global* batch of
     ``world_size * batch_size`` rows is what is cut from the order, and each rank takes its part of it: two ranks of
-    batch ``B`` see in every step the rows that one process sees with batch ``2B``. No row is dropped or repeated
-    (unless ``drop_last``) and every rank yields the same number of batches, so neither training nor evaluation
+    batch ``B`` see in every step the rows that one process sees with batch ``2B``. No row is dropped or repeated,
+    and every rank yields the same number of batches, so neither training nor evaluation
     hangs on uneven shards: the last global batch is split as evenly as it goes, and where it has fewer rows than
     there are ranks, or fewer than two for each where rows are shuffled to train on, it joins the batch before it (a
     batch norm learns nothing of a single row, and torch's refuses it).
@@ -180,7 +178,6 @@ class PermutationBatchSampler(DistributedSampler):
         batch_size: rows per batch and rank.
         shuffle: permute the rows, anew in every epoch.
         seed: seed of the permutation.
-        drop_last: leave out a last global batch that is not full.
         rank: this process, ``0 <= rank < world_size``.
         world_size: number of processes.
         prefetch: is told of rows some time before their batches are yielded, where there are many (see
@@ -197,7 +194,6 @@ class PermutationBatchSampler(DistributedSampler):
         batch_size: int,
         shuffle: bool = False,
         seed: int = 0,
-        drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
         prefetch: Prefetch | None = None,
@@ -213,11 +209,10 @@ class PermutationBatchSampler(DistributedSampler):
             rank=rank,
             shuffle=shuffle,
             seed=seed,
-            drop_last=drop_last,
         )
         self.n = n
         self.batch_size = batch_size
-        self.cuts = Cuts(n, batch_size, world_size, drop_last, least=LEAST_TO_TRAIN_ON if shuffle else 1)
+        self.cuts = Cuts(n, batch_size, world_size, least=LEAST_TO_TRAIN_ON if shuffle else 1)
         self.num_batches = self.cuts.num_batches
         self._done = (-1, 0)
         self._prefetch = prefetch

@@ -22,7 +22,6 @@ from pme_lightning.data.binning import QuantileSample
 from pme_lightning.data.counting import ValueCounts
 from pme_lightning.data.field_table import FieldTable
 from pme_lightning.data.folders import TEMPORARY, check_only_own, whole_folder, writing
-from pme_lightning.data.labels import binary_labels
 from pme_lightning.data.lookup import Lookup, lookup_of
 from pme_lightning.data.npy_writer import NpyWriter
 from pme_lightning.data.options import check_whole_number
@@ -227,21 +226,6 @@ class Vocabulary:
     def __getstate__(self) -> dict[str, Any]:
         """Without threads and lookups, which a process makes of its own."""
         return {name: value for name, value in vars(self).items() if name not in ("_threads", "_lookups")}
-
-    def encode(self, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray | None]:
-        """Encodes rows.
-
-        Returns:
-            The global ids, int32 ``(n, F)``, and the labels, float32 ``(n,)``, or None where the frame has no label
-            column.
-
-        Raises:
-            BadInput: as :meth:`encode_fields`, or a label is neither 0 nor 1.
-        """
-        labels = None
-        if self.schema.label in frame.columns:
-            labels = binary_labels(column_of(frame, self.schema.label)).astype(np.float32)
-        return self.encode_fields(frame), labels
 
     @cached_property
     def fingerprint(self) -> str:

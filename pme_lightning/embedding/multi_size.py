@@ -328,13 +328,6 @@ class MultiSizeEmbedding(nn.Module):
         """Bytes of the index from token to row."""
         return 0 if self.index is None else self.index.numel() * self.index.element_size()
 
-    def sizes(self) -> Tensor:
-        """Returns each token's size ``(V,)``, in the numbering of the ids."""
-        sizes = torch.repeat_interleave(
-            torch.tensor([c.size for c in self.classes]), torch.tensor([c.count for c in self.classes])
-        )
-        return sizes if self.index is None else sizes[self.index.long().cpu()]
-
     def forward(self, ids: Tensor) -> Tensor:
         """Returns the embeddings ``(B, F, D)`` of ids ``(B, F)``."""
         return self.lookup(ids)[0]

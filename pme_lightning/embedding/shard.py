@@ -34,7 +34,7 @@ class Shard:
         if not 0 <= self.rank < self.processes:
             raise ValueError(f"rank {self.rank} is not one of {self.processes} processes")
 
-    def first(self, start: int = 0) -> int:
+    def first(self, start: int) -> int:
         """Returns how many tokens from ``start`` on come before the first of this process."""
         return (self.rank - start) % self.processes
 

@@ -50,31 +50,28 @@ class Plane:
 
     x: Axis
     y: Axis
-    width: float = WIDTH
-    height: float = HEIGHT
-    left: float = LEFT
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Returns where a point lies on the picture."""
-        across = self.left + self.x.place(x) * (self.width - self.left - RIGHT)
-        return across, self.height - BOTTOM - self.y.place(y) * (self.height - TOP - BOTTOM)
+        across = LEFT + self.x.place(x) * (WIDTH - LEFT - RIGHT)
+        return across, HEIGHT - BOTTOM - self.y.place(y) * (HEIGHT - TOP - BOTTOM)
 
     def frame(self) -> Markup:
         """Returns grid lines, ticks and labels."""
-        right, bottom = self.width - RIGHT, self.height - BOTTOM
+        right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
         parts: list[Markup] = []
         for tick in self.y.ticks:
             _, y = self.at(self.x.low, tick)
-            parts.append(tag("path", d=f"M{number(self.left)} {number(y)}H{number(right)}", class_="grid"))
-            parts.append(tag("text", self.y.format(tick), x=self.left - 6, y=y + 4, text_anchor="end"))
+            parts.append(tag("path", d=f"M{number(LEFT)} {number(y)}H{number(right)}", class_="grid"))
+            parts.append(tag("text", self.y.format(tick), x=LEFT - 6, y=y + 4, text_anchor="end"))
         for tick in self.x.ticks:
             x, _ = self.at(tick, self.y.low)
             parts.append(tag("path", d=f"M{number(x)} {number(bottom)}v4", class_="axis"))
             parts.append(tag("text", self.x.format(tick), x=x, y=bottom + 17, text_anchor="middle"))
-        parts.append(tag("path", d=f"M{number(self.left)} {number(bottom)}H{number(right)}", class_="axis"))
+        parts.append(tag("path", d=f"M{number(LEFT)} {number(bottom)}H{number(right)}", class_="axis"))
         parts.append(tag("text", self.y.label, x=4, y=12, class_="label"))
-        middle = (self.left + right) / 2
-        parts.append(tag("text", self.x.label, x=middle, y=self.height - 6, text_anchor="middle", class_="label"))
+        middle = (LEFT + right) / 2
+        parts.append(tag("text", self.x.label, x=middle, y=HEIGHT - 6, text_anchor="middle", class_="label"))
         return join(parts)
 
 

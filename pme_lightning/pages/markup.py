@@ -35,9 +35,9 @@ def tag(name: str, /, *children: Child, **attributes: str | float | None) -> Mar
     return Markup(f"<{name}{written}>{join(children)}</{name}>")
 
 
-def join(children: tuple[Child, ...] | list[Child] | list[Markup], between: str = "") -> Markup:
+def join(children: tuple[Child, ...] | list[Child] | list[Markup]) -> Markup:
     """Returns pieces one after the other, text escaped."""
-    return Markup(between.join(_child(each) for each in children if each is not None))
+    return Markup("".join(_child(each) for each in children if each is not None))
 
 
 def number(value: float) -> str:

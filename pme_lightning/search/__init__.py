@@ -3,7 +3,6 @@
 from pme_lightning.search.across import ALONE, SplitTokens, Tokens
 from pme_lightning.search.allocators import Allocation, Allocator, Prefix, TopK
 from pme_lightning.search.budget import Budget, FullTable, parse_budget
-from pme_lightning.search.concave import concave_slopes
 from pme_lightning.search.controls import Control, FieldPopularity, Popularity, Random, Uniform
 from pme_lightning.search.criteria import Criterion, Fisher, Magnitude, Saliency, Scores, principal_axes
 from pme_lightning.search.field_level import FieldSaliency, FieldSizes, KnowsFields, SingleShot
@@ -56,7 +55,6 @@ __all__ = [
     "Tokens",
     "TopK",
     "Uniform",
-    "concave_slopes",
     "keep_fraction",
     "nested_axes",
     "parse_budget",

@@ -12,27 +12,12 @@ from torch import Tensor
 _CHUNK_VALUES = 1 << 15
 
 
-def concave_slopes(scores: Tensor) -> Tensor:
-    """Slopes of the least concave majorant of each row's prefix sums.
-
-    This is the decreasing isotonic regression of the row (what pool-adjacent-violators computes). Its use:
-    ``argmax_d sum(scores[:d]) - λ d`` is the number of slopes above ``λ``, for every ``λ`` that is no slope.
-
-    Args:
-        scores: ``(N, K)``, finite.
-
-    Returns:
-        ``(N, K)``, each row falling (weakly), in the precision of the scores.
-    """
-    slopes = torch.empty_like(scores, memory_format=torch.contiguous_format)
-    widths = [1] * scores.shape[1]
-    for rows in row_chunks(*scores.shape):
-        slopes[rows] = majorant_slopes(scores[rows].T, widths).T.to(scores.dtype)
-    return slopes
-
-
 def majorant_slopes(sums: Tensor, widths: Sequence[int]) -> Tensor:
-    """The same with one column a row, for steps of unequal width.
+    """Slopes of the least concave majorant of each column's prefix sums, for steps of unequal width.
+
+    This is the decreasing isotonic regression of the column (what pool-adjacent-violators computes). Its use: the
+    first ``k`` steps that are best at a price of ``λ`` a value are those of slopes above ``λ``, for every ``λ`` that is
+    no slope.
 
     Uses the min-max form of isotonic regression, ``slope_k = min_{i<=k} max_{j>=k} mean(i..j)``, in ``K²/2``
     operations on whole columns. It falls in ``k`` exactly, whatever is rounded.

@@ -99,14 +99,6 @@ def test_an_epoch_goes_on_after_the_batches_that_are_done(world_size: int) -> No
         assert len(list(rest)) == len(list(whole))
 
 
-def test_drop_last() -> None:
-    sampler = PermutationBatchSampler(10, 4, True, drop_last=True)
-    assert [len(batch) for batch in rows_of(sampler)] == [4, 4]
-    assert len(sampler) == 2
-    assert rows_of(PermutationBatchSampler(3, 4, drop_last=True)) == []
-    assert [len(batch) for batch in rows_of(PermutationBatchSampler(8, 4, drop_last=True))] == [4, 4]
-
-
 @pytest.mark.parametrize(("n", "batch_size", "world_size"), [(1, 4, 2), (5, 0, 1), (0, 4, 1)])
 def test_bad_sizes(n: int, batch_size: int, world_size: int) -> None:
     with pytest.raises(BadInput):

@@ -54,13 +54,9 @@ def test_global_ids_are_offset_plus_index() -> None:
     assert vocabulary.field_tokens == [3, 3]
     assert vocabulary.offsets == [0, 3]
     assert vocabulary.num_tokens == 6
-    ids, labels = vocabulary.encode(train)
+    ids = vocabulary.encode_fields(train)
     assert ids.dtype == np.int32
     assert ids.tolist() == [[1, 4], [2, 4], [1, 5]]
-    assert labels is not None
-    assert labels.dtype == np.float32
-    assert labels.tolist() == [0, 1, 1]
-    assert vocabulary.encode(train.drop("label"))[1] is None
 
 
 @pytest.mark.parametrize(
