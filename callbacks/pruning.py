@@ -193,6 +193,13 @@ class PruningCallback(Callback):
                     f"{name} {type(part).__name__} needs the whole table, and trainer=sharded splits it: use "
                     "search=pme, fisher, magnitude, at_init, popularity, uniform or random, or trainer=ddp"
                 )
+        kind = type(self.criterion)
+        for name in ("update_moments", "update_tokens") if kind.needs_rows else ():
+            if getattr(kind, name) is getattr(Criterion, name):
+                raise BadInput(
+                    f"search.criterion {kind.__name__} says that it splits, but has no {name}, which it is given in "
+                    "place of update_rows where trainer=sharded splits the table"
+                )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reads the token counts and checks the budget; a search of no steps is done here, and so is its fit.

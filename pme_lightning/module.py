@@ -71,7 +71,8 @@ class CTRModule(LightningModule):
         loss_rows: What the loss of each row is divided by in the loss that :meth:`training_step` returned last.
 
     Raises:
-        BadInput: The backbone cannot be imported or does not take these arguments.
+        BadInput: The backbone cannot be imported or does not take these arguments, or these cannot be kept in a
+            checkpoint; or the table cannot be made as it is described (no tokens, no dimensions, unknown bits).
 
     Examples:
         >>> module = CTRModule(field_tokens=[4, 6], backbone="pme_lightning.backbones.FM", embedding_dim=3)

@@ -20,7 +20,7 @@ class RunFolder:
     ``checkpoints/PHASE/{best,last}.ckpt``, ``logs/``, ``findings.json`` (what the report draws) and, when the run is
     done, ``summary.json`` and ``report.html``. Until then ``progress.json`` tells which phases are done, and
     ``checkpoints/search/resume.ckpt`` how far a search has come.
-    Files appear under their name only when they are whole.
+    Files appear under their name only when they are whole; those that loggers write grow as training goes on.
 
     Args:
         path: Where to; ``None`` takes a new folder under ``runs/`` in the current folder, named by time and ``label``.

@@ -118,9 +118,10 @@ class Runner:
         In a run of several processes each of them calls this, and the main one alone writes to the folder.
 
         Raises:
-            BadInput: Something in the input is wrong; the run folder is taken away again.
-            KeyboardInterrupt: The run was interrupted; the folder stays if it holds a checkpoint.
-            ProcessLost: Another process of the run died.
+            BadInput: Something in the input is wrong.
+            KeyboardInterrupt: The run was interrupted.
+            ProcessLost: Another process of the run died. Whatever ended it, the folder stays if it holds a checkpoint,
+                and is taken away again if it holds none.
         """
         if self._checked is None:
             self.check()

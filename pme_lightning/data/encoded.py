@@ -98,9 +98,10 @@ def _kind(values: Any) -> str:
 class EncodedDataModule(LightningDataModule, ABC):
     """Loaders and token facts over encoded splits; a subclass says where the splits come from.
 
-    A subclass implements :meth:`encoded`, which :meth:`setup` calls once, on every process, after ``prepare_data``
-    (called on one process of each node) has done any work that must happen only once. Batches are tuples: ids int32
-    ``(B, F)`` and labels float32 ``(B,)``; for prediction ids alone.
+    A subclass implements :meth:`encoded`, which :meth:`setup` calls once, on every process, after ``prepare_data`` has
+    done any work that must happen only once: Lightning calls that on one process of each node, the commands on all of
+    them, one of each machine first, so that it finds done what is done. Batches are tuples: ids int32 ``(B, F)`` and
+    labels float32 ``(B,)``; for prediction ids alone.
 
     Shuffling depends on (seed, epoch) only. In a run with several processes each loader gives its own process its
     share of every batch (see :class:`~pme_lightning.data.batches.PermutationBatchSampler`); Lightning adds no

@@ -556,3 +556,20 @@ def test_a_gradual_search_goes_on_in_its_trainer_as_it_was(
     assert found[0].kept == found[1].kept
     assert callback.criterion.axes != "original", "what it was asked for"  # type: ignore[attr-defined]
     assert callback.criterion.turned_from is None
+
+
+def test_a_criterion_of_rows_that_cannot_be_split_is_refused_before_the_search() -> None:
+    class OfRows(Magnitude):
+        needs_rows = True
+
+    class InHalves(OfRows):
+        def update_moments(self, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
+            pass
+
+        def update_tokens(self, tokens: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
+            pass
+
+    for criterion in (Magnitude(), InHalves()):
+        PruningCallback(criterion, AfterWarmup(), Prefix(), 0.2).check_splits()
+    with pytest.raises(BadInput, match="OfRows says that it splits, but has no update_moments, which it is given"):
+        PruningCallback(OfRows(), AfterWarmup(), Prefix(), 0.2).check_splits()
