@@ -43,7 +43,8 @@ class PlateauCallback(Callback):
         if better.get(monitor) != mode:
             pairs = ", ".join(f"{name} with {way}" for name, way in better.items())
             raise BadInput(f"PlateauCallback: monitor '{monitor}' with mode '{mode}' is none of {pairs}")
-        self.factor, self.patience, self.monitor, self.mode = factor, patience, monitor, mode
+        # Python's numbers, whatever was given: they go into checkpoints.
+        self.factor, self.patience, self.monitor, self.mode = float(factor), int(patience), monitor, mode
         self._schedulers: list[ReduceLROnPlateau] = []
         self._restored: list[dict[str, Any]] = []
 

@@ -212,21 +212,30 @@ class PrunedModel:
         Raises:
             BadInput: The module has been trained since, or rebuilt.
         """
-        if self._version() != self._seen:
+        if not self._is_as_it_was():
             raise BadInput(
                 "sizes for another budget are measured on the model as the search left it, and it has been trained or "
                 "rebuilt since: ask for the sizes of all budgets first"
             )
 
-    def _version(self) -> tuple[float, ...]:
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies take along: of what tells that it is as it was the values alone, as counts begin anew in them."""
+        return vars(self) | {"_seen": (None, self._seen[1] if self._is_as_it_was() else None)}
+
+    def _is_as_it_was(self) -> bool:
+        (counts, values), (counts_seen, values_seen) = self._version(), self._seen
+        return counts_seen in (None, counts) and values == values_seen
+
+    def _version(self) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
         """Returns numbers for each parameter that are others once something was written to it.
 
         Torch counts what is written, but not what its fused optimizers write: so the sum of some values counts, too.
         """
-        versions = []
+        counts, sums = [], []
         for parameter in self.module.parameters():
             values = parameter.detach().reshape(-1)
             some = values[:: max(1, len(values) // _SAMPLED)].double()
+            counts.append(parameter._version)
             # NaN is not the same as itself.
-            versions += [float(parameter._version), float(some.nan_to_num(nan=0.5, posinf=1.5, neginf=2.5).sum())]
-        return tuple(versions)
+            sums.append(float(some.nan_to_num(nan=0.5, posinf=1.5, neginf=2.5).sum()))
+        return tuple(counts), tuple(sums)

@@ -159,11 +159,15 @@ class PruningCallback(Callback):
         """Learns what is behind the table, and whether it is split over processes.
 
         Raises:
-            BadInput: It is, and this search needs all of it.
+            BadInput: It is, and this search needs all of it; or the module is of another kind.
         """
+        if not isinstance(pl_module, CTRModule):
+            raise BadInput(
+                f"{type(self).__name__} searches the sizes of a CTRModule, not of a {type(pl_module).__name__}"
+            )
         if self.step == 0:
             self._restore_axes()
-        self.criterion.has_network = cast(CTRModule, pl_module).has_network
+        self.criterion.has_network = pl_module.has_network
         shard = self._embedding(pl_module).shard
         if shard is not None:
             self.check_splits()

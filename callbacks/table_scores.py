@@ -92,7 +92,8 @@ class TableScores:
             field_tokens=self.field_tokens,
             tokens=self.tokens,
         )
-        check_allocation(type(self.allocator).__name__, allocation, scores.table.shape[1], values, self.tokens)
+        name, linear = type(self.allocator).__name__, scores.linear is not None
+        check_allocation(name, allocation, scores.table.shape, linear, values, self.tokens)
         return allocation
 
     def allocate_some(self, scores: Scores, values: int, drawn: Tensor) -> Allocation:

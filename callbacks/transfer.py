@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch import Tensor
 
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import FieldDecays, FullEmbedding, MultiSizeEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
+from pme_lightning.optim import prior_variance
 from pme_lightning.search import SearchResult
 
 
@@ -68,9 +69,11 @@ class TransferCallback(Callback):
         Raises:
             BadInput: The sizes do not fit the module or the data, or the module was built with others.
         """
-        module, datamodule = cast(CTRModule, pl_module), getattr(trainer, "datamodule", None)
+        if not isinstance(pl_module, CTRModule):
+            raise BadInput(f"TransferCallback rebuilds a CTRModule, not a {type(pl_module).__name__}")
+        module, datamodule = pl_module, getattr(trainer, "datamodule", None)
         before = takewhile(lambda each: each is not self, trainer.callbacks)  # type: ignore[attr-defined]
-        if any(isinstance(each, WeightAveraging) for each in before):
+        if any(isinstance(each, (WeightAveraging, StochasticWeightAveraging)) for each in before):
             raise BadInput("TransferCallback goes before callbacks that average weights: they copy the table as it is")
         rebuilds = isinstance(module.embedding, FullEmbedding)
         if rebuilds and stage != "fit":
@@ -144,7 +147,9 @@ class TransferCallback(Callback):
         if not self.decay_by_field or result.spectrum is None or result.basis is None:
             return None
         classes = [(size, count) for size, _, count in result.classes()]
-        return FieldDecays.of_spectrum(result.spectrum, classes, order, module.field_tokens)
+        scaled = module.embedding_optimizer_args.get("scale_by_fields", True)
+        prior = prior_variance(len(module.field_tokens) if scaled else 1)
+        return FieldDecays.of_spectrum(result.spectrum, classes, order, module.field_tokens, prior)
 
     def _check(self, module: CTRModule) -> None:
         """Raises BadInput where the sizes are not for this module, or not those it was built with."""

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -82,7 +83,22 @@ def _say(text: str) -> None:
     print(" ".join(text.split()), file=sys.stderr)
 
 
+def _check_one_place() -> None:
+    """Refuses parts of another clone, as an editable install of that one gives them to whoever starts in this one."""
+    here = Path(__file__).resolve().parent
+    for name in ("backbones", "callbacks"):
+        spec = find_spec(f"pme_lightning.{name}")
+        if spec is not None and spec.origin is not None:
+            place = Path(spec.origin).resolve().parent
+            if place.parent not in (here, here.parent):
+                raise BadInput(
+                    f"pme_lightning is that of '{here.parent}', its {name} are those of '{place.parent}': install the "
+                    f"one that you mean, pip install -e {here.parent}"
+                )
+
+
 def _run(words: Sequence[str]) -> None:
+    _check_one_place()
     line = parse_words(words)
     if "--version" in line.flags:
         print(__version__)
@@ -153,7 +169,10 @@ def _config_of_run(line: CommandLine) -> dict[str, object] | None:
     from pme_lightning.run_folder import find_run_folder
 
     if not Path(file).expanduser().is_file():
-        raise BadInput(f"{'sizes' if line.command == 'finetune' else 'ckpt_path'}: there is no file '{file}'")
+        key, path = "sizes" if line.command == "finetune" else "ckpt_path", Path(file).expanduser()
+        inside = sorted(path.rglob("*.safetensors" if key == "sizes" else "*.ckpt")) if path.is_dir() else []
+        hint = f": it is a folder, with {', '.join(str(each.relative_to(path)) for each in inside)}" if inside else ""
+        raise BadInput(f"{key}: there is no file '{file}'{hint}")
     folder = find_run_folder(file)
     if folder is None:
         return None

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -112,10 +113,19 @@ class CTRModule(LightningModule):
         field_tokens = [int(n) for n in field_tokens]
         if not field_tokens or min(field_tokens) < 1:
             raise BadInput(f"field_tokens is {field_tokens}; every field needs at least one token")
-        backbone = class_path(backbone)
-        _check_plain("backbone", backbone_args)
         # Plain types only: the checkpoint must load without running code from it.
+        backbone, backbone_args = class_path(backbone), _numbers(backbone_args)
+        _check_plain("backbone", backbone_args)
+        embedding_dim, embedding_init_std = _numbers(embedding_dim), _numbers(embedding_init_std)
         self.save_hyperparameters(logger=False, ignore=["shard"])
+        # Of a subclass that passes keywords on, Lightning has noted those, as they were given.
+        self.hparams.update(
+            field_tokens=field_tokens,
+            backbone=backbone,
+            backbone_args=backbone_args,
+            embedding_dim=embedding_dim,
+            embedding_init_std=embedding_init_std,
+        )
         self.shard = None if shard is None or shard.processes == 1 else shard
         self.field_tokens = field_tokens
         self.set_optimizers(optimizer, optimizer_args, embedding_optimizer, embedding_optimizer_args)
@@ -219,9 +229,9 @@ class CTRModule(LightningModule):
             embedding_optimizer: See there.
             embedding_optimizer_args: See there.
         """
-        self.optimizer_class, self.optimizer_args = class_path(optimizer), dict(optimizer_args or {})
+        self.optimizer_class, self.optimizer_args = class_path(optimizer), _numbers(dict(optimizer_args or {}))
         self.embedding_optimizer_class = None if embedding_optimizer is None else class_path(embedding_optimizer)
-        self.embedding_optimizer_args = dict(embedding_optimizer_args or {})
+        self.embedding_optimizer_args = _numbers(dict(embedding_optimizer_args or {}))
         self.hparams.update(
             optimizer=self.optimizer_class,
             optimizer_args=self.optimizer_args,
@@ -239,10 +249,10 @@ class CTRModule(LightningModule):
         # mode, which a fit cannot add to.
         for metric in (*self.valid_metrics.values(), *self.test_metrics.values()):
             cast(Metric, metric).reset()
+        check_precision(self.trainer.precision, split=self.shard is not None, trains=stage == "fit")
         if stage == "fit":
-            check_precision(self.trainer.precision, split=self.shard is not None)
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, WeightAveraging):
+                if isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):
                     self._check_averages(callback, type(callback).__name__)
         numbered_by_size = isinstance(self.embedding, MultiSizeEmbedding) and self.embedding.index is None
         if numbered_by_size and renumbered is False:
@@ -264,9 +274,9 @@ class CTRModule(LightningModule):
             )
         self._settle_gradients()
 
-    def _check_averages(self, callback: WeightAveraging, name: str) -> None:
+    def _check_averages(self, callback: WeightAveraging | StochasticWeightAveraging, name: str) -> None:
         check_averaged_table(name, 8 * self.embedding.dtype.itemsize, self.shard is not None)
-        if isinstance(self.embedding, MultiSizeEmbedding):
+        if isinstance(callback, WeightAveraging) and isinstance(self.embedding, MultiSizeEmbedding):
             check_buffers(callback, name)
 
     def _settle_gradients(self) -> None:
@@ -318,6 +328,14 @@ class CTRModule(LightningModule):
         if self._shares_rows and self._step_follows:
             average_rows(self.table_parameters)
 
+    def on_validation_start(self) -> None:
+        """Refuses several loaders: there is one AUC."""
+        _check_one(self.trainer.num_val_batches, "validate")
+
+    def on_test_start(self) -> None:
+        """As :meth:`on_validation_start`."""
+        _check_one(self.trainer.num_test_batches, "test")
+
     def on_validation_epoch_end(self) -> None:
         """Ends a training that has diverged, or whose models are to be chosen by an AUC that there is not."""
         auc, logloss = self.valid_metrics["auc"], self.valid_metrics["logloss"]
@@ -367,7 +385,8 @@ class CTRModule(LightningModule):
         trainer = self.trainer
         # For a bar Lightning makes a number of it, and waits for the GPU.
         bar = trainer.progress_bar_callback is not None
-        if bar or trainer.is_last_batch or trainer._logger_connector.should_update_logs:
+        seen = bar or any(getattr(each, "monitor", None) == "train_loss" for each in trainer.callbacks)  # type: ignore[attr-defined]
+        if seen or trainer.is_last_batch or trainer._logger_connector.should_update_logs:
             self.log("train_loss", self.batch_loss, prog_bar=bar)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -491,6 +510,22 @@ def _takes_linear(backbone: nn.Module) -> bool:
             "'linear', the first-order weights (B, F)"
         )
     return any(each.name == "linear" for each in others)
+
+
+def _check_one(loaders: Sequence[Any], command: str) -> None:
+    if len(loaders) > 1:
+        raise BadInput(
+            f"there are {len(loaders)} loaders to {command} on, and metrics of one: {command} on one after the other"
+        )
+
+
+def _numbers(value: Any) -> Any:
+    """Returns the same with Python's numbers in place of numpy's, which a checkpoint does not hold."""
+    if isinstance(value, Mapping):
+        return {key: _numbers(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_numbers, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check_plain(name: str, value: Any) -> None:

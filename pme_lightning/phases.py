@@ -136,20 +136,24 @@ class Phases:
             return done, SearchResult.load(sizes_files(self.folder.path)[0]), module
         module = self.module()
         callback = self.given_search or build(self.config.search)
-        report.say(f"search: {type(callback).__name__}, {callback.num_steps(self._steps_per_epoch())} steps")
+        steps = callback.num_steps(self._steps_per_epoch())
+        report.say(f"search: {type(callback).__name__}, {steps} steps")
         budget = getattr(callback, "budget", None)
         if isinstance(budget, Budget) and budget.exceeds(module.full_table):
             report.say(f"  the budget, {budget}, is more than the whole table takes: nothing will be pruned")
         point = self._resume_point(self.folder.checkpoints("search") / "resume.ckpt", at_end=False)
         curve = TrainingCurve()
-        # The search ends the fit when it is done. It looks at training rows alone: the validation split stays for
-        # choosing among models.
-        lasting: dict[str, Any] = {"max_epochs": -1, "max_steps": -1, "min_epochs": None, "min_steps": None}
+        # The search ends the fit when it is done; one that does not is ended a step after. It looks at training rows
+        # alone: the validation split stays for choosing among models.
+        lasting: dict[str, Any] = {"max_epochs": -1, "max_steps": steps + 1, "min_epochs": None, "min_steps": None}
         trainer = self.trainer("search", [point, callback, curve], limit_val_batches=0, **lasting)
         self._fit_on(trainer, module, point)
         result: SearchResult | None = callback.result
         if result is None:
-            raise BadInput("the search ended before it had pruned: do trainer.max_time or a callback stop it early?")
+            raise BadInput(
+                f"the search ended after {trainer.global_step} of {steps} steps and has no result: does "
+                "trainer.max_time or a callback stop it early?"
+            )
         if save is None:
             self.keep_sizes(result)
         else:

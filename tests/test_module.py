@@ -7,20 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import binary_auroc
 
-from pme_lightning.backbones import FM
+from pme_lightning.backbones import FM, DeepFM
 from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.export.measured import measured
 from pme_lightning.module import CTRModule
+from pme_lightning.optim import LazyAdagrad
 
 FIELD_TOKENS = [5, 7, 3]
 
@@ -41,6 +43,14 @@ class Column(Sum):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         return super().forward(embeddings)[:, None]
+
+
+class Named(CTRModule):
+    """A module that passes on what it does not know."""
+
+    def __init__(self, alpha: float = 1.0, **others: Any) -> None:
+        super().__init__(**others)
+        self.alpha = alpha
 
 
 def batches(rows: int = 64, size: int = 10) -> list[tuple[Tensor, Tensor]]:
@@ -104,6 +114,78 @@ def test_a_model_that_has_diverged_is_not_told_to_train_otherwise(tmp_path: Path
     module.table_parameters[0].data.fill_(math.nan)
     with pytest.raises(BadInput, match="not a number: this model was trained until it diverged"):
         trainer(tmp_path).validate(module, loader(batches()), verbose=False)
+
+
+def test_numbers_of_numpy_do_not_keep_a_checkpoint_from_loading(tmp_path: Path) -> None:
+    rates = np.logspace(-3, -2, 3)
+    module = CTRModule(
+        FIELD_TOKENS,
+        DeepFM,
+        {"hidden_units": [np.int64(4)], "dropout": np.float32(0.5)},
+        embedding_dim=np.int64(4),  # type: ignore[arg-type]
+        embedding_init_std=rates[1],
+        optimizer_args={"lr": rates[0], "betas": (rates[2], np.float32(0.5))},
+        embedding_optimizer=torch.optim.Adagrad,
+        embedding_optimizer_args={"lr": rates[1]},
+    )
+    fitted = trainer(tmp_path, max_epochs=1, limit_val_batches=0)
+    fitted.fit(module, loader(batches()))
+    fitted.save_checkpoint(tmp_path / "model.ckpt")
+    again = CTRModule.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    assert again.hparams["optimizer_args"] == {"lr": rates[0], "betas": (rates[2], 0.5)}
+
+
+def test_a_subclass_that_passes_keywords_on_loads_too(tmp_path: Path) -> None:
+    fitted = trainer(tmp_path, max_epochs=1, limit_val_batches=0)
+    fitted.fit(Named(alpha=2.0, field_tokens=np.array(FIELD_TOKENS), backbone=FM, embedding_dim=4), loader(batches()))
+    fitted.save_checkpoint(tmp_path / "model.ckpt")
+    again = Named.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    assert again.alpha == 2.0
+    assert again.field_tokens == FIELD_TOKENS
+
+
+def test_what_callbacks_see_of_the_loss_is_that_of_the_step(tmp_path: Path) -> None:
+    class Sees(Callback):
+        monitor = "train_loss"
+
+        def __init__(self) -> None:
+            self.losses: list[tuple[float, float]] = []
+
+        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+            self.losses.append((float(trainer.callback_metrics["train_loss"]), float(pl_module.batch_loss)))
+
+    sees = Sees()
+    module = CTRModule(FIELD_TOKENS, FM, embedding_dim=4)
+    trainer(tmp_path, max_epochs=1, limit_val_batches=0, callbacks=[sees]).fit(module, loader(batches()))
+    assert len(sees.losses) > 1
+    assert all(seen == pytest.approx(own) for seen, own in sees.losses)
+
+
+def test_several_loaders_are_refused(tmp_path: Path) -> None:
+    class Numbered(CTRModule):  # as Lightning advises: it tells the plain one itself that it takes one loader
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            super().validation_step(batch, batch_idx)
+
+        def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            super().test_step(batch, batch_idx)
+
+    module, data = Numbered(FIELD_TOKENS, FM, embedding_dim=4), loader(batches())
+    with pytest.raises(BadInput, match="there are 2 loaders to validate on, and metrics of one"):
+        trainer(tmp_path).validate(module, [data, data], verbose=False)
+    with pytest.raises(BadInput, match="there are 2 loaders to test on"):
+        trainer(tmp_path).test(module, [data, data], verbose=False)
+
+
+def test_a_network_of_sixteen_bits_does_not_read_rows_of_more(tmp_path: Path) -> None:
+    module = CTRModule(FIELD_TOKENS, FM, embedding_dim=4)
+    with pytest.raises(BadInput, match="bf16-true has the network in 16: use bf16-mixed"):
+        trainer(tmp_path, precision="bf16-true").test(module, loader(batches()), verbose=False)
+
+
+def test_sixteen_bits_are_not_averaged_stochastically(tmp_path: Path) -> None:
+    module = CTRModule(FIELD_TOKENS, FM, embedding_dim=4, embedding_bits=16, optimizer=LazyAdagrad)
+    with pytest.raises(BadInput, match="StochasticWeightAveraging would lose most of its small steps"):
+        trainer(tmp_path, max_epochs=2, callbacks=[StochasticWeightAveraging(1e-2)]).fit(module, loader(batches()))
 
 
 def test_first_order_weights_follow_the_backbone() -> None:

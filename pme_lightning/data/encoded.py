@@ -68,9 +68,11 @@ class EncodedData:
 
     def __post_init__(self) -> None:
         """Raises BadInput where the parts do not fit together or a split is empty."""
+        self.field_tokens = [int(count) for count in self.field_tokens]
         if len(self.fields) != len(self.field_tokens):
             raise BadInput(f"{len(self.fields)} fields but {len(self.field_tokens)} counts of tokens")
-        if not isinstance(self.frequencies, Tensor) or self.frequencies.is_floating_point():
+        counts = self.frequencies
+        if not isinstance(counts, Tensor) or counts.is_floating_point() or counts.dtype == torch.bool:
             raise BadInput("the frequencies must be a tensor of whole numbers, the training rows of each token")
         if len(self.frequencies) and int(self.frequencies.min()) < 0:
             raise BadInput(f"the frequency of a token is {int(self.frequencies.min())}; it must be 0 or more")

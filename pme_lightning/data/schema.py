@@ -247,10 +247,11 @@ def _find_label(columns: Mapping[str, pl.DataType], roles: Mapping[str, str]) ->
     for name in LABEL_NAMES:
         if name in lower:
             return lower[name]
-    raise BadInput(
-        f"no column is called {', '.join(LABEL_NAMES[:-1])} or {LABEL_NAMES[-1]}: say data.label=COLUMN, one of "
-        f"{', '.join(columns)}"
-    )
+    none = f"no column is called {', '.join(LABEL_NAMES[:-1])} or {LABEL_NAMES[-1]}"
+    for separator, word in ((";", ";"), ("\t", "\\t"), ("|", "|"), (",", ",")):
+        if len(columns) == 1 and separator in next(iter(columns)):
+            raise BadInput(f"{none}, and there is one column alone: is data.separator='{word}'?")
+    raise BadInput(f"{none}: say data.label=COLUMN, one of {', '.join(columns)}")
 
 
 def _fields_of(

@@ -185,8 +185,8 @@ def _by_share(frame: pl.LazyFrame, names: Sequence[str], options: SplitOptions) 
             n = int(frame.select(pl.len()).collect(engine="streaming").item())
     if n == 0:
         raise BadInput(
-            f"there are no rows to divide into {', '.join(names)}: the file holds a header alone, or a quote in it "
-            "is not closed"
+            f"there are no rows to divide into {', '.join(names)}: the file has none (of text it may hold a header "
+            "alone, or a quote that is not closed)"
         )
     counts = np.rint(n * shares / shares.sum()).astype(np.int64)
     counts[0] = n - counts[1:].sum()

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pme_lightning.optim import prior_variance
-
 
 @dataclass(frozen=True, eq=False)
 class FieldDecays:
@@ -43,6 +41,7 @@ class FieldDecays:
         classes: Sequence[tuple[int, int]],
         order: Tensor,
         field_tokens: Sequence[int],
+        prior: float,
     ) -> FieldDecays:
         """Finds them for a table of tokens that are numbered by size.
 
@@ -51,10 +50,11 @@ class FieldDecays:
             classes: The size and the number of tokens of each size class.
             order: ``(V,)``: the token at each position, by falling size and then by number.
             field_tokens: Number of tokens of each field.
+            prior: ``σ0²``, the variance that the optimizer's decay is for.
         """
         fields = torch.bucketize(order, torch.tensor(field_tokens, device=order.device).cumsum(0), right=True)
         own = [part.bincount(minlength=len(field_tokens)).cpu() for part in fields.split([n for _, n in classes])]
-        factors = 2 / (1 + spectrum.to("cpu", torch.float64) / prior_variance(len(field_tokens)))
+        factors = 2 / (1 + spectrum.to("cpu", torch.float64) / prior)
         return cls(factors.float(), [counts.tolist() for counts in own])
 
     @classmethod

@@ -105,7 +105,7 @@ class ExportedModel:
         """Returns the probability of a click for each row of the vocabulary's ids ``(n, F)``, float32 ``(n,)``.
 
         Raises:
-            BadInput: There are other columns, or ids that the vocabulary does not have.
+            BadInput: There are other columns, or ids that the vocabulary does not have, or has for another field.
         """
         ids = np.asarray(ids)
         if not np.issubdtype(ids.dtype, np.integer):
@@ -115,12 +115,28 @@ class ExportedModel:
             raise BadInput(f"ids have shape {ids.shape}; the model needs a column for each of its {fields} fields")
         if ids.size and not 0 <= ids.min() <= ids.max() < tokens:
             raise BadInput(f"ids reach from {ids.min()} to {ids.max()}; the model's reach from 0 to {tokens - 1}")
+        self._check_fields(ids)
         found = [np.empty(0, np.float32)]
         with torch.inference_mode():
             for start in range(0, len(ids), _BATCH_ROWS):
                 own = torch.from_numpy(self.ids[ids[start : start + _BATCH_ROWS]]).long()
                 found.append(self.program(own).numpy())
         return np.concatenate(found)
+
+    def _check_fields(self, ids: np.ndarray) -> None:
+        first = 0
+        # An export of an earlier version does not say how many tokens a field has.
+        for column, name, tokens in zip(ids.T, self.facts["fields"], self.facts.get("field_tokens", ()), strict=False):
+            if len(column) and not first <= column.min() <= column.max() < first + tokens:
+                raise BadInput(
+                    f"ids of the column of field '{name}' reach from {column.min()} to {column.max()}; its tokens' "
+                    f"from {first} to {first + tokens - 1}: columns stand in the order of the fields"
+                )
+            first += tokens
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How processes get it of one another: each reads the files."""
+        return type(self).load, (self.folder,)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -16,7 +16,9 @@ _ABOVE = (0.0795803, 0.1609302, 0.2461123, 0.3379152, 0.4407098, 0.562617, 0.722
 LEVELS = torch.tensor([*_BELOW, 0.0, *_ABOVE])
 _BETWEEN = (LEVELS[1:] + LEVELS[:-1]) / 2
 # Scales to choose among, as parts of the one that reaches the largest value: the ends may cost the middle.
-_PARTS_OF_LARGEST = torch.tensor([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15])
+_PARTS_OF_LARGEST = torch.tensor(
+    [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15], dtype=torch.float32
+)
 # Bins of values on either side of zero, by which scales are compared: many to each step of eight bits.
 _BINS = 2048
 # Values as small as this are taken for zeros: their scale could be one.
@@ -35,7 +37,7 @@ def scales_of(parts: Parts, groups: int, bits: int) -> Tensor:
         groups: ``G``, the number of groups.
         bits: 8 or 4.
     """
-    largest = torch.zeros(groups)
+    largest = torch.zeros(groups, dtype=torch.float32)
     for values, group, _ in parts():
         largest.scatter_reduce_(0, group.reshape(-1), values.abs().reshape(-1), "amax")
     # A group of zeros, or of nothing, may have any.
@@ -44,7 +46,7 @@ def scales_of(parts: Parts, groups: int, bits: int) -> Tensor:
     for values, group, weight in parts():
         bins = group * held.shape[1] + (values / largest[group] * _BINS).round().long() + _BINS
         held.view(-1).index_add_(0, bins.reshape(-1), weight.double().expand_as(values).reshape(-1))
-    values, reach = torch.arange(-_BINS, _BINS + 1) / _BINS, 127 if bits == 8 else 1
+    values, reach = torch.arange(-_BINS, _BINS + 1, dtype=torch.float32) / _BINS, 127 if bits == 8 else 1
     errors = [
         held @ (_meant(_codes(values / scale, bits), bits) * scale - values).double().square()
         for scale in _PARTS_OF_LARGEST / reach

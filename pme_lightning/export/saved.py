@@ -24,7 +24,7 @@ def export_model(
     module: CTRModule,
     data: EncodedDataModule,
     folder: str | Path,
-    sizes: SearchResult | None = None,
+    sizes: SearchResult | str | Path | None = None,
     bits: int = 8,
 ) -> ExportedModel:
     """Writes a trained model in the form in which it is served, and reads it back.
@@ -36,7 +36,7 @@ def export_model(
         module: The model.
         data: The data module that it was trained with.
         folder: Where to.
-        sizes: Those that the model was built with, where it numbers tokens by size.
+        sizes: Those that the model was built with, or their file, where it numbers tokens by size.
         bits: Of each embedding value and first-order weight: 32, 16, 8 or 4. With 4, a tenth of the values have 8,
             those of the tokens whose rounding would cost the most. The backbone keeps its 32.
 
@@ -53,6 +53,7 @@ def export_model(
         >>> again = ExportedModel.load("served")  # also where only these files are
     """
     folder = Path(folder).expanduser()
+    sizes = SearchResult.load(sizes) if isinstance(sizes, (str, Path)) else sizes
     write_exported(module, data, folder, sizes, bits)
     data.save_vocabulary(folder / VOCABULARY)
     return ExportedModel.load(folder)
@@ -69,16 +70,17 @@ def write_exported(
         )
     served = ServedModel.of(module, sizes, bits, data.frequencies)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_program(served, data.fields, bits, folder / MODEL)
+    _write_program(served, data.fields, list(data.field_tokens), bits, folder / MODEL)
     with written_whole(folder / IDS) as partial, partial.open("wb") as file:
         np.save(file, served.numbering.numpy())
 
 
-def _write_program(served: ServedModel, fields: list[str], bits: int, path: Path) -> None:
+def _write_program(served: ServedModel, fields: list[str], field_tokens: list[int], bits: int, path: Path) -> None:
     facts = {
         "version": VERSION,
         "fields": fields,
         "tokens": len(served.numbering),
+        "field_tokens": field_tokens,
         "bits": bits,
         "embedding_bytes": served.embedding.num_bytes,
     }

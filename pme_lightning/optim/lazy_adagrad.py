@@ -175,7 +175,12 @@ class LazyAdagrad(Optimizer):
 
         Args:
             fields: How many.
+
+        Raises:
+            BadInput: There are none.
         """
+        if fields < 1:
+            raise BadInput(f"LazyAdagrad: there are {fields} fields")
         if self.scale_by_fields:
             self._fields = fields
 
@@ -362,5 +367,7 @@ def _multiply_by_power(values: Tensor, factor: Tensor, exponent: int) -> None:
 
 
 def _chunks(table: Tensor) -> Iterator[Tensor]:
+    if not table.ndim:
+        return iter([table.unsqueeze(0)])
     rows = max(1, (_CHUNK_ON_GPU if table.is_cuda else _CHUNK) * len(table) // max(1, table.numel()))
     return iter(table.split(rows))

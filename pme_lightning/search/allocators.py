@@ -31,26 +31,37 @@ class Allocation(NamedTuple):
     linear: Tensor | None
 
 
-def check_allocation(allocator: str, allocation: Allocation, dim: int, values: int, tokens: Tokens = ALONE) -> None:
+def check_allocation(
+    allocator: str, allocation: Allocation, shape: Sequence[int], linear: bool, values: int, tokens: Tokens
+) -> None:
     """Refuses sizes that no table can have, or that take more than there is: allocators may be anybody's.
 
     Args:
         allocator: What it is called.
         allocation: What it returned.
-        dim: ``D``.
+        shape: ``(V, D)``, of the table's tokens that are here.
+        linear: Whether there are first-order weights.
         values: How many per-token values it had to share out.
         tokens: How processes agree, where tokens are split over them.
 
     Raises:
-        BadInput: A size is outside 0 ... D, or there are too many values.
+        BadInput: It returned something else than an allocation to these tokens, a size is outside 0 ... D, or there are
+            too many values.
     """
-    sizes, linear = allocation.sizes, allocation.linear
+    (num_tokens, dim), must = shape, f"search.allocator {allocator} must return an Allocation"
+    if not isinstance(allocation, Allocation):
+        raise BadInput(f"{must}, not {type(allocation).__name__}")
+    sizes, kept = allocation.sizes, allocation.linear
+    for name, each in (("sizes", sizes), ("linear", kept)) if linear else (("sizes", sizes),):
+        if not isinstance(each, Tensor) or each.is_floating_point() or each.shape != (num_tokens,):
+            of = f"of shape {tuple(each.shape)} and {each.dtype}" if isinstance(each, Tensor) else type(each).__name__
+            raise BadInput(f"{must} whose {name} are whole numbers or bool ({num_tokens},), not {of}")
     if len(sizes) and (int(sizes.min()) < 0 or int(sizes.max()) > dim):
         raise BadInput(
             f"search.allocator {allocator} gave sizes from {int(sizes.min())} to {int(sizes.max())}; they must lie in "
             f"0 ... {dim}"
         )
-    taken = tokens.total(int(sizes.sum()) + (0 if linear is None else int(linear.sum())))
+    taken = tokens.total(int(sizes.sum()) + (0 if kept is None else int(kept.sum())))
     if taken > values:
         raise BadInput(f"search.allocator {allocator} gave away {taken:,} values, and the budget leaves {values:,}")
 

@@ -56,6 +56,8 @@ class SearchResult:
     spectrum: Tensor | None = None
 
     def __post_init__(self) -> None:
+        if self.sizes.is_floating_point() and bool((self.sizes != self.sizes.round()).any()):
+            raise BadInput("sizes are whole numbers of values; some of these are not")
         self.sizes = self.sizes.to("cpu", torch.int64)
         if self.sizes.ndim != 1:
             raise BadInput(f"sizes have shape {tuple(self.sizes.shape)}; one number a token is needed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pme_lightning.errors import BadInput
@@ -50,7 +50,8 @@ class Schedule(ABC):
         num_steps = self.num_steps(steps_per_epoch)
         if not 0 <= step < num_steps:
             raise ValueError(f"step {step} is outside this search of {num_steps} steps")
-        return self._action(step, num_steps)
+        action = self._action(step, num_steps)
+        return replace(action, prune=1.0) if step == num_steps - 1 else action
 
     @abstractmethod
     def _action(self, step: int, num_steps: int) -> Action: ...

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -73,6 +76,20 @@ def test_other_budgets_are_asked_for_before_the_model_is_rebuilt(
     make_trainer(max_epochs=1, callbacks=[TransferCallback(callback.result, init="warm")]).fit(module, datamodule=tiny)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="ask for the sizes of all budgets first"):
         callback.result_for(0.7)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
+def test_copies_of_a_search_and_its_model_answer_too(
+    tiny: LightningDataModule, make_trainer: Build, copied: Callable[[Any], Any]
+) -> None:
+    module, callback = searched(tiny, make_trainer, rounds=1)
+    module.trainer = None  # type: ignore[assignment]
+    again, search = copied((module, callback))
+    assert torch.equal(search.result_for(0.7).sizes, callback.result_for(0.7).sizes)
+    make_trainer(max_epochs=1).fit(again, datamodule=tiny)
+    with pytest.raises(BadInput, match="ask for the sizes of all budgets first"):
+        search.result_for(0.6)
+    callback.result_for(0.6)
 
 
 @pytest.mark.parametrize("backbone", [FM, DCN])

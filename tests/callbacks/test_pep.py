@@ -166,6 +166,20 @@ def test_thresholds_leave_with_the_fit(tiny: LightningDataModule, make_trainer: 
     assert isinstance(model.embedding, MultiSizeEmbedding)
 
 
+def test_thresholds_leave_a_search_that_fails(tiny: LightningDataModule, make_trainer: Build) -> None:
+    class Fails(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            if trainer.global_step == 5:
+                raise ValueError("out of luck")
+
+    model = module(tiny)
+    with pytest.raises(ValueError, match="out of luck"):
+        search(tiny, make_trainer, pep(), model, callbacks=[Fails()])
+    assert model.embedding.threshold is None
+    assert set(model.state_dict()) == set(module(tiny).state_dict())
+    assert bool(model.embedding.weight.all())
+
+
 def test_first_order_weights_do_not_start_below_their_thresholds(
     tiny: LightningDataModule, make_trainer: Build
 ) -> None:

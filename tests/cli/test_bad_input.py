@@ -13,6 +13,7 @@ import pytest
 import torch
 from lightning_utilities.core.imports import RequirementCache
 
+import pme_lightning.cli
 from pme_lightning.cli import main
 from pme_lightning.data import SyntheticDataModule
 from pme_lightning.folder_lock import locked
@@ -325,6 +326,29 @@ def test_a_folder_that_holds_a_run_already(pme_run: Path, capsys: pytest.Capture
     before = {path: path.stat().st_mtime_ns for path in pme_run.rglob("*")}
     assert "holds files already" in fails([*SMALL, f"run_dir={pme_run}"], capsys)
     assert {path: path.stat().st_mtime_ns for path in pme_run.rglob("*")} == before
+
+
+def test_another_separator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clicks.csv").write_text("click;user\n" + "0;a\n1;b\n" * 20)
+    said = fails(["data=csv", "data.path=clicks.csv"], capsys)
+    assert "and there is one column alone: is data.separator=';'?" in said
+
+
+def test_a_folder_in_place_of_a_file(pme_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = fails(["test", f"ckpt_path={pme_run}"], capsys)
+    assert f"ckpt_path: there is no file '{pme_run}': it is a folder, with checkpoints/finetune/best.ckpt" in said
+    said = fails(["finetune", f"sizes={pme_run}"], capsys)
+    assert f"sizes: there is no file '{pme_run}': it is a folder, with sizes.safetensors" in said
+
+
+def test_parts_of_another_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = Path(pme_lightning.cli.__file__).parents[1]
+    monkeypatch.setattr(pme_lightning.cli, "__file__", str(tmp_path / "pme_lightning" / "cli.py"))
+    said = fails(["list"], capsys)
+    assert f"pme_lightning is that of '{tmp_path}', its backbones are those of '{here}': install" in said
 
 
 def test_as_a_process(shell: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:

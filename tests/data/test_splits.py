@@ -108,7 +108,7 @@ def test_by_time_the_missing_valid_split_is_the_latest_of_train() -> None:
         ({"by": "column", "split_column": "rwo"}, r"did you mean 'row'\?"),
         ({"by": "column", "split_column": "row"}, "the split column 'row' holds '.': it takes train, valid and test"),
         ({"by": "column", "split_column": "only"}, "the valid split is empty: no row"),
-        ({"by": "time", "time_column": "gap"}, "the time column 'gap' is missing in row 2"),
+        ({"by": "time", "time_column": "gap"}, "the time column 'gap' has no value in row 2"),
     ],
 )
 def test_bad_options(options: dict, message: str) -> None:

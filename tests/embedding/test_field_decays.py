@@ -14,7 +14,7 @@ from pme_lightning.embedding import FieldDecays, MultiSizeEmbedding, Shard
 from pme_lightning.optim import LazyAdagrad, RowBlock
 from pme_lightning.search import SearchResult
 
-D = 3
+D, PRIOR = 3, 1 / 16
 
 
 def found(fields: list[int], seed: int) -> tuple[SearchResult, list[int]]:
@@ -31,7 +31,7 @@ def found(fields: list[int], seed: int) -> tuple[SearchResult, list[int]]:
 def decays(result: SearchResult, fields: list[int]) -> FieldDecays:
     classes = [(size, count) for size, _, count in result.classes()]
     assert result.spectrum is not None
-    return FieldDecays.of_spectrum(result.spectrum, classes, result.order(), fields)
+    return FieldDecays.of_spectrum(result.spectrum, classes, result.order(), fields, PRIOR)
 
 
 def table(result: SearchResult, fields: list[int], shard: Shard | None = None) -> MultiSizeEmbedding:
@@ -87,7 +87,7 @@ def test_values_settle_where_rows_and_prior_have_them() -> None:
     # N rows, each with the loss (w - x)^2 / 2 of its own x, and a normal prior of variance s: the mean of two.
     x, s = torch.tensor([1.0, 3.0, 2.0, -1.0]), 0.5
     most_likely = x.sum() / (len(x) + 1 / s)
-    factors = FieldDecays.of_spectrum(torch.tensor([[2 * s - 1 / 16]]), [(1, 1)], torch.tensor([0]), [1]).factors
+    factors = FieldDecays.of_spectrum(torch.tensor([[2 * s - 1 / 16]]), [(1, 1)], torch.tensor([0]), [1], PRIOR).factors
     w = nn.Parameter(torch.zeros(()))
     optimizer = LazyAdagrad([w], weight_decay=None)
     optimizer.set_training_rows(len(x))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -114,12 +115,20 @@ def test_other_columns_of_pandas_may_hold_anything(exported: ExportedModel, fram
         assert "\n" not in str(error.value)
 
 
+def test_other_processes_are_handed_a_model(exported: ExportedModel, frame: pl.DataFrame) -> None:
+    again = pickle.loads(pickle.dumps(exported))
+    assert np.array_equal(again.predict(frame), exported.predict(frame))
+
+
 def test_ids_that_the_vocabulary_does_not_have_are_refused(exported: ExportedModel) -> None:
     tokens = exported.facts["tokens"]
     with pytest.raises(BadInput, match=f"reach from 0 to {tokens}; the model's reach from 0 to {tokens - 1}"):
         exported.predict_ids(np.array([[0, tokens]]))
     with pytest.raises(BadInput, match="reach from -1"):
         exported.predict_ids(np.array([[0, -1]]))
+    first = exported.facts["field_tokens"][0]
+    with pytest.raises(BadInput, match=f"of field 'user' reach from 0 to {first}; its tokens' from 0 to {first - 1}"):
+        exported.predict_ids(np.array([[0, first], [first, first]]))
     with pytest.raises(BadInput, match=r"shape \(1, 3\); the model needs a column for each of its 2 fields"):
         exported.predict_ids(np.array([[0, 1, 2]]))
     with pytest.raises(BadInput, match="whole numbers, not of type float64"):

@@ -383,3 +383,15 @@ def test_the_count_of_steps_is_a_whole_number() -> None:
     weight.grad = torch.ones(3, 2)
     optimizer.step()
     assert optimizer.state[weight]["step"].dtype == torch.int64
+
+
+def test_a_parameter_without_dimensions_decays_too() -> None:
+    parameters = [nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(1))]
+    optimizer = LazyAdagrad(parameters, lr=0.1, weight_decay=0.5, decay_interval=2)
+    for _ in range(5):
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, 0.5)
+        optimizer.step()
+    assert parameters[0].item() == parameters[1].item() < 0.7
+    with pytest.raises(BadInput, match="there are 0 fields"):
+        optimizer.set_fields(0)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from pme_lightning.errors import BadInput
 from pme_lightning.search import Allocation, Allocator, FieldSizes, Popularity, Prefix, TopK
+from pme_lightning.search.across import ALONE
+from pme_lightning.search.allocators import check_allocation
 
 ALLOCATORS = [Prefix, TopK]
 
@@ -258,6 +260,23 @@ def test_wrong_input(allocator: Allocator, arguments: dict[str, object], says: s
     with pytest.raises(BadInput, match=says) as error:
         allocator.allocate(**{"scores": torch.zeros(10, 4), "budget": 25, **arguments})  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("allocation", "says"),
+    [
+        ((torch.ones(3), None), "must return an Allocation, not tuple"),
+        (Allocation([1, 1, 1], None), r"whose sizes are whole numbers or bool \(3,\), not list"),  # type: ignore[arg-type]
+        (Allocation(torch.ones(3), None), r"whose sizes are .*, not of shape \(3,\) and torch.float32"),
+        (Allocation(torch.ones(2).long(), None), r"whose sizes are .*, not of shape \(2,\)"),
+        (Allocation(torch.ones(3).long(), None), r"whose linear are .*, not NoneType"),
+        (Allocation(torch.full((3,), 9), torch.ones(3).bool()), "gave sizes from 9 to 9; they must lie in 0 ... 4"),
+        (Allocation(torch.ones(3).long(), torch.ones(3).bool()), "gave away 6 values, and the budget leaves 5"),
+    ],
+)
+def test_what_ones_own_allocator_returns_is_looked_at(allocation: Allocation, says: str) -> None:
+    with pytest.raises(BadInput, match=f"search.allocator Mine .*{says}"):
+        check_allocation("Mine", allocation, (3, 4), True, 5, ALONE)
 
 
 def test_overflow_of_a_rule_is_not_blamed_on_training_alone() -> None:

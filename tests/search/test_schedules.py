@@ -28,6 +28,17 @@ def test_no_training_has_no_steps() -> None:
         NoTraining().action(0, 100)
 
 
+def test_the_last_step_prunes_to_the_budget_whatever_a_schedule_says() -> None:
+    class Forgets(Schedule):
+        def num_steps(self, steps_per_epoch: int) -> int:
+            return 3
+
+        def _action(self, step: int, num_steps: int) -> Action:
+            return Action(prune=0.25, score=True)
+
+    assert [action.prune for action in plan(Forgets(), 10)] == [0.25, 0.25, 1.0]
+
+
 @pytest.mark.parametrize("steps_per_epoch", [1, 2, 1000])
 def test_at_init_is_frozen_and_scores_all(steps_per_epoch: int) -> None:
     assert plan(AtInit(batches=3), steps_per_epoch) == [
