@@ -75,9 +75,7 @@ def in_order(time: pl.Series, form: str | None = None) -> pl.Series:
         time = time.fill_nan(None)
     if time.null_count():
         row = int(time.is_null().arg_true()[0]) + 1
-        raise BadInput(
-            f"the time column '{time.name}' has no value in row {row}: leave such rows out"
-        )
+        raise BadInput(f"the time column '{time.name}' has no value in row {row}: leave such rows out")
     if time.dtype == pl.Boolean or time.dtype.is_nested() or time.dtype in (pl.Binary, pl.Object):
         raise BadInput(f"the time column '{time.name}' holds values of type {time.dtype}, which have no order in time")
     if form is not None and not time.dtype.is_temporal():
