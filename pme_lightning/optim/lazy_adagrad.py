@@ -23,6 +23,8 @@ _PRIOR_VARIANCE = 1 / 16
 # Rates that suit so many fields make the first steps of more too long, and values that are expected to be so large make
 # sums over pairs of more too large; of fewer nothing was found too long or too large.
 _FIELDS = 7
+# Of up to so many fields a rate that rises was found to do harm, of 20 and more to help.
+_RISES_BEYOND = 14
 
 
 def prior_variance(fields: int) -> float:
@@ -62,10 +64,10 @@ class LazyAdagrad(Optimizer):
 
     - the prior has the variance that :func:`prior_variance` says;
     - the rate is ``√(7 / F)`` of what it is set to, as the prior's standard deviation is;
-    - it starts at ``(7 / F)²`` of that and rises over ``warmup_steps``: Adagrad's first step moves every value by the
-      whole rate, whatever its gradient, and values of all fields the same way. The sum over pairs moves by ``F²`` as
-      much: of 39 fields a first step of .1 makes logits of a hundred, and what Adagrad sums up then makes steps short
-      for good.
+    - with more than 14 it starts at ``(7 / F)²`` of that and rises over ``warmup_steps``: Adagrad's first step moves
+      every value by the whole rate, whatever its gradient, and values of all fields the same way. The sum over pairs
+      moves by ``F²`` as much: of 39 fields a first step of .1 makes logits of a hundred, and what Adagrad sums up then
+      makes steps short for good.
 
     Parameters of 16 bits (bfloat16) have a sum ``s`` of 16 bits; steps are computed in 32 and rounded at random, so
     that small ones are not lost (:func:`~pme_lightning.sixteen_bits.rounded_at_random`). The number of the step decides
@@ -258,7 +260,8 @@ class LazyAdagrad(Optimizer):
     def _rate(self, done: int, rise: int) -> float:
         """Returns what the rate is multiplied by after so many steps."""
         few = min(1.0, _FIELDS / self._fields)
-        return few**0.5 * (1.0 if done >= rise else few**2 + (1 - few**2) * done / rise)
+        start = few**2 if self._fields > _RISES_BEYOND else 1.0
+        return few**0.5 * (1.0 if done >= rise else start + (1 - start) * done / rise)
 
     def _update(
         self, parameter: Tensor, grad: Tensor, total: Tensor, group: dict[str, Any], chance: Chance | None

@@ -131,6 +131,16 @@ def test_the_rate_is_lower_and_rises_where_there_are_many_fields(fields: int | N
         )
 
 
+@pytest.mark.parametrize("fields", [8, 14])
+def test_of_some_more_fields_the_rate_is_lower_and_does_not_rise(fields: int) -> None:
+    parameter = nn.Parameter(torch.zeros(1, 1))
+    optimizer = LazyAdagrad([parameter], lr=0.5)
+    optimizer.set_fields(fields)
+    parameter.grad = torch.ones(1, 1)
+    optimizer.step()
+    assert -parameter.item() == pytest.approx(0.5 * (7 / fields) ** 0.5)
+
+
 def test_decay_rises_with_the_rate() -> None:
     parameter = nn.Parameter(torch.full((1, 1), 8.0))
     optimizer = LazyAdagrad(
