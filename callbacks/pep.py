@@ -175,9 +175,8 @@ class PEPCallback(PruningCallback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Takes the thresholds out again; values that they had at 0 stand as they were trained."""
         super().on_exception(trainer, pl_module, exception)
-        embedding = pl_module.embedding
-        if isinstance(embedding, FullEmbedding) and embedding.threshold is not None:
-            embedding.threshold = self.survival.threshold = None
+        if isinstance(pl_module, CTRModule) and isinstance(pl_module.embedding, FullEmbedding):
+            pl_module.embedding.threshold = self.survival.threshold = None
 
     def _looks(self, steps: int) -> int:
         """How many looks are due after so many steps: the i-th after ``ceil(num_steps * i / checks)``."""

@@ -388,7 +388,8 @@ class PruningCallback(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leaves nothing on the module of a search that ended early."""
-        self._leave_alone(pl_module)
+        if isinstance(pl_module, CTRModule):  # any other was refused
+            self._leave_alone(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """What a search that was interrupted goes on from."""

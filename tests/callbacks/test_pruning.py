@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 from pme_lightning.backbones import DCN, FM
-from pme_lightning.callbacks import PruningCallback
+from pme_lightning.callbacks import PEPCallback, PruningCallback, TransferCallback
 from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
@@ -36,6 +36,7 @@ from pme_lightning.search import (
     Saliency,
     Schedule,
     Scores,
+    SearchResult,
     TopK,
     principal_axes,
 )
@@ -573,3 +574,25 @@ def test_a_criterion_of_rows_that_cannot_be_split_is_refused_before_the_search()
         PruningCallback(criterion, AfterWarmup(), Prefix(), 0.2).check_splits()
     with pytest.raises(BadInput, match="OfRows says that it splits, but has no update_moments, which it is given"):
         PruningCallback(OfRows(), AfterWarmup(), Prefix(), 0.2).check_splits()
+
+
+def test_a_module_of_another_kind_is_refused(make_trainer: Build) -> None:
+    class Other(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 1)
+
+        def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+            return self.layer(batch).sum()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    rows = DataLoader(torch.ones(8, 2))  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="PruningCallback searches the sizes of a CTRModule, not of a Other"):
+        make_trainer(callbacks=[PruningCallback(Magnitude(), AfterWarmup(), Prefix(), 0.2)]).fit(Other(), rows)
+    with pytest.raises(BadInput, match="PEPCallback searches the sizes of a CTRModule, not of a Other"):
+        make_trainer(callbacks=[PEPCallback(AfterWarmup(), TopK(), budget=0.2)]).fit(Other(), rows)
+    sizes = SearchResult(torch.ones(2), None, 4, None, "2", "any")
+    with pytest.raises(BadInput, match="TransferCallback rebuilds a CTRModule, not a Other"):
+        make_trainer(callbacks=[TransferCallback(sizes)]).fit(Other(), rows)
