@@ -480,7 +480,7 @@ def test_faults_of_csv_files_are_located(tmp_path: Path, wrong: str, message: st
 def test_a_csv_file_without_rows(tmp_path: Path) -> None:
     for text in ("label,u\n", 'label,"u\n1,a\n0,b\n'):
         (tmp_path / "a.csv").write_text(text)
-        with pytest.raises(BadInput, match=r"there are no rows to divide .* a quote in it is not closed"):
+        with pytest.raises(BadInput, match=r"there are no rows to divide .* a quote that is not closed"):
             ready(tmp_path / "a.csv", tmp_path / "cache")
 
 
