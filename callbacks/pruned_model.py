@@ -89,7 +89,7 @@ class PrunedModel:
         self.module = module
         self.batches = batches
         self.frequencies = frequencies
-        self._seen = self._version()
+        self._seen: tuple[tuple[int, ...] | None, tuple[float, ...] | None] = self._version()
 
     def information(self, kept: Tensor, kept_linear: Tensor | None, basis: Tensor | None = None) -> RowInformation:
         """Measures what a row tells about each value, kept or not, where only the kept ones are read, and their use.
@@ -226,7 +226,7 @@ class PrunedModel:
         (counts, values), (counts_seen, values_seen) = self._version(), self._seen
         return counts_seen in (None, counts) and values == values_seen
 
-    def _version(self) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
+    def _version(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """Returns numbers for each parameter that are others once something was written to it.
 
         Torch counts what is written, but not what its fused optimizers write: so the sum of some values counts, too.

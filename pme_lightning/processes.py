@@ -262,23 +262,19 @@ def telling_of_lost_processes() -> Iterator[None]:
     Raises:
         ProcessLost: Another process is gone.
     """
-    before = _let_losses_be_told()
+    before, lost = _let_losses_be_told(), False
     try:
         yield
     except RuntimeError as error:
         told = lost_process(error)
-        if told is None:
-            _give_back(before)
-            raise
-        if before is not None:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # till the line is printed; it ends by itself after that
-        if isinstance(error, ProcessLost):
+        lost = told is not None
+        if not lost or isinstance(error, ProcessLost):
             raise
         raise ProcessLost(told) from error
-    except BaseException:
-        _give_back(before)
-        raise
-    _give_back(before)
+    finally:
+        if before is not None:
+            # One that lost another has a line to print yet, and ends by itself after that.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if lost else before)
 
 
 def _let_losses_be_told() -> Any:
@@ -295,8 +291,3 @@ def _let_losses_be_told() -> Any:
             signal.raise_signal(signal.SIGTERM)
 
     return signal.signal(signal.SIGTERM, end)
-
-
-def _give_back(handler: Any) -> None:
-    if handler is not None:
-        signal.signal(signal.SIGTERM, handler)
