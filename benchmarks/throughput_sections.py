@@ -104,10 +104,10 @@ def evaluate(table: Table, settings: Settings) -> None:
         metrics = CTRModule([2, 2], "pme_lightning.backbones.FM").test_metrics
         started = time.perf_counter()
         for scores, truth in zip(logits.split(16384), labels.split(16384), strict=True):
-            metrics["auc"].update(torch.sigmoid(scores), truth.int())
-            metrics["logloss"].update(F.binary_cross_entropy_with_logits(scores, truth, reduction="none"))
-        metrics["auc"].compute()
-        metrics["logloss"].compute()
+            losses = F.binary_cross_entropy_with_logits(scores, truth, reduction="none")
+            metrics.update(torch.sigmoid(scores), truth, losses)
+        metrics.auc.compute()
+        metrics.logloss.compute()
         return time.perf_counter() - started
 
     table.race("evaluate", f"{rows:.0e} rows", {"AUC and logloss": once}, "s", "AUC and logloss")

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging, WeightAveraging
 
 from pme_lightning.class_path import import_class
+from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.processes import shard_of
 
@@ -77,6 +78,22 @@ def check_averaged_table(name: str, bits: int, splits: bool) -> None:
         raise BadInput(f"{name} would lose most of its small steps in values of 16 bits: model.embedding_bits=32")
     if splits:
         raise BadInput(f"{name} keeps a copy of the whole model, and trainer=sharded splits it: use trainer=ddp")
+
+
+def check_averaged_model(callbacks: Iterable[Callback], table: FullEmbedding | MultiSizeEmbedding, split: bool) -> None:
+    """Refuses callbacks that average weights where the model's table cannot have averages.
+
+    Args:
+        callbacks: Those of a fit.
+        table: The table of the model.
+        split: Whether it is split over processes.
+    """
+    for callback in callbacks:
+        name = type(callback).__name__
+        if isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):
+            check_averaged_table(name, 8 * table.dtype.itemsize, split)
+        if isinstance(callback, WeightAveraging) and isinstance(table, MultiSizeEmbedding):
+            check_buffers(callback, name)
 
 
 def check_averages(config: Namespace, trainer: Trainer) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from pme_lightning.epoch_steps import optimizer_steps
 from pme_lightning.module import CTRModule
 from pme_lightning.throughput import Throughput
 
@@ -98,7 +98,7 @@ def how_far(trainer: Trainer, batches: int) -> tuple[int, float]:
     search = search_of(trainer)
     if search is None:
         return batches, float(trainer.num_training_batches)
-    per_epoch = max(1, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
+    per_epoch = optimizer_steps(trainer.num_training_batches, trainer.accumulate_grad_batches)
     return trainer.global_step, float(search.num_steps(per_epoch))
 
 

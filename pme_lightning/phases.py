@@ -6,7 +6,6 @@ A run that goes on after an interruption (``resume=RUN_DIR``) takes over what a 
 from __future__ import annotations
 
 import gc
-import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from pme_lightning.averages import too_slow_for, without_averages
 from pme_lightning.class_path import instantiate
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import Shard
+from pme_lightning.epoch_steps import optimizer_steps
 from pme_lightning.errors import BadInput
 from pme_lightning.findings import Findings
 from pme_lightning.lightning_answers import interruptible, interrupts_held_back
@@ -330,4 +330,4 @@ class Phases:
         """Returns the optimizer steps of an epoch of so many batches; of those that the limits leave if None."""
         if batches is None:
             batches = limited("train", len(self.data.train_dataloader()), self.config.trainer)
-        return max(1, math.ceil(batches / self.config.trainer.accumulate_grad_batches))
+        return optimizer_steps(batches, self.config.trainer.accumulate_grad_batches)

@@ -27,12 +27,13 @@ from pme_lightning.data import EncodedDataModule
 from pme_lightning.data.encoded import place_among_processes
 from pme_lightning.errors import BadInput
 from pme_lightning.loggers import check_logger
-from pme_lightning.module import CTRModule, check_table
+from pme_lightning.module import CTRModule
 from pme_lightning.optim import build_optimizer
 from pme_lightning.precision import check_precision
 from pme_lightning.processes import check_processes, shard_of
 from pme_lightning.run_folder import find_run_folder
 from pme_lightning.sixteen_bits import check_bits
+from pme_lightning.table_description import check_table
 
 # Callbacks of Lightning's that cannot do here what they are for, and what to do instead.
 _NOT_HERE = {
