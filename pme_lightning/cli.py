@@ -139,7 +139,8 @@ def _run(words: Sequence[str]) -> None:
 
 
 def _run_command(composition: Composition, parser: object, config: object, words: Sequence[str]) -> None:
-    from pme_lightning.processes import ProcessLost, launch
+    from pme_lightning.launching import launch
+    from pme_lightning.lost_processes import ProcessLost
     from pme_lightning.runner import Runner
 
     runner = Runner(composition.command, parser, config)  # type: ignore[arg-type]

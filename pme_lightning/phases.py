@@ -33,13 +33,14 @@ from pme_lightning.lightning_answers import interruptible, interrupts_held_back
 from pme_lightning.live_figures import live_figures
 from pme_lightning.loggers import log_sizes, phase_logger
 from pme_lightning.module import CTRModule
-from pme_lightning.processes import check_processes, wait_for_all
+from pme_lightning.processes import check_processes
 from pme_lightning.progress import phase_progress
 from pme_lightning.resume_point import ResumePoint
 from pme_lightning.resuming import searched_model
 from pme_lightning.run_checks import build_trainer, limited
 from pme_lightning.run_folder import RunFolder, sizes_files
 from pme_lightning.search import Budget, SearchResult
+from pme_lightning.synchronization import wait_for_all
 from pme_lightning.throughput import Throughput
 from pme_lightning.training_curve import TrainingCurve
 from pme_lightning.whole_checkpoints import WholeCheckpoints

@@ -24,7 +24,6 @@ from pme_lightning.averages import check_averages
 from pme_lightning.class_path import import_class, instantiate
 from pme_lightning.composition import USES_CHECKPOINT
 from pme_lightning.data import EncodedDataModule
-from pme_lightning.data.encoded import place_among_processes
 from pme_lightning.errors import BadInput
 from pme_lightning.loggers import check_logger
 from pme_lightning.module import CTRModule
@@ -33,6 +32,7 @@ from pme_lightning.precision import check_precision
 from pme_lightning.processes import check_processes, shard_of
 from pme_lightning.run_folder import find_run_folder
 from pme_lightning.sixteen_bits import check_bits
+from pme_lightning.synchronization import place_among_processes
 from pme_lightning.table_description import check_table
 
 # Callbacks of Lightning's that cannot do here what they are for, and what to do instead.

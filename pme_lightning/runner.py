@@ -17,7 +17,6 @@ from pme_lightning.arguments import build, optimizer_arguments, print_config
 from pme_lightning.class_path import class_path
 from pme_lightning.composition import USES_CHECKPOINT
 from pme_lightning.data import EncodedDataModule
-from pme_lightning.data.encoded import place_among_processes
 from pme_lightning.embedding import MultiSizeEmbedding, Shard
 from pme_lightning.errors import BadInput, cannot_write
 from pme_lightning.export import ExportedModel
@@ -26,23 +25,11 @@ from pme_lightning.export.saved import write_exported
 from pme_lightning.folder_lock import locked
 from pme_lightning.lightning_answers import interruptible, quiet_lightning
 from pme_lightning.loggers import abandon_loggers, finish_loggers
+from pme_lightning.lost_processes import ProcessLost, lost_process, telling_of_lost_processes
 from pme_lightning.module import CTRModule
 from pme_lightning.pages.run_page import write_run_page
 from pme_lightning.phases import Phases, full_size_module, starts_warm
-from pme_lightning.processes import (
-    ONE_PROCESS,
-    ProcessLost,
-    agree,
-    first_on_each_machine,
-    join,
-    lost_process,
-    main_first,
-    missing_processes,
-    part_at_exit,
-    shard_of,
-    telling_of_lost_processes,
-    wait_for_all,
-)
+from pme_lightning.processes import ONE_PROCESS, join, missing_processes, part_at_exit, shard_of
 from pme_lightning.ranks import is_main
 from pme_lightning.resuming import (
     check_no_other_folder,
@@ -62,6 +49,13 @@ from pme_lightning.run_checks import (
 )
 from pme_lightning.run_folder import RunFolder, check_resumable, find_run_folder, find_sizes
 from pme_lightning.search import SearchResult
+from pme_lightning.synchronization import (
+    agree,
+    first_on_each_machine,
+    main_first,
+    place_among_processes,
+    wait_for_all,
+)
 
 # Options of a Trainer of one process.
 _ONE: dict[str, Any] = {"devices": 1, "num_nodes": 1, "strategy": "auto"}

@@ -15,7 +15,9 @@ from lightning.pytorch import Trainer
 from pme_lightning import ranks
 from pme_lightning.cli import main
 from pme_lightning.errors import BadInput
-from pme_lightning.processes import ProcessLost, check_processes, launch, missing_processes, telling_of_lost_processes
+from pme_lightning.launching import launch
+from pme_lightning.lost_processes import ProcessLost, telling_of_lost_processes
+from pme_lightning.processes import check_processes, missing_processes
 from pme_lightning.ranks import global_rank, is_main, local_rank
 
 NAMES = ["RANK", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"]
@@ -141,7 +143,7 @@ def test_other_errors_are_not_taken_for_a_lost_process() -> None:
 LOSING = """
 import os, signal, sys
 import torch.distributed as dist
-from pme_lightning.processes import ProcessLost, telling_of_lost_processes
+from pme_lightning.lost_processes import ProcessLost, telling_of_lost_processes
 dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
 try:
     with telling_of_lost_processes():

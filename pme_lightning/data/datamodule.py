@@ -13,7 +13,7 @@ from pme_lightning.data.batches import ClickDataset
 from pme_lightning.data.cache import EncodedFolder, cache_root
 from pme_lightning.data.click_files import ClickFiles
 from pme_lightning.data.csv_files import CsvOptions
-from pme_lightning.data.encoded import EncodedData, EncodedDataModule, place_among_processes
+from pme_lightning.data.encoded import EncodedData, EncodedDataModule
 from pme_lightning.data.options import check_whole_number
 from pme_lightning.data.schema import BINNING, BINS, Binning, Schema
 from pme_lightning.data.sources import Format
@@ -23,6 +23,7 @@ from pme_lightning.data.streamed_rows import StreamedRows, stream_loader
 from pme_lightning.data.streams import Stream
 from pme_lightning.data.vocabulary import Vocabulary
 from pme_lightning.errors import BadInput
+from pme_lightning.synchronization import place_among_processes
 
 
 class ClickDataModule(EncodedDataModule):

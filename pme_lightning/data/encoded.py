@@ -9,41 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pme_lightning.data.batches import ClickDataset, PermutationBatchSampler, SequentialBatchSampler, keep
-from pme_lightning.data.on_gpu import RowsOnGPU, belongs_on_gpu
+from pme_lightning.data.on_gpu import RowsOnGPU, all_or_none, belongs_on_gpu
 from pme_lightning.data.options import SPLITS, check_whole_number
 from pme_lightning.errors import BadInput, did_you_mean
+from pme_lightning.synchronization import place_among_processes
 
 if TYPE_CHECKING:
     from pme_lightning.data.vocabulary import Vocabulary
 
 # Rows of each split whose ids are held against their fields: a numbering that is wrong shows in any of them.
 _CHECKED_ROWS = 1 << 16
-
-
-def of_one_mind(yes: bool, device: torch.device) -> bool:
-    """Whether all processes say yes; those that train on GPUs call it together, on others each is asked alone.
-
-    Processes that hold rows in the memory of a GPU share the order out that it draws: all of them do, or none.
-    """
-    if device.type != "cuda" or place_among_processes()[1] == 1:
-        return yes
-    said = torch.tensor(int(yes), device=device)
-    dist.all_reduce(said, op=dist.ReduceOp.MIN)
-    return bool(said)
-
-
-def place_among_processes() -> tuple[int, int]:
-    """The rank of this process and how many there are; 0 and 1 of a run in one process."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
 
 
 @dataclass
@@ -364,7 +345,7 @@ class EncodedDataModule(LightningDataModule, ABC):
         if split == "train" and self._held_then is not None:
             wanted, self._held_then = self._held_then, None
         name = f"the {split} split of data '{self.name}'"
-        if not of_one_mind(belongs_on_gpu(name, self._dataset(split), device, wanted), device):
+        if not all_or_none(belongs_on_gpu(name, self._dataset(split), device, wanted), device):
             return False
         self._rows_on_gpu[split] = RowsOnGPU(self._dataset(split), device)
         return True

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from pme_lightning.data.batches import ClickDataset
 from pme_lightning.errors import BadInput
+from pme_lightning.synchronization import place_among_processes
 
 # Rows brought over at a time.
 _CHUNK_ROWS = 1 << 20
@@ -78,3 +80,20 @@ def belongs_on_gpu(name: str, dataset: ClickDataset, device: torch.device, wante
             "data.on_gpu=false, and each batch travels by itself"
         )
     return bool(wanted) or needed <= free // _SHARE
+
+
+def all_or_none(held: bool, device: torch.device) -> bool:
+    """Whether all processes are to hold their rows on their GPUs; on other devices each process is asked alone.
+
+    Rows on a GPU come in an order that the GPU draws, and the processes share one order: all of them hold rows there,
+    or none. Processes that train on GPUs call this together.
+
+    Args:
+        held: Whether this process is to hold its rows on its device.
+        device: That trains.
+    """
+    if device.type != "cuda" or place_among_processes()[1] == 1:
+        return held
+    answer = torch.tensor(int(held), device=device)
+    dist.all_reduce(answer, op=dist.ReduceOp.MIN)
+    return bool(answer)

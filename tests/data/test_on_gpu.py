@@ -74,13 +74,13 @@ def test_all_processes_hold_rows_or_none(monkeypatch: pytest.MonkeyPatch) -> Non
         asked.append(int(said))
         said.fill_(0)
 
-    monkeypatch.setattr(encoded.torch, "tensor", lambda value, **_: torch.full((), value))
+    monkeypatch.setattr(on_gpu.torch, "tensor", lambda value, **_: torch.full((), value))
     monkeypatch.setattr(dist, "all_reduce", least)
-    assert encoded.of_one_mind(True, GPU), "alone"
-    monkeypatch.setattr(encoded, "place_among_processes", lambda: (0, 2))
-    assert not encoded.of_one_mind(True, GPU), "another process has no room"
+    assert on_gpu.all_or_none(True, GPU), "alone"
+    monkeypatch.setattr(on_gpu, "place_among_processes", lambda: (0, 2))
+    assert not on_gpu.all_or_none(True, GPU), "another process has no room"
     assert asked == [1]
-    assert encoded.of_one_mind(True, torch.device("cpu"))
+    assert on_gpu.all_or_none(True, torch.device("cpu"))
     assert asked == [1]
 
 
