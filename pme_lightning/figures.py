@@ -8,10 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from pme_lightning.epoch_steps import optimizer_steps
+from pme_lightning.measures import MEASURES
 from pme_lightning.module import CTRModule
 from pme_lightning.throughput import Throughput
-
-_MEASURED = {"valid_auc": "AUC", "valid_logloss": "logloss"}
 
 
 class Figures(Throughput):
@@ -60,7 +59,8 @@ class Figures(Throughput):
         told = [f"loss {float(self._loss) / self._batches:.4f}"] if self._loss is not None else []
         # The Trainer keeps what an epoch before has measured.
         metrics = trainer.callback_metrics if ended and self._validated else {}
-        told += [f"{short} {float(metrics[name]):.4f}" for name, short in _MEASURED.items() if name in metrics]
+        measured = {measure.label: metrics.get(f"valid_{measure.key}") for measure in MEASURES}
+        told += [f"{label} {float(value):.4f}" for label, value in measured.items() if value is not None]
         if self.rows_per_second:
             told.append(f"{self.rows_per_second:,.0f} rows/s")
         kept, search = kept_fraction(trainer, pl_module), search_of(trainer)

@@ -9,11 +9,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from pme_lightning.measures import MEASURES
 from pme_lightning.module import CTRModule
 from pme_lightning.throughput import Throughput
 
-# What validation measures, and which way is better.
-_VALIDATED = {"valid_auc": max, "valid_logloss": min}
 _GIB = 1 << 30
 
 
@@ -79,10 +78,11 @@ class LiveFigures(Callback):
         """Logs the best of each metric."""
         if not trainer.loggers or trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        for name, better in _VALIDATED.items():
+        for measure in MEASURES:
+            name = f"valid_{measure.key}"
             if name in trainer.callback_metrics:
                 value = float(trainer.callback_metrics[name])
-                self._best[name] = better(self._best.get(name, value), value)
+                self._best[name] = measure.best(self._best.get(name, value), value)
         _log(trainer, {f"best_{name}": value for name, value in self._best.items()})
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

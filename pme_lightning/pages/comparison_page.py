@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pme_lightning.headline import columns, is_multi_size
+from pme_lightning.measures import MEASURES
 from pme_lightning.pages.elements import document, metric, section, table
 from pme_lightning.pages.markup import Child, Markup, join, tag
 from pme_lightning.pages.pareto_chart import Curve, Point, pareto_charts
@@ -125,15 +126,16 @@ def _results(groups: Sequence[Sequence[SavedRun]], names: dict[Path, str], place
     best: list[tuple[int, int]] = []
     for group in groups:
         first = len(rows)
-        measured: list[tuple[float | None, float | None]] = []
+        tests: list[dict[str, float | None]] = []
         for run in group:
             for label, model in _models(run.summary):
-                test = model.get("test") or {}
-                measured.append((test.get("auc"), test.get("logloss")))
+                tests.append(model.get("test") or {})
                 rows.append([_link(run, names[run.path], place), *_cells(run, label, model)])
-        for column, index, choose in ((7, 0, max), (8, 1, min)):
-            values = [value for each in measured if (value := each[index]) is not None]
-            best += [(first + r, column) for r, each in enumerate(measured) if values and each[index] == choose(values)]
+        for measure, column in zip(MEASURES, (7, 8), strict=True):
+            values = [value for test in tests if (value := test.get(measure.key)) is not None]
+            if values:
+                top = measure.best(values)
+                best += [(first + r, column) for r, test in enumerate(tests) if test.get(measure.key) == top]
     return section("Results", table(header, rows, "Every model of every run; the best is set in bold", (0,), best))
 
 

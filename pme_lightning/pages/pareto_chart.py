@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pme_lightning.measures import MEASURES, Measure
 from pme_lightning.pages.charts import Series, legend, line_chart
 from pme_lightning.pages.elements import figure
 from pme_lightning.pages.markup import Markup, tag
@@ -26,6 +27,10 @@ class Point:
     kept: float
     auc: float
     logloss: float
+
+    def value(self, measure: Measure) -> float:
+        """Returns what a measure says of the model."""
+        return getattr(self, measure.key)
 
 
 @dataclass(frozen=True)
@@ -54,51 +59,48 @@ def pareto_charts(name: str, curves: Sequence[Curve], full: Point | None, front:
         full: The full-size model to compare with, drawn as a level; ``None`` for none.
         front: Whether to draw the best that can be had at each size.
     """
-    pictures = [_chart(name, curves, full, front, metric, better) for metric, better in (("AUC", 1), ("logloss", -1))]
+    pictures = [_chart(name, curves, full, front, measure) for measure in MEASURES]
     return tag("div", *pictures, class_="figures")
 
 
-def pareto_front(points: Sequence[Point], metric: str, better: int) -> list[Point]:
-    """Returns the points that no other beats at the same size or a smaller one, the smallest first.
-
-    Args:
-        points: To choose from.
-        metric: ``auc`` or ``logloss``.
-        better: 1 if more is better, -1 if less is.
-    """
+def pareto_front(points: Sequence[Point], measure: Measure) -> list[Point]:
+    """Returns the points that no other beats at the same size or a smaller one, the smallest first."""
     front: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.kept, -better * getattr(point, metric))):
-        if not front or better * getattr(point, metric) > better * getattr(front[-1], metric):
-            front.append(point)
+    for point in sorted(points, key=lambda point: point.kept):
+        if front and not measure.beats(point.value(measure), front[-1].value(measure)):
+            continue
+        if front and front[-1].kept == point.kept:
+            front.pop()
+        front.append(point)
     return front
 
 
-def _chart(page_name: str, curves: Sequence[Curve], full: Point | None, front: bool, name: str, better: int) -> Markup:
-    metric = name.lower()
+def _series(curve: Curve, measure: Measure) -> Series:
+    points = sorted(curve.points, key=lambda point: (point.kept, point.value(measure)))
+    return Series(
+        curve.name,
+        [(point.kept, point.value(measure)) for point in points],
+        curve.style,
+        line=curve.joined and len(points) > 1,
+        labels=[point.label for point in points],
+    )
+
+
+def _chart(page_name: str, curves: Sequence[Curve], full: Point | None, front: bool, measure: Measure) -> Markup:
     everything = [point for curve in curves for point in curve.points]
-    series = [
-        Series(
-            curve.name,
-            sorted((point.kept, getattr(point, metric)) for point in curve.points),
-            curve.style,
-            line=curve.joined and len(curve.points) > 1,
-            labels=[point.label for point in sorted(curve.points, key=lambda p: (p.kept, getattr(p, metric)))],
-        )
-        for curve in curves
-    ]
-    drawn = list(series)
-    best = pareto_front(everything, metric, better)
+    drawn = [_series(curve, measure) for curve in curves]
+    best = pareto_front(everything, measure)
     if front and len(best) > 1:
-        drawn.insert(0, Series("best at each size", [(p.kept, getattr(p, metric)) for p in best], 27, markers=False))
-    values = [getattr(point, metric) for point in everything]
+        drawn.insert(0, Series("best at each size", [(p.kept, p.value(measure)) for p in best], 27, markers=False))
     x = log_axis("kept of the embedding's bytes (logarithmic)", [point.kept for point in everything], percent)
-    y = linear_axis(f"test {name}", [*values, *([getattr(full, metric)] if full else [])])
-    level = [(getattr(full, metric), f"full size {getattr(full, metric):.4f}")] if full else []
-    top = (max if better > 0 else min)(everything, key=lambda point: getattr(point, metric))
-    said = f"Best {name}: {getattr(top, metric):.4f} with {percent(top.kept)} kept"
+    values = [point.value(measure) for point in [*everything, *([full] if full else [])]]
+    y = linear_axis(f"test {measure.label}", values)
+    level = [(full.value(measure), f"full size {full.value(measure):.4f}")] if full else []
+    top = measure.best(everything, key=lambda point: point.value(measure))
+    said = f"Best {measure.label}: {top.value(measure):.4f} with {percent(top.kept)} kept"
     said += f" ({top.label})." if top.label else "."
     if full:
-        said += f" The full-size model reaches {getattr(full, metric):.4f}."
-    title = f"Test {name} over size"
-    svg = line_chart(f"{page_name}-{metric}", title, said, drawn, x, y, level)
+        said += f" The full-size model reaches {full.value(measure):.4f}."
+    title = f"Test {measure.label} over size"
+    svg = line_chart(f"{page_name}-{measure.key}", title, said, drawn, x, y, level)
     return figure(title, svg, said, legend(drawn))

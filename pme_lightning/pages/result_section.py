@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pme_lightning import headline
+from pme_lightning.measures import MEASURES
 from pme_lightning.pages.elements import metric, section, table, tiles
 from pme_lightning.pages.markup import Markup, tag
 from pme_lightning.pages.pareto_chart import Curve, Point, pareto_charts
@@ -47,12 +48,12 @@ def _tiles(summary: Summary) -> list[tuple[str, str, str]]:
     if headline.is_multi_size(summary):
         entries = [("embedding kept", f"{embedding['fraction']:.1%}", f"{kept:,} of {full:,} parameters")]
     for split, word in (("test", "test"), ("valid", "validation")):
-        for name, shown in (("auc", "AUC"), ("logloss", "logloss")):
-            value = (summary.get(split) or {}).get(name)
+        for measure in MEASURES:
+            value = (summary.get(split) or {}).get(measure.key)
             if value is not None:
-                beside = (baseline.get(split) or {}).get(name)
+                beside = (baseline.get(split) or {}).get(measure.key)
                 note = "" if beside is None else f"{metric(value - beside, signed=True)} against full size"
-                entries.append((f"{word} {shown}", metric(value), note))
+                entries.append((f"{word} {measure.label}", metric(value), note))
     return [*entries, *_search_tile(summary)]
 
 
@@ -60,12 +61,11 @@ def _curve_tiles(summary: Summary) -> list[tuple[str, str, str]]:
     """Of several budgets: the best, whichever that is."""
     full, found = full_size(summary), points(summary)
     entries = [("budgets", str(len(summary["pareto"])), "from one search")]
-    for name, shown, best in (("auc", "AUC", max), ("logloss", "logloss", min)) if found else ():
-        point = best(found, key=lambda point: getattr(point, name))
-        value = getattr(point, name)
-        note = f"with {percent(point.kept)} kept"
-        note += f"; {metric(value - getattr(full, name), signed=True)} against full size" if full else ""
-        entries.append((f"best test {shown}", metric(value), note))
+    for measure in MEASURES if found else ():
+        best = measure.best(found, key=lambda point: point.value(measure))
+        note = f"with {percent(best.kept)} kept"
+        note += f"; {metric(best.value(measure) - full.value(measure), signed=True)} against full size" if full else ""
+        entries.append((f"best test {measure.label}", metric(best.value(measure)), note))
     return [*entries, *_search_tile(summary)]
 
 

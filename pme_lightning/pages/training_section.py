@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from statistics import median
-from typing import Any
 
+from pme_lightning.measures import MEASURES, Measure
 from pme_lightning.pages.charts import Series, legend, line_chart
 from pme_lightning.pages.elements import figure, metric, section, table
 from pme_lightning.pages.markup import Markup, tag
@@ -19,8 +19,7 @@ def training_of_run(curves: Curves) -> Markup:
     """Returns the section; ``curves``: as in ``findings.json``."""
     fits = {phase: curve for phase, curve in curves.items() if curve["valid"]}
     pictures = [
-        _validation(fits, 1, "AUC", max) if fits else None,
-        _validation(fits, 2, "logloss", min) if fits else None,
+        *(_validation(fits, measure, column) for column, measure in enumerate(MEASURES, start=1) if fits),
         _loss({phase: curve for phase, curve in curves.items() if curve["loss"]}),
     ]
     if all(picture is None for picture in pictures):
@@ -41,22 +40,23 @@ def styles(phases: list[str]) -> dict[str, int]:
     return {phase: fixed[phase] if phase in fixed else others.pop(0) for phase in phases}
 
 
-def _validation(fits: Curves, index: int, name: str, best: Any) -> Markup:
-    style = styles(list(fits))
+def _validation(fits: Curves, measure: Measure, column: int) -> Markup:
+    """Returns the picture of one measure, which is this column of what validations measured."""
+    style, name = styles(list(fits)), measure.label
     series = [
-        Series(phase_name(phase), [(point[0], point[index]) for point in fits[phase]["valid"]], style[phase])
+        Series(phase_name(phase), [(point[0], point[column]) for point in fits[phase]["valid"]], style[phase])
         for phase in fits
     ]
-    found = {each.name: best(each.points, key=lambda point: point[1]) for each in series}
-    if len(found) > _TOLD:
-        one = best(found, key=lambda who: found[who][1])
-        found = {one: found[one]}
-    said = "Best: " + ", ".join(f"{who} {metric(y)} after epoch {epoch(x)}" for who, (x, y) in found.items()) + "."
+    best = {each.name: measure.best(each.points, key=lambda point: point[1]) for each in series}
+    if len(best) > _TOLD:
+        winner = measure.best(best, key=lambda model: best[model][1])
+        best = {winner: best[winner]}
+    said = "Best: " + ", ".join(f"{model} {metric(y)} after epoch {epoch(x)}" for model, (x, y) in best.items()) + "."
     x = linear_axis("epochs", [0.0, *(point[0] for each in series for point in each.points)], low=0.0)
     y = linear_axis(f"validation {name}", [point[1] for each in series for point in each.points])
     rows = [[each.name, epoch(point[0]), metric(point[1])] for each in series for point in each.points]
     title = f"Validation {name}"
-    svg = line_chart(f"training-{name.lower()}", title, said, series, x, y)
+    svg = line_chart(f"training-{measure.key}", title, said, series, x, y)
     return figure(title, svg, said, legend(series), table(["model", "epoch", name], rows))
 
 

@@ -16,6 +16,7 @@ import pme_lightning.pages
 from pme_lightning import headline
 from pme_lightning.dashboards.result_charts import models_of
 from pme_lightning.errors import BadInput
+from pme_lightning.measures import MEASURES
 from pme_lightning.pages.comparison_page import comparison_page, config_differences, run_names
 from pme_lightning.pages.pareto_chart import Point, pareto_front
 from pme_lightning.pages.run_page import write_run_page
@@ -189,8 +190,8 @@ def test_the_front_is_what_no_other_beats() -> None:
     points = [
         Point("", kept, auc, 1 - auc) for kept, auc in ((0.5, 0.7), (0.1, 0.6), (0.2, 0.65), (0.3, 0.64), (0.1, 0.5))
     ]
-    for metric, better in (("auc", 1), ("logloss", -1)):
-        assert [point.kept for point in pareto_front(points, metric, better)] == [0.1, 0.2, 0.5]
+    for measure in MEASURES:
+        assert [point.kept for point in pareto_front(points, measure)] == [0.1, 0.2, 0.5]
 
 
 def test_nobody_elses_file_is_replaced(tmp_path: Path) -> None:
