@@ -19,7 +19,8 @@ import torch.distributed as dist
 from hypothesis import settings
 from lightning.pytorch import Trainer
 
-from pme_lightning.data.encoded import EncodedData, EncodedDataModule
+from pme_lightning.data.encoded import EncodedDataModule
+from pme_lightning.data.encoded_data import EncodedData
 
 ROOT = Path(__file__).parents[1]
 # Where processes of a run meet, as it was before any test.

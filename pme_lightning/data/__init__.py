@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pme_lightning.data.batches import ClickDataset, PermutationBatchSampler
     from pme_lightning.data.datamodule import ClickDataModule
-    from pme_lightning.data.encoded import EncodedData, EncodedDataModule
+    from pme_lightning.data.encoded import EncodedDataModule
+    from pme_lightning.data.encoded_data import EncodedData
     from pme_lightning.data.schema import Field, Schema
     from pme_lightning.data.synthetic import SyntheticDataModule
     from pme_lightning.data.vocabulary import Vocabulary
@@ -31,7 +32,7 @@ __all__ = [
 _HOMES = {
     "ClickDataModule": "datamodule",
     "ClickDataset": "batches",
-    "EncodedData": "encoded",
+    "EncodedData": "encoded_data",
     "EncodedDataModule": "encoded",
     "Field": "schema",
     "PermutationBatchSampler": "batches",

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pme_lightning.data.fingerprint import FORMAT_VERSION
 from pme_lightning.data.folders import writing
-from pme_lightning.data.sources import reading
-from pme_lightning.data.vocabulary import FORMAT_VERSION, Vocabulary
+from pme_lightning.data.parts import reading
+from pme_lightning.data.vocabulary import Vocabulary
 from pme_lightning.errors import BadInput, did_you_mean
 from pme_lightning.written_whole import written_whole
 

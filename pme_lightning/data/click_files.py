@@ -14,11 +14,13 @@ from pme_lightning.data.cache import EncodedFolder, check_columns, key_of, read_
 from pme_lightning.data.csv_files import CsvOptions, line_without_values
 from pme_lightning.data.encoding import Source, write_encoded
 from pme_lightning.data.faults import located
+from pme_lightning.data.file_names import name_of
 from pme_lightning.data.folders import unfinished
 from pme_lightning.data.options import SPLITS
+from pme_lightning.data.parts import ALL, Part, cheap_count, reading
 from pme_lightning.data.progress import rows_progress
 from pme_lightning.data.schema import infer_schema
-from pme_lightning.data.sources import ALL, Format, Part, cheap_count, find_part, find_parts, name_of, reading
+from pme_lightning.data.sources import Format, find_part, find_parts
 from pme_lightning.data.splits import SplitOptions, Whole, divide
 from pme_lightning.data.stream_folder import StreamFolder, read_streams
 from pme_lightning.data.streams import Stream, streams_of

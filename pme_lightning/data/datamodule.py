@@ -13,7 +13,8 @@ from pme_lightning.data.batches import ClickDataset
 from pme_lightning.data.cache import EncodedFolder, cache_root
 from pme_lightning.data.click_files import ClickFiles
 from pme_lightning.data.csv_files import CsvOptions
-from pme_lightning.data.encoded import EncodedData, EncodedDataModule
+from pme_lightning.data.encoded import EncodedDataModule
+from pme_lightning.data.encoded_data import EncodedData
 from pme_lightning.data.options import check_whole_number
 from pme_lightning.data.schema import BINNING, BINS, Binning, Schema
 from pme_lightning.data.sources import Format

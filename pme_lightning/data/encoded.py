@@ -1,9 +1,8 @@
-"""The base of every data module: encoded splits in, loaders and token facts out."""
+"""The base of every data module: loaders and token facts over encoded splits."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pme_lightning.data.batches import ClickDataset, PermutationBatchSampler, SequentialBatchSampler, keep
+from pme_lightning.data.encoded_data import EncodedData
 from pme_lightning.data.on_gpu import RowsOnGPU, all_or_none, belongs_on_gpu
 from pme_lightning.data.options import SPLITS, check_whole_number
-from pme_lightning.errors import BadInput, did_you_mean
+from pme_lightning.errors import BadInput
 from pme_lightning.synchronization import place_among_processes
 
 if TYPE_CHECKING:
@@ -25,57 +25,6 @@ if TYPE_CHECKING:
 
 # Rows of each split whose ids are held against their fields: a numbering that is wrong shows in any of them.
 _CHECKED_ROWS = 1 << 16
-
-
-@dataclass
-class EncodedData:
-    """What a data module knows once its rows are encoded.
-
-    Attributes:
-        name: of the data set, for tables and run folders.
-        fields: the ``F`` field names, in the order of the id columns.
-        field_tokens: tokens per field (with the out-of-vocabulary one); their sum is ``V``. Global ids are the
-            field's offset (the running sum) plus the index in the field.
-        frequencies: int64 ``(V,)``, how often each token occurs in the training rows.
-        splits: ``{"train" | "valid" | "test": (ids int32 (n, F), labels (n,) of 0/1 in any numeric type)}``; all
-            three as a rule, fewer where test rows stand alone.
-    """
-
-    name: str
-    fields: list[str]
-    field_tokens: list[int]
-    frequencies: Tensor
-    splits: dict[str, tuple[np.ndarray, np.ndarray]] = field(repr=False)
-
-    def __post_init__(self) -> None:
-        """Raises BadInput where the parts do not fit together or a split is empty."""
-        self.field_tokens = [int(count) for count in self.field_tokens]
-        if len(self.fields) != len(self.field_tokens):
-            raise BadInput(f"{len(self.fields)} fields but {len(self.field_tokens)} counts of tokens")
-        counts = self.frequencies
-        if not isinstance(counts, Tensor) or counts.is_floating_point() or counts.dtype == torch.bool:
-            raise BadInput("the frequencies must be a tensor of whole numbers, the training rows of each token")
-        if len(self.frequencies) and int(self.frequencies.min()) < 0:
-            raise BadInput(f"the frequency of a token is {int(self.frequencies.min())}; it must be 0 or more")
-        if self.frequencies.shape != (sum(self.field_tokens),):
-            raise BadInput(f"{sum(self.field_tokens)} tokens need as many frequencies, not {len(self.frequencies)}")
-        for split, (ids, labels) in self.splits.items():
-            if split not in SPLITS:
-                raise BadInput(f"data '{self.name}' has a split '{split}', {did_you_mean(split, SPLITS)}")
-            if not isinstance(ids, np.ndarray) or not isinstance(labels, np.ndarray) or ids.ndim != 2:
-                raise BadInput(
-                    f"the {split} split of data '{self.name}' must be arrays of numpy, ids (n, {len(self.fields)}) and "
-                    f"labels (n,); they are {_kind(ids)} and {_kind(labels)}"
-                )
-            if len(ids) == 0:
-                raise BadInput(f"the {split} split of data '{self.name}' is empty")
-            if ids.shape[1] != len(self.fields):
-                raise BadInput(f"the {split} split has {ids.shape[1]} id columns for {len(self.fields)} fields")
-
-
-def _kind(values: Any) -> str:
-    shape = getattr(values, "shape", None)
-    return f"{type(values).__name__}{'' if shape is None else ' ' + str(tuple(shape))}"
 
 
 class EncodedDataModule(LightningDataModule, ABC):
@@ -278,21 +227,8 @@ class EncodedDataModule(LightningDataModule, ABC):
             rows = self.predict_rows() if split == "predict" else self.data.splits[split]
             ids, labels = rows
             self._datasets[split] = ClickDataset(ids, labels, self.num_tokens, self._renumbering)
-            self._check_fields(split, ids[:_CHECKED_ROWS])
+            self.data.check_fields(ids[:_CHECKED_ROWS], split)
         return self._datasets[split]
-
-    def _check_fields(self, split: str, ids: np.ndarray) -> None:
-        """Refuses ids of another field than their column's, which a table of all fields would look up all the same."""
-        first = 0
-        for column, (name, tokens) in zip(ids.T, zip(self.fields, self.field_tokens, strict=True), strict=True):
-            wrong = (column < first) | (column >= first + tokens)
-            if wrong.any():
-                row = int(wrong.argmax())
-                raise BadInput(
-                    f"id {column[row]} in row {row} of the {split} split is none of field '{name}', whose ids go from "
-                    f"{first} to {first + tokens - 1}: each field's count on from those of the field before"
-                )
-            first += tokens
 
     def predict_rows(self) -> tuple[np.ndarray, None]:
         """The rows to predict: the test split's, without labels."""

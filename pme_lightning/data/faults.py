@@ -9,7 +9,7 @@ import polars as pl
 
 from pme_lightning.data.csv_files import CsvOptions, faulty_line, line_of_value
 from pme_lightning.data.labels import BadLabel
-from pme_lightning.data.sources import Part, reading
+from pme_lightning.data.parts import Part, reading
 from pme_lightning.errors import BadInput
 
 

@@ -1,143 +1,19 @@
-"""Where rows come from: files, folders and Hugging Face data sets, as one lazy frame per split."""
+"""Where rows come from: finds files, folders and Hugging Face data sets, and which of them hold which split."""
 
 from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-import polars as pl
+from typing import Literal, get_args
 
 from pme_lightning.data import hub
-from pme_lightning.data.csv_files import CsvOptions, scan_csv
-from pme_lightning.errors import BadInput, did_you_mean, first_line
+from pme_lightning.data.file_names import SUFFIXES, format_of, split_name, suffix_of
+from pme_lightning.data.parts import ALL, Part
+from pme_lightning.errors import BadInput, did_you_mean
 
 Format = Literal["auto", "parquet", "csv", "hf"]
-
-# The split that holds all rows until they are divided.
-ALL = "all"
-
-_SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "valid": "valid",
-    "validation": "valid",
-    "val": "valid",
-    "dev": "valid",
-    "test": "test",
-    "testing": "test",
-}
-_SUFFIXES = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".csv.gz": "csv",
-    ".tsv": "csv",
-    ".tsv.gz": "csv",
-    ".txt": "csv",
-    ".txt.gz": "csv",
-}
-
-
-def split_name(name: str) -> str | None:
-    """The split (train, valid, test) that a common name for it means, or None."""
-    return _SPLIT_NAMES.get(name.lower())
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of one split: files of one format, or one split of a Hugging Face data set."""
-
-    format: Literal["parquet", "csv", "hf"]
-    files: tuple[Path, ...]
-    dataset: hub.HubSplit | None = None
-
-    def stamp(self) -> list[Any]:
-        """What changes whenever the rows may have changed, without reading them.
-
-        Size and the times of last write and of last change of the inode (ctime, which no program can set back), to
-        the nanosecond: hashing the content instead would cost seconds per 10 GB at every start. The price is that a
-        copy of the same data elsewhere is encoded anew.
-        """
-        stats = [(str(file.resolve()), file.stat()) for file in self.files]
-        files = [[name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in stats]
-        return [self.format, files, self.dataset.stamp() if self.dataset is not None else None]
-
-    def frame(self, csv: CsvOptions) -> pl.LazyFrame:
-        """The rows; the columns of CSV files are text, so that tokens keep what is written (``007``)."""
-        if self.dataset is not None:
-            return self.dataset.frame()
-        with reading(self.where()):
-            self._check_format()
-            if self.format == "parquet":
-                lazy = pl.scan_parquet(list(self.files), glob=False)
-                lazy.collect_schema()
-                return lazy
-            return scan_csv(self.files, csv, infer=False)
-
-    def types(self, csv: CsvOptions) -> dict[str, pl.DataType]:
-        """The columns with their types; those of CSV files as their first rows read."""
-        if self.dataset is not None or self.format == "parquet":
-            return dict(self.frame(csv).collect_schema())
-        with reading(self.where()):
-            self._check_format()
-            return dict(scan_csv(self.files[:1], csv, infer=True).collect_schema())
-
-    def _check_format(self) -> None:
-        """Refuses files of the other format, as the first of them tells by its name and its beginning."""
-        with self.files[0].open("rb") as file:
-            is_parquet = file.read(4) in (b"PAR1", b"PARE")
-        kind = {"parquet": "Parquet", "csv": "CSV"}
-        other = "csv" if self.format == "parquet" else "parquet"
-        if is_parquet == (other == "parquet") and _format_of(self.files[0]) == other:
-            raise BadInput(
-                f"'{self.files[0]}' is {kind[other]}, and data.format={self.format} takes {kind[self.format]}: "
-                f"say data.format=auto, or {other}"
-            )
-
-    def where(self) -> str:
-        """The rows' place, for messages."""
-        if self.dataset is not None:
-            return f"'{self.dataset.name}'"
-        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
-        return f"'{self.files[0]}'{more}"
-
-
-def cheap_count(parts: Mapping[str, Part]) -> int | None:
-    """All rows, where the files say so themselves (those of CSV files would have to be counted).
-
-    Raises:
-        BadInput: a file cannot be read, or has other columns than the first one.
-    """
-    if any(part.format != "parquet" for part in parts.values()):
-        return None
-    count = 0
-    for part in parts.values():
-        with reading(part.where()):
-            count += int(part.frame(CsvOptions()).select(pl.len()).collect().item())
-    return count
-
-
-def name_of(path: str) -> str:
-    """The name of the data set that a path means: data/ads/train.parquet is "ads", and so is data/ads/*.parquet."""
-    place = Path(path)
-    stem = place.name.split(".")[0]
-    if (split_name(stem) or "*" in stem or not stem) and place.resolve().parent.name:
-        return place.resolve().parent.name
-    return stem
-
-
-@contextmanager
-def reading(where: str) -> Iterator[None]:
-    """Turns what the engine says of an unreadable file into one line of BadInput."""
-    try:
-        yield
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise BadInput(f"{where} cannot be read: {first_line(error)}") from error
 
 
 def find_parts(path: str | Sequence[str], format: Format = "auto", cache_dir: Path | None = None) -> dict[str, Part]:
@@ -218,7 +94,7 @@ def _looks_local(path: str) -> bool:
     return (
         path.startswith((".", "/", "~"))
         or path.count("/") > 1
-        or path.endswith((*_SUFFIXES, ".zip", "/"))
+        or path.endswith((*SUFFIXES, ".zip", "/"))
         or ("/" in path and Path(path).parent.exists())
     )
 
@@ -237,16 +113,6 @@ def _nearest(missing: Path) -> str:
     return f": in '{folder}', {hint}" if len(names) <= 12 or hint.startswith("did you mean") else ""
 
 
-def _suffix_of(file: Path) -> str | None:
-    name = file.name.lower()
-    return next((suffix for suffix in sorted(_SUFFIXES, key=len, reverse=True) if name.endswith(suffix)), None)
-
-
-def _format_of(file: Path) -> str | None:
-    suffix = _suffix_of(file)
-    return None if suffix is None else _SUFFIXES[suffix]
-
-
 def _files_part(files: Sequence[Path], format: str) -> Part:
     for file in files:
         if not file.exists():
@@ -259,14 +125,14 @@ def _files_part(files: Sequence[Path], format: str) -> Part:
             f"'{files[0]}' is a file: data.format=hf takes the id of a Hugging Face data set or a folder of "
             "save_to_disk; files are read with data.format=auto"
         )
-    formats = {_format_of(file) if format == "auto" else format for file in files}
+    formats = {format_of(file) if format == "auto" else format for file in files}
     if len(formats) > 1:
         raise BadInput(
             f"files of several formats together, such as '{files[0]}' and '{files[-1]}': say data.format=csv or parquet"
         )
     (found,) = formats
     if found not in ("parquet", "csv"):
-        known = ", ".join(_SUFFIXES)
+        known = ", ".join(SUFFIXES)
         raise BadInput(f"the format of '{files[0]}' is unknown: it takes {known}, or say data.format=csv or parquet")
     return Part(found, tuple(files))  # type: ignore[arg-type]
 
@@ -293,7 +159,7 @@ def _folder_parts(folder: Path, format: str, cache_dir: Path | None) -> dict[str
     files = {split: found for split, found in files.items() if found}
     if beside and (ALL in files or (not files and len({file.relative_to(folder).parts[0] for file in beside}) > 1)):
         # Of all rows together none are left out without a word.
-        all_of_them = folder / "**" / f"*{_suffix_of(beside[0])}"
+        all_of_them = folder / "**" / f"*{suffix_of(beside[0])}"
         raise BadInput(
             f"'{folder}' has files in folders of its own, such as '{beside[0].relative_to(folder)}'"
             f"{', beside others' if files else ''}: if these are all rows together, say data.path='{all_of_them}'; "
@@ -311,7 +177,7 @@ def _folder_parts(folder: Path, format: str, cache_dir: Path | None) -> dict[str
 
 
 def _takes(file: Path, format: str) -> bool:
-    return _format_of(file) is not None and (format in ("auto", "hf") or _format_of(file) == format)
+    return format_of(file) is not None and (format in ("auto", "hf") or format_of(file) == format)
 
 
 def _only_entry(folder: Path, format: str, cache_dir: Path | None) -> dict[str, Part]:
@@ -322,4 +188,4 @@ def _only_entry(folder: Path, format: str, cache_dir: Path | None) -> dict[str, 
         inner = entries[0] if entries[0].is_dir() else hub.unpack(entries[0], cache_dir)
         return _folder_parts(inner, format, cache_dir)
     kind = "Parquet or CSV" if format in ("auto", "hf") else format
-    raise BadInput(f"'{folder}' holds no {kind} file: looked for train, valid and test ({', '.join(_SUFFIXES)})")
+    raise BadInput(f"'{folder}' holds no {kind} file: looked for train, valid and test ({', '.join(SUFFIXES)})")

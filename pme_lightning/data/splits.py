@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 
 from pme_lightning.data.cache import check_name
+from pme_lightning.data.file_names import split_name
 from pme_lightning.data.options import SPLITS, check_whole_number
+from pme_lightning.data.parts import ALL, reading
 from pme_lightning.data.permutation import Permutation
-from pme_lightning.data.sources import ALL, reading, split_name
 from pme_lightning.data.times import in_order
 from pme_lightning.errors import BadInput, did_you_mean
 

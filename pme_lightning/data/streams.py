@@ -13,7 +13,7 @@ import polars as pl
 
 from pme_lightning.data.hub import cannot_read
 from pme_lightning.data.options import SPLITS
-from pme_lightning.data.sources import ALL, Part
+from pme_lightning.data.parts import ALL, Part
 from pme_lightning.errors import BadInput
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pme_lightning.data.encoded import EncodedData, EncodedDataModule
+from pme_lightning.data.encoded import EncodedDataModule
+from pme_lightning.data.encoded_data import EncodedData
 from pme_lightning.data.folders import check_only_own, whole_folder
 from pme_lightning.data.options import SPLITS
 from pme_lightning.data.planted import ClickRows, Plan, best_metrics, check_range, draw_rows, plant

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -18,33 +17,16 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from pme_lightning.data.binning import QuantileSample
-from pme_lightning.data.counting import ValueCounts
 from pme_lightning.data.field_table import FieldTable
-from pme_lightning.data.folders import TEMPORARY, check_only_own, whole_folder, writing
+from pme_lightning.data.fingerprint import FORMAT_VERSION, fingerprint_of
+from pme_lightning.data.fitting import fitted_tokens
+from pme_lightning.data.folders import check_only_own, whole_folder
 from pme_lightning.data.lookup import Lookup, lookup_of
 from pme_lightning.data.npy_writer import NpyWriter
-from pme_lightning.data.options import check_whole_number
 from pme_lightning.data.schema import Schema
 from pme_lightning.data.times import in_zone
-from pme_lightning.data.tokens import (
-    BOOLEANS,
-    Matches,
-    align,
-    booleans_as,
-    column_of,
-    missing_as,
-    numbers,
-    texts_as,
-    token_values,
-)
+from pme_lightning.data.tokens import BOOLEANS, Matches, align, booleans_as, missing_as, texts_as, token_values
 from pme_lightning.errors import BadInput, did_you_mean, first_line
-
-# Changes whenever the same data would be encoded otherwise than before.
-FORMAT_VERSION = 2
-
-# The key of a min_count dict that stands for all fields it does not name.
-ANY_FIELD = "*"
 
 
 class Vocabulary:
@@ -113,29 +95,7 @@ class Vocabulary:
             BadInput: min_count is below 1 or names no field, there are no rows, a value does not fit its field, or
                 the disk is full.
         """
-        fields = schema.fields
-        least = _least_counts(min_count, [one.name for one in fields])
-        edges = _quantile_edges(slices, schema)
-        with writing(scratch):
-            if scratch is not None:
-                scratch.mkdir(parents=True, exist_ok=True)
-            folder = TemporaryDirectory(prefix=TEMPORARY, dir=scratch)
-        counts = ValueCounts(len(fields), Path(folder.name))
-        try:
-            for part in slices():
-                for f, one in enumerate(fields):
-                    counts.add(f, token_values(part, one, edges.get(one.name)))
-            found = [counts.table(f, least[one.name]) for f, one in enumerate(fields)]
-        except BaseException:
-            counts.close()
-            folder.cleanup()
-            raise
-        counts.close()
-        tables, oov_counts = map(list, zip(*found, strict=True))
-        if all(table.file is None for table in tables):
-            folder.cleanup()
-            return cls(schema, tables, oov_counts, edges)
-        return cls(schema, tables, oov_counts, edges, folder)
+        return cls(schema, *fitted_tokens(slices, schema, min_count, scratch))
 
     @property
     def num_tokens(self) -> int:
@@ -183,30 +143,42 @@ class Vocabulary:
             ids = self.encode_fields(frame, matches)
             matches.check()
             return ids
-        ids = np.empty((len(frame), len(self.fields)), dtype=np.int32)
-        lookups, held = self._lookups, self.schema.dtypes
         frame = frame.with_columns(
-            in_zone(each, held.get(each.name, "")) for each in frame if each.dtype == pl.Datetime
+            in_zone(each, self.schema.dtypes.get(each.name, "")) for each in frame if each.dtype == pl.Datetime
         )
+        ids = np.empty((len(frame), len(self.fields)), dtype=np.int32)
+        _ = self._lookups  # made before the threads would each make their own
 
         def encode(f: int) -> None:
-            one, table = self.schema.fields[f], self._tables[f]
-            values = token_values(frame, one, self.edges.get(one.name))
-            if one.kind == "categorical" and "Boolean" in (str(frame.schema[one.source]), held.get(one.source)):
-                values = booleans_as(values, table.dtype, self._boolean_tokens(f))
-            if one.kind == "categorical" and values.dtype == pl.String:
-                values = missing_as(texts_as(values, held.get(one.source, "")), table.dtype)
-            index = lookups[f].find(align(values, table.dtype, one.source, matches))
-            if values.null_count() < len(values):
-                matches.note_known(one.source, bool((index > 0).any()))
-            np.add(index, self.offsets[f], out=ids[:, f])
-            if table.missing is not None and values.null_count():
-                # Only what was missing in the data, not what could not be read as the training type.
-                ids[values.is_null().to_numpy(), f] = self.offsets[f] + table.missing + 1
+            ids[:, f] = self._encoded(f, frame, matches)
 
         # numpy and Polars let other threads run while they search.
         list(self._threads.map(encode, range(len(self.fields))))
         return ids
+
+    def _encoded(self, f: int, frame: pl.DataFrame, matches: Matches) -> np.ndarray:
+        """The global ids, int32 ``(n,)``, of the values of one field."""
+        field, table, offset = self.schema.fields[f], self._tables[f], self.offsets[f]
+        values = token_values(frame, field, self.edges.get(field.name))
+        if field.kind == "categorical":
+            values = self._as_in_training(f, values, str(frame.schema[field.source]))
+        index = self._lookups[f].find(align(values, table.dtype, field.source, matches))
+        if values.null_count() < len(values):
+            matches.note_known(field.source, bool((index > 0).any()))
+        ids = index + offset
+        if table.missing is not None and values.null_count():
+            # Only what was missing in the data, not what could not be read as the training type.
+            ids[values.is_null().to_numpy()] = offset + table.missing + 1
+        return ids
+
+    def _as_in_training(self, f: int, values: pl.Series, dtype: str) -> pl.Series:
+        """Values of a column of this type, written as the training data wrote them."""
+        table, held = self._tables[f], self.schema.dtypes.get(self.schema.fields[f].source)
+        if "Boolean" in (dtype, held):
+            values = booleans_as(values, table.dtype, self._boolean_tokens(f))
+        if values.dtype == pl.String:
+            values = missing_as(texts_as(values, held or ""), table.dtype)
+        return values
 
     def _boolean_tokens(self, f: int) -> list[str]:
         """Those texts of a boolean that are tokens of a field, where its tokens are text."""
@@ -230,26 +202,7 @@ class Vocabulary:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the fields, their tokens in order and the counts."""
-        digest = hashlib.sha256()
-        schema = self.schema.to_json()
-        # Names and order of the fields matter; what else was in the training file does not.
-        digest.update(json.dumps([FORMAT_VERSION, schema["label"], schema["fields"], self._oov_counts]).encode())
-        for one, table in zip(self.fields, self._tables, strict=True):
-            digest.update(f"{one}:{table.dtype}:{len(table)}".encode())
-            for values in table.batches("value"):
-                digest.update(values.is_null().to_numpy().tobytes())
-            for counts in table.counts():
-                digest.update(counts.tobytes())
-            if table.dtype == pl.String:
-                for values in table.batches("value"):
-                    digest.update(values.fill_null("").str.len_bytes().to_numpy().astype(np.int64).tobytes())
-                for values in table.batches("value"):
-                    digest.update(values.fill_null("").str.join("").item().encode() if len(values) else b"")
-            else:
-                for values in table.batches("value"):
-                    digest.update(values.fill_null(0).to_numpy().tobytes())
-            digest.update(self.edges.get(one, np.empty(0)).tobytes())
-        return digest.hexdigest()
+        return fingerprint_of(self.schema, self._tables, self._oov_counts, self.edges)
 
     def save(self, folder: str | Path) -> None:
         """Writes the vocabulary as a folder of one JSON file and one Parquet file per field, all or nothing.
@@ -305,27 +258,6 @@ class Vocabulary:
         if not whole:
             raise BadInput(f"the vocabulary in '{folder}' is damaged: its tokens do not match its fingerprint")
         return vocabulary
-
-
-def _quantile_edges(slices: Callable[[], Iterable[pl.DataFrame]], schema: Schema) -> dict[str, np.ndarray]:
-    binned = [one for one in schema.fields if one.binning == "quantile"]
-    if not binned:
-        return {}
-    samples = {one.name: QuantileSample() for one in binned}
-    for part in slices():
-        for one in binned:
-            samples[one.name].add(numbers(column_of(part, one.source)).drop_nulls().to_numpy())
-    return {one.name: samples[one.name].edges(one.bins) for one in binned}
-
-
-def _least_counts(min_count: int | Mapping[str, int], fields: list[str]) -> dict[str, int]:
-    if not isinstance(min_count, Mapping):
-        min_count = {ANY_FIELD: min_count}
-    for name, least in min_count.items():
-        if name != ANY_FIELD and name not in fields:
-            raise BadInput(f"data.min_count: there is no field '{name}', {did_you_mean(name, [*fields, ANY_FIELD])}")
-        check_whole_number("min_count", least, 1)
-    return {name: min_count.get(name, min_count.get(ANY_FIELD, 1)) for name in fields}
 
 
 def _field_file(f: int) -> str:

@@ -13,7 +13,9 @@ import huggingface_hub
 import polars as pl
 import pytest
 
-from pme_lightning.data.sources import ALL, CsvOptions, find_parts
+from pme_lightning.data.csv_files import CsvOptions
+from pme_lightning.data.parts import ALL
+from pme_lightning.data.sources import find_parts
 from pme_lightning.errors import BadInput
 
 datasets.disable_progress_bars()

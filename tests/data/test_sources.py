@@ -15,7 +15,9 @@ import pytest
 
 from pme_lightning.data import hub
 from pme_lightning.data.cache import slices
-from pme_lightning.data.sources import ALL, CsvOptions, find_part, find_parts
+from pme_lightning.data.csv_files import CsvOptions
+from pme_lightning.data.parts import ALL
+from pme_lightning.data.sources import find_part, find_parts
 from pme_lightning.errors import BadInput
 
 FRAME = pl.DataFrame({"label": [0, 1, 1], "code": ["007", "7", None], "text": ["a,b", 'say "x"', "é"]})

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pme_lightning.data.sources import ALL
+from pme_lightning.data.parts import ALL
 from pme_lightning.data.splits import SplitOptions, divide
 from pme_lightning.errors import BadInput
 

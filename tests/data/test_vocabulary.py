@@ -240,7 +240,7 @@ def test_against_a_plain_dictionary(values: list, test: list, min_count: int, pa
 
 
 def test_counts_are_merged_when_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pme_lightning.data.vocabulary.ValueCounts", partial(ValueCounts, in_memory=150))
+    monkeypatch.setattr("pme_lightning.data.fitting.ValueCounts", partial(ValueCounts, in_memory=150))
     values = np.random.default_rng(0).integers(0, 50, 2_000).tolist()
     counts = Counter(values)
     vocabulary = fit(column(values), parts=100)
