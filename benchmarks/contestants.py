@@ -14,7 +14,8 @@ from zipf_clicks import ZipfClicks
 
 from pme_lightning.backbones import DCN, DeepFM
 from pme_lightning.module import CTRModule
-from pme_lightning.optim.lazy_adagrad import LazyAdagrad, decay
+from pme_lightning.optim.decay import decay
+from pme_lightning.optim.lazy_adagrad import LazyAdagrad
 from pme_lightning.search import SearchResult
 from pme_lightning.sixteen_bits import Chance
 

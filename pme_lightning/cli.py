@@ -160,14 +160,14 @@ def _config_of_run(line: CommandLine) -> dict[str, object] | None:
     """A checkpoint or a file of sizes brings the configuration of its run along; the command line goes over it."""
     keys = dict(line.overrides)
     if keys.get("resume"):
-        from pme_lightning.run_folder import check_resumable
+        from pme_lightning.run_files import check_resumable
 
         return read_yaml(check_resumable(keys["resume"]) / "config.yaml")
     named = {"finetune": keys.get("sizes"), **dict.fromkeys(USES_CHECKPOINT, keys.get("ckpt_path"))}
     file = named.get(line.command or "")
     if not file:
         return None
-    from pme_lightning.run_folder import find_run_folder
+    from pme_lightning.run_files import find_run_folder
 
     if not Path(file).expanduser().is_file():
         key, path = "sizes" if line.command == "finetune" else "ckpt_path", Path(file).expanduser()

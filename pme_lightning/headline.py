@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pme_lightning.measures import MEASURES
+
 
 def columns(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Returns the models of a run, by what they are called: the full-size one first, where there are two."""
@@ -83,18 +85,24 @@ def verdict(summary: dict[str, Any]) -> str | None:
     baseline = summary["baseline"]
     if not baseline or not is_multi_size(summary):
         return None
-    if None in [model["test"][name] for model in (summary, baseline) for name in ("auc", "logloss")]:
+    changes = _changes(summary, baseline, "test")
+    if changes is None:
         return None
     saved = 1 - summary["embedding"]["bytes"] / baseline["embedding"]["bytes"]
-    auc = summary["test"]["auc"] - baseline["test"]["auc"]
-    logloss = summary["test"]["logloss"] - baseline["test"]["logloss"]
-    return f"saved {saved:.1%} of the embedding's bytes; AUC {auc:+.4f}, logloss {logloss:+.4f} against full size"
+    return f"saved {saved:.1%} of the embedding's bytes; {changes} against full size"
 
 
 def _verdict_of_export(summary: dict[str, Any]) -> str:
     exported = summary["exported"]
-    said = f"the exported table has {exported['embedding']['fraction']:.1%} of the full-size table's bytes"
-    if None in [model["valid"][name] for model in (summary, exported) for name in ("auc", "logloss")]:
-        return said
-    auc, logloss = (exported["valid"][name] - summary["valid"][name] for name in ("auc", "logloss"))
-    return f"{said}; AUC {auc:+.4f}, logloss {logloss:+.4f} against the checkpoint"
+    size = f"the exported table has {exported['embedding']['fraction']:.1%} of the full-size table's bytes"
+    changes = _changes(exported, summary, "valid")
+    return size if changes is None else f"{size}; {changes} against the checkpoint"
+
+
+def _changes(model: dict[str, Any], reference: dict[str, Any], split: str) -> str | None:
+    """Returns by how much the measures of a model differ from another's; ``None`` where one was not measured."""
+    if None in [each[split][measure.key] for each in (model, reference) for measure in MEASURES]:
+        return None
+    return ", ".join(
+        f"{measure.label} {model[split][measure.key] - reference[split][measure.key]:+.4f}" for measure in MEASURES
+    )

@@ -16,6 +16,7 @@ from pme_lightning.arguments import init_args
 from pme_lightning.class_path import import_class, instantiate
 from pme_lightning.dashboards import RunLogger
 from pme_lightning.errors import BadInput, first_line
+from pme_lightning.nested import leaves
 from pme_lightning.ranks import is_main
 from pme_lightning.run_folder import RunFolder
 from pme_lightning.search import SearchResult
@@ -157,7 +158,7 @@ def finish_loggers(logger: Logger | None, summary: dict[str, Any], folder: RunFo
     """Writes the summary where the logger keeps one, and closes the run."""
     if logger is None or not is_main():
         return
-    figures = {key: value for key, value in _flat(summary) if isinstance(value, (int, float))}
+    figures = {key: value for key, value in leaves(summary, "/") if isinstance(value, (int, float))}
     if isinstance(logger, RunLogger):
         from pme_lightning.dashboards.artifacts import log_artifacts
         from pme_lightning.dashboards.open_run import going_on_without
@@ -184,10 +185,3 @@ def abandon_loggers(logger: Logger | None) -> None:
     """Closes the run of a command that failed, as one that failed."""
     if isinstance(logger, WandbLogger) and is_main():
         logger.experiment.finish(exit_code=1)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        found += _flat(value, f"{prefix}{key}/") if isinstance(value, dict) else [(prefix + key, value)]
-    return found

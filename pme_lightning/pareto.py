@@ -18,11 +18,11 @@ from rich.table import Table
 from pme_lightning import report
 from pme_lightning.arguments import build
 from pme_lightning.budgets import Value, fitting_budgets, read_budgets
+from pme_lightning.checkpoints import searched_model
 from pme_lightning.errors import BadInput
 from pme_lightning.headline import curve_rows
 from pme_lightning.module import CTRModule
 from pme_lightning.ranks import is_main
-from pme_lightning.resuming import searched_model
 from pme_lightning.search import SearchResult
 
 if TYPE_CHECKING:

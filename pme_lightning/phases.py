@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import Logger
 from pme_lightning import report
 from pme_lightning.arguments import backbone_arguments, build, init_args, listed, optimizer_arguments, trainer_options
 from pme_lightning.averages import too_slow_for, without_averages
+from pme_lightning.checkpoints import searched_model
 from pme_lightning.class_path import instantiate
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import Shard
@@ -36,9 +37,9 @@ from pme_lightning.module import CTRModule
 from pme_lightning.processes import check_processes
 from pme_lightning.progress import phase_progress
 from pme_lightning.resume_point import ResumePoint
-from pme_lightning.resuming import searched_model
 from pme_lightning.run_checks import build_trainer, limited
-from pme_lightning.run_folder import RunFolder, sizes_files
+from pme_lightning.run_files import sizes_files
+from pme_lightning.run_folder import RunFolder
 from pme_lightning.search import Budget, SearchResult
 from pme_lightning.synchronization import wait_for_all
 from pme_lightning.throughput import Throughput
@@ -132,8 +133,7 @@ class Phases:
         done = self.folder.finished("search")
         if done is not None:
             report.say("search: was done before")
-            keeps_model = self.warm or self.command != "pme"
-            module = searched_model(self.folder, self.shard) if keeps_model else self.module()
+            module = searched_model(self.folder, self.shard) if self._keeps_searched_model else self.module()
             return done, SearchResult.load(sizes_files(self.folder.path)[0]), module
         module = self.module()
         callback = self.given_search or build(self.config.search)
@@ -162,7 +162,7 @@ class Phases:
         spectrum = self.findings.add_search(callback)
         self.findings.add_curve("search", curve)
         wait_for_all()
-        if self.warm or self.command != "pme":
+        if self._keeps_searched_model:
             trainer.save_checkpoint(self.folder.checkpoints("search") / "last.ckpt", weights_only=True)
         facts = {
             "seconds": point.seconds,
@@ -174,7 +174,12 @@ class Phases:
         }
         self.folder.finish("search", facts)
         log_sizes(self.logger, result, spectrum, self.data)
-        return facts, result, module if self.warm or self.command != "pme" else self.module()
+        return facts, result, module if self._keeps_searched_model else self.module()
+
+    @property
+    def _keeps_searched_model(self) -> bool:
+        """Whether a fine-tune, of this run or of another one, may start from the searched rows."""
+        return self.warm or self.command != "pme"
 
     def fit(self, phase: str, module: CTRModule, *callbacks: Callback) -> Fitted:
         """Trains a module until validation says enough, and keeps its best checkpoint.
@@ -196,14 +201,7 @@ class Phases:
         point = self._resume_point(self.folder.checkpoints(phase) / "last.ckpt")
         own = [point, *callbacks, stopping, checkpoint, throughput, curve]
         trainer = self.trainer(phase, own, first=1 + len(callbacks))
-        most = trainer.max_epochs or -1
-        until = "until validation says enough" if most < 0 else f"at most {most} epoch{'' if most == 1 else 's'}"
-        report.say(f"{'fine-tune' if callbacks else 'full-size model'}: {until}")
-        ends = [steps for steps in (most * self._steps_per_epoch(), trainer.max_steps) if steps > 0]
-        if self.config.averaging is not None and ends:
-            told = too_slow_for(self.config.averaging, min(ends))
-            if told is not None:
-                report.say(f"  {told}")
+        self._announce_fit(trainer, "fine-tune" if callbacks else "full-size model")
         self._fit_on(trainer, module, point)
         self.findings.add_curve(phase, curve)
         if not checkpoint.best_model_path:
@@ -220,6 +218,16 @@ class Phases:
             "rows_per_second": throughput.rows_per_second,
         }
         return Fitted(module, trainer, Path(checkpoint.best_model_path), facts)
+
+    def _announce_fit(self, trainer: Trainer, name: str) -> None:
+        most = trainer.max_epochs or -1
+        until = "until validation says enough" if most < 0 else f"at most {most} epoch{'' if most == 1 else 's'}"
+        report.say(f"{name}: {until}")
+        ends = [steps for steps in (most * self._steps_per_epoch(), trainer.max_steps) if steps > 0]
+        if self.config.averaging is not None and ends:
+            warning = too_slow_for(self.config.averaging, min(ends))
+            if warning is not None:
+                report.say(f"  {warning}")
 
     def test(self, fitted: Fitted) -> dict[str, float]:
         """Measures the best checkpoint on the test split, once."""
@@ -285,28 +293,31 @@ class Phases:
             arguments: Of the Trainer, in place of what the configuration says.
         """
         options = check_processes(self.command, trainer_options(self.config)) | arguments
-        resolved = yaml.safe_load(self.config_text())
         logged = next((each.logged_steps() for each in callbacks if isinstance(each, ResumePoint)), None)
+        resolved = yaml.safe_load(self.config_text())
         self.logger = phase_logger(self.config.logger, self.folder, phase, resolved, logged)
         given = listed(options.get("callbacks"))
         if phase == "search":
             # It ends when it is done, and has no validation that it could be stopped by.
             given = [each for each in without_averages(given) if not isinstance(each, EarlyStopping)]
-        options["callbacks"] = [*callbacks[:first], *given, *callbacks[first:]]
+        together = [*callbacks[:first], *given, *callbacks[first:]]
         if self.logger is not None:
-            options["callbacks"] += live_figures(callbacks)
-        # Lightning would add a checkpoint callback of its own.
-        options["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in options["callbacks"])
-        options["plugins"] = [*listed(options.get("plugins")), WholeCheckpoints()]
-        options["logger"] = self.logger or False
-        options["default_root_dir"] = str(self.folder.path)
-        options["enable_model_summary"] = bool(options.get("enable_model_summary"))
-        options["num_sanity_val_steps"] = options.get("num_sanity_val_steps") or 0
-        bars = any(isinstance(each, ProgressBar) for each in options["callbacks"])
-        if options.get("enable_progress_bar") is not False and not bars:
-            options["callbacks"].append(phase_progress(phase))
-        # Lightning would add a bar of its own.
-        options["enable_progress_bar"] = bars
+            together += live_figures(callbacks)
+        # Lightning would add a checkpoint callback, and a bar, of its own.
+        keeps_checkpoints = any(isinstance(each, ModelCheckpoint) for each in together)
+        has_bar = any(isinstance(each, ProgressBar) for each in together)
+        if options.get("enable_progress_bar") is not False and not has_bar:
+            together.append(phase_progress(phase))
+        options |= {
+            "callbacks": together,
+            "enable_checkpointing": keeps_checkpoints,
+            "plugins": [*listed(options.get("plugins")), WholeCheckpoints()],
+            "logger": self.logger or False,
+            "default_root_dir": str(self.folder.path),
+            "enable_model_summary": bool(options.get("enable_model_summary")),
+            "num_sanity_val_steps": options.get("num_sanity_val_steps") or 0,
+            "enable_progress_bar": has_bar,
+        }
         return build_trainer(options)
 
     def _fit_on(self, trainer: Trainer, module: CTRModule, point: ResumePoint) -> None:

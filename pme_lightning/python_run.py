@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch import Callback
 from torch import nn
 
 from pme_lightning.arguments import parse_config
-from pme_lightning.class_path import class_path
-from pme_lightning.composition import CommandLine, GroupFiles, compose, parse_words
+from pme_lightning.checkpoints import load_module
+from pme_lightning.composition import CommandLine, compose
 from pme_lightning.data import EncodedDataModule
-from pme_lightning.data.frames import frame_file, is_frame
-from pme_lightning.errors import BadInput, did_you_mean
+from pme_lightning.errors import BadInput
 from pme_lightning.export import ExportedModel, export_model
 from pme_lightning.module import CTRModule
+from pme_lightning.python_words import add_class, add_data, check_no_settings_of, settings_line, word
 from pme_lightning.runner import Runner
 from pme_lightning.search import SearchResult
 from pme_lightning.undisturbed import undisturbed
@@ -123,23 +120,17 @@ def search_and_finetune(
         ['auc', 'logloss']
     """
     given: dict[str, Any] = {}
-    line = _settings(settings or {})
-    _add_data(line, given, data)
-    _add_class(line, "backbone", backbone)
+    line = settings_line(settings or {}, _ARGUMENTS)
+    add_data(line, given, data)
+    add_class(line, "backbone", backbone)
     if isinstance(search, Callback):
-        if not hasattr(search, "num_steps"):
-            raise BadInput(f"search: {type(search).__name__} is no search; such as PruningCallback are")
+        _check_search(search, budget)
         given["search"] = search
-        if budget is not None:
-            raise BadInput("budget: the search that is given as an object has one: leave budget out")
     else:
-        _add_class(line, "search", search)
+        add_class(line, "search", search)
     if logger is not None:
-        _add_class(line, "logger", logger)
-    for group in given:
-        for key, _ in line.overrides:
-            if key.partition(".")[0] == group:
-                raise BadInput(f"settings: {key}: {group} is an object of yours: set it there")
+        add_class(line, "logger", logger)
+    check_no_settings_of(line, given)
     for name, options in (("trainer", trainer), ("backbone_args", backbone_args)):
         if options is not None and not isinstance(options, Mapping):
             raise BadInput(f"{name}: a mapping of options is needed, not a {type(options).__name__}")
@@ -147,8 +138,19 @@ def search_and_finetune(
     named |= {f"trainer.{key}": value for key, value in (trainer or {}).items()}
     named |= {"baseline": baseline, "run_dir": run_dir, "seed": seed}
     named |= {} if budget is None else {"search.budget": budget}
-    line.overrides += [(key, _word(key, value)) for key, value in named.items()]
+    line.overrides += [(key, word(key, value)) for key, value in named.items()]
+    return _run(line, given)
 
+
+def _check_search(search: Callback, budget: Any) -> None:
+    if not hasattr(search, "num_steps"):
+        raise BadInput(f"search: {type(search).__name__} is no search; such as PruningCallback are")
+    if budget is not None:
+        raise BadInput("budget: the search that is given as an object has one: leave budget out")
+
+
+def _run(line: CommandLine, given: dict[str, Any]) -> Outcome:
+    """Runs a command line, with some objects that are given in the place of those that it describes."""
     with undisturbed(), _seed_kept(given.get("data")):
         runner = Runner("pme", *parse_config(compose(line)), given=given)
         if runner.check() > 1:
@@ -157,7 +159,7 @@ def search_and_finetune(
         checkpoint = runner.folder.checkpoints("finetune") / "best.ckpt"
         sizes = SearchResult.load(runner.folder.sizes)
         runner.data.renumber(sizes.order(), sizes.fingerprint())
-        module = CTRModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+        module = load_module(checkpoint)
     return Outcome(summary, module, runner.data, sizes, runner.folder.path, checkpoint, runner.folder.sizes)
 
 
@@ -172,94 +174,3 @@ def _seed_kept(data: EncodedDataModule | None) -> Iterator[None]:
         yield
     finally:
         data.seed = seed
-
-
-def _add_data(line: CommandLine, given: dict[str, Any], data: Any) -> None:
-    if isinstance(data, LightningDataModule):
-        if not isinstance(data, EncodedDataModule):
-            raise BadInput(
-                f"data: {type(data).__name__} is no pme_lightning.data.EncodedDataModule, which knows its tokens: "
-                "derive from that, or give a data frame or a path"
-            )
-        given["data"] = data
-    elif is_frame(data):
-        line.choices["data"] = "parquet"
-        cache = dict(line.overrides).get("data.cache_dir")
-        line.overrides.append(("data.path", str(frame_file(data, cache))))
-        if not any(key == "data.name" for key, _ in line.overrides):
-            line.overrides.append(("data.name", "frame"))
-    elif isinstance(data, (str, Path)):
-        if str(data) in GroupFiles().choices("data") and not Path(data).exists():
-            line.choices["data"] = str(data)
-        else:
-            line.overrides += [("data", "pme_lightning.data.ClickDataModule"), ("data.path", str(data))]
-    else:
-        raise BadInput(f"data: a data module, a data frame, a path or a choice is needed, not {type(data).__name__}")
-
-
-def _add_class(line: CommandLine, group: str, value: Any) -> None:
-    """Adds a choice of a group, or a class by itself or by its path, to the words of a command line."""
-    if isinstance(value, str) and "." not in value:
-        choices = GroupFiles().choices(group)
-        if value not in choices:
-            raise BadInput(f"{group}: '{value}' is no choice; {did_you_mean(value, choices)}")
-        line.choices[group] = value
-        return
-    if not isinstance(value, (str, type)):
-        raise BadInput(
-            f"{group}: name a choice or a class, not an object of {type(value).__name__}: each phase builds its own"
-        )
-    path = class_path(value)
-    if isinstance(value, type):
-        _check_found(group, value, path)
-    line.overrides.insert(0, (group, path))
-
-
-def _check_found(group: str, value: type, path: str) -> None:
-    """Refuses a class that its import path does not lead back to: each phase, and a checkpoint, builds it by that."""
-    if "." in value.__qualname__:
-        where = "a function" if "<locals>" in path else "another class"
-        raise BadInput(f"{group}: {path} is defined within {where}: define it at the top, so that it has a name")
-    found = getattr(sys.modules.get(value.__module__), value.__name__, None)
-    if found is None:
-        raise BadInput(f"{group}: there is no {path} to be found by this name: define it at the top of a module")
-    if found is not value:
-        raise BadInput(f"{group}: {path} is another class by now: the one that was given has lost its name to it")
-
-
-def _settings(settings: Mapping[str, Any]) -> CommandLine:
-    """Sorts settings as the words of a command line are.
-
-    Raises:
-        BadInput: One of them has an argument of its own.
-    """
-    for key in settings:
-        if key in _ARGUMENTS:
-            raise BadInput(f"settings: {key} has an argument of its own: {key}=...")
-    line = parse_words([f"{key}={_word(key, value)}" for key, value in settings.items()])
-    line.command = "pme"
-    return line
-
-
-def _word(key: str, value: Any) -> str:
-    """Returns a value as one would type it after ``key=``.
-
-    Raises:
-        BadInput: It cannot be typed.
-    """
-
-    def typed(other: Any) -> Any:
-        if isinstance(other, type):
-            return class_path(other)
-        if isinstance(other, Path):
-            return str(other)
-        if isinstance(other, (np.generic, np.ndarray)):
-            return other.tolist()
-        raise BadInput(
-            f"{key}: an object of {type(other).__name__} cannot be given here, as each phase builds its own: name its "
-            "class, {'class_path': 'module.Class', 'init_args': {...}}"
-        )
-
-    if isinstance(value, (str, Path)):
-        return str(value)
-    return class_path(value) if isinstance(value, type) else json.dumps(value, default=typed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import threading
 import time
@@ -10,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+
+from pme_lightning.random_states import draw_apart, random_states, restore_random_states
 
 # Processes agree on what the main one's clock says; asking costs a message.
 _STEPS_BETWEEN_LOOKS = 20
@@ -86,7 +85,7 @@ class ResumePoint(Callback):
         """Adds what Lightning does not keep."""
         if self._saving:
             checkpoint["resume_point"] = {
-                "random": _random_states(),
+                "random": random_states(),
                 "should_stop": trainer.should_stop,
                 "batches_that_stepped": trainer.fit_loop.epoch_loop._batches_that_stepped,
                 "accumulated": trainer.accumulate_grad_batches,
@@ -112,7 +111,7 @@ class ResumePoint(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Waits for Ctrl-C, or SIGTERM in several processes; these draw random numbers of their own from here on."""
-        _draw_apart(trainer)
+        draw_apart(trainer)
         self._saved_step = trainer.global_step
         if threading.current_thread() is not threading.main_thread():
             return
@@ -125,8 +124,8 @@ class ResumePoint(Callback):
         """Writes a checkpoint where one is due."""
         if self._loaded is not None:
             # From here on everything random is drawn as it would have been, and loggers count on.
-            _restore_random_states(self._loaded["random"])
-            _draw_apart(trainer)
+            restore_random_states(self._loaded["random"])
+            draw_apart(trainer)
             trainer.fit_loop.epoch_loop._batches_that_stepped = self._loaded["batches_that_stepped"]
             # A callback may have set it at the start of the epoch, which does not come again.
             trainer.accumulate_grad_batches = self._loaded.get("accumulated", trainer.accumulate_grad_batches)
@@ -135,25 +134,20 @@ class ResumePoint(Callback):
             return  # gradients are half gathered, and no checkpoint holds them
         if self._interrupted or self._is_due(trainer, batch_idx):
             self._save(trainer)
-        if self._interrupted:
-            self._give_back_interrupts()
-            raise KeyboardInterrupt
+        self._end_if_interrupted()
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Ends a fit that was interrupted while it validates."""
-        if self._interrupted:
-            self._give_back_interrupts()
-            raise KeyboardInterrupt
+        self._end_if_interrupted()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the end."""
         if self.at_end:
             self._save(trainer)
+        self._end_if_interrupted()
         self._give_back_interrupts()
-        if self._interrupted:
-            raise KeyboardInterrupt
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Waits for Ctrl-C no longer."""
@@ -179,22 +173,29 @@ class ResumePoint(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         progress = trainer.fit_loop.epoch_loop.batch_progress
-        self._saving, last, fetched = True, progress.is_last_batch, progress.total.ready
+        last, fetched = progress.is_last_batch, progress.total.ready
         # The batch that was fetched is still to be trained on, even where it is the last. A fit that goes on fetches it
         # anew: counted twice, it would bring validations forward that come every so many batches over epochs.
         progress.is_last_batch = last and progress.current.completed == progress.current.ready
         progress.total.ready = progress.total.completed
-        for logger in trainer.loggers:
-            logger.save()
+        self._saving = True
         try:
+            for logger in trainer.loggers:
+                logger.save()
             trainer.save_checkpoint(self.path)
         finally:
-            self._saving, progress.is_last_batch, progress.total.ready = False, last, fetched
+            self._saving = False
+            progress.is_last_batch, progress.total.ready = last, fetched
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
 
     def _on_interrupt(self, number: int, frame: Any) -> None:
         self._interrupted = True
         self._give_back_interrupts()  # the next one is meant
+
+    def _end_if_interrupted(self) -> None:
+        if self._interrupted:
+            self._give_back_interrupts()
+            raise KeyboardInterrupt
 
     def _give_back_interrupts(self) -> None:
         if self._handler is not None:
@@ -209,35 +210,6 @@ def _on_sigterm(trainer: Trainer, *_: Any) -> None:
     process is doing: where the others are not told to end as well, all wait for messages that nobody sends.
     """
     trainer._signal_connector.received_sigterm = True
-
-
-def _draw_apart(trainer: Trainer) -> None:
-    """Has every process but the main one draw numbers of its own: dropout that is the same everywhere is less of it."""
-    if trainer.global_rank:
-        torch.manual_seed((torch.initial_seed() + 0x9E3779B1 * trainer.global_rank + trainer.global_step) % (1 << 63))
-
-
-def _random_states() -> dict[str, Any]:
-    """Returns the states of all generators, as plain data and tensors: a checkpoint runs no code when it is read."""
-    _, numbers, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    version, internal, next_gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [torch.from_numpy(np.asarray(numbers).astype(np.int64)), position, has_gauss, gauss],
-        "python": [version, list(internal), next_gauss],
-    }
-
-
-def _restore_random_states(states: dict[str, Any]) -> None:
-    torch.set_rng_state(states["torch"].cpu())
-    devices: list[Tensor] = states["cuda"]
-    if devices and len(devices) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([state.cpu() for state in devices])
-    numbers, *rest = states["numpy"]
-    np.random.set_state(("MT19937", numbers.numpy().astype(np.uint32), *rest))
-    version, internal, next_gauss = states["python"]
-    random.setstate((version, tuple(internal), next_gauss))
 
 
 def _move(state: dict[str, Any], folder: str) -> None:

@@ -1,19 +1,17 @@
-"""What a run that was interrupted needs to go on: that it is the same run, and the model that was searched."""
+"""Whether a run that is to go on is the one that was interrupted: the same settings, data and processes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import Namespace
 
 from pme_lightning.data import EncodedDataModule
-from pme_lightning.embedding import Shard
 from pme_lightning.errors import BadInput
-from pme_lightning.module import CTRModule
+from pme_lightning.nested import leaves
 from pme_lightning.run_folder import RunFolder
 
 
@@ -35,8 +33,8 @@ def check_same_config(resume: str, config: str, settled_later: Collection[str] =
         BadInput: Something is not as it was.
     """
     started = yaml.safe_load((Path(resume).expanduser() / "config.yaml").read_text(encoding="utf-8"))
-    now = dict(_leaves(yaml.safe_load(config)))
-    before = dict(_leaves(started))
+    now = dict(leaves(yaml.safe_load(config)))
+    before = dict(leaves(started))
     for key in [*before, *(key for key in now if key not in before)]:
         if now.get(key) == before.get(key) or key in settled_later:
             continue
@@ -97,36 +95,7 @@ def data_facts(data: EncodedDataModule) -> dict[str, Any]:
     }
 
 
-def searched_model(folder: RunFolder, shard: Shard | None = None) -> CTRModule:
-    """Returns the model as the search left it; of a table that is split over processes this process's rows."""
-    return load_module(folder.checkpoints("search") / "last.ckpt", shard)
-
-
-def load_module(path: str | Path, shard: Shard | None = None) -> CTRModule:
-    """Returns the model of a checkpoint, on the processor.
-
-    Args:
-        path: The checkpoint.
-        shard: Which rows of the table to read, where it is to be split over processes; ``None``: all.
-    """
-    if shard is None:
-        return CTRModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    # Mapped, not read: of the table just the rows of this process are brought to memory.
-    checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    module = CTRModule(**checkpoint["hyper_parameters"], shard=shard)
-    module.load_state_dict(checkpoint["state_dict"])
-    return module
-
-
 def _is_told_of(key: str, config: Mapping[str, Any]) -> bool:
     """Whether a configuration, by its leaves, says something of a key: a value, or one of a key that holds it."""
     parts = key.split(".")
     return any(".".join(parts[:length]) in config for length in range(1, len(parts) + 1))
-
-
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from _leaves(value, f"{prefix}{key}.")
-    else:
-        yield prefix.rstrip("."), node

@@ -30,7 +30,7 @@ from pme_lightning.module import CTRModule
 from pme_lightning.optim import build_optimizer
 from pme_lightning.precision import check_precision
 from pme_lightning.processes import check_processes, shard_of
-from pme_lightning.run_folder import find_run_folder
+from pme_lightning.run_files import find_run_folder
 from pme_lightning.sixteen_bits import check_bits
 from pme_lightning.synchronization import place_among_processes
 from pme_lightning.table_description import check_table

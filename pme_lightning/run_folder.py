@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pme_lightning.errors import BadInput
+from pme_lightning.run_files import check_resumable, sizes_files
 from pme_lightning.search import SearchResult
 from pme_lightning.written_whole import PARTIAL, written_whole
 
@@ -176,58 +177,3 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> Path:
         """Writes ``summary.json``."""
         return self.write_text("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-
-
-def check_resumable(path: str | Path) -> Path:
-    """Returns the folder of a run that was interrupted.
-
-    Raises:
-        BadInput: It is no folder of a run, or the run is complete.
-    """
-    folder = Path(path).expanduser().absolute()
-    if not folder.is_dir():
-        raise BadInput(f"resume: there is no folder '{path}'; name the run_dir of the run to go on with")
-    if not (folder / "config.yaml").is_file():
-        raise BadInput(f"resume: '{path}' is no run folder: it has no config.yaml; name the run_dir of a run")
-    if (folder / "summary.json").is_file():
-        raise BadInput(f"resume: the run in '{path}' is complete: its result is in summary.json")
-    return folder
-
-
-def find_run_folder(file: str | Path) -> Path | None:
-    """Returns the run folder that a checkpoint or a file of sizes lies in, or ``None``."""
-    for folder in Path(file).expanduser().absolute().parents:
-        if (folder / "config.yaml").is_file() and (folder / "vocabulary").is_dir():
-            return folder
-    return None
-
-
-def sizes_files(folder: Path) -> list[Path]:
-    """Returns the files of sizes in a run folder: one, or of a run with several budgets one a budget."""
-    return [*folder.glob("sizes.safetensors"), *sorted(folder.glob("sizes/*.safetensors"))]
-
-
-def find_sizes(checkpoint: str, fingerprint: str, sizes: str | None = None) -> SearchResult:
-    """Returns the sizes that a checkpoint numbers tokens by.
-
-    Args:
-        checkpoint: The checkpoint.
-        fingerprint: What the checkpoint holds of its sizes, :meth:`SearchResult.fingerprint`.
-        sizes: The file; ``None`` looks for it in the run folder around the checkpoint.
-
-    Raises:
-        BadInput: There is no such file, or none of these sizes.
-    """
-    folder = find_run_folder(checkpoint)
-    files = [Path(sizes)] if sizes else sizes_files(folder) if folder else []
-    if not files:
-        raise BadInput(
-            f"ckpt_path: '{checkpoint}' numbers tokens by size, and no sizes.safetensors is in a run folder "
-            "around it: name it with sizes=PATH"
-        )
-    for file in files:
-        result = SearchResult.load(file)
-        if result.fingerprint() == fingerprint:
-            return result
-    where = f"'{files[0]}'" if len(files) == 1 else f"any file of '{files[-1].parent}'"
-    raise BadInput(f"ckpt_path: '{checkpoint}' was not trained with the sizes in {where}")

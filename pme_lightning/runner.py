@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from pme_lightning import pareto, report
 from pme_lightning.arguments import build, optimizer_arguments, print_config
+from pme_lightning.checkpoints import find_sizes, load_module
 from pme_lightning.class_path import class_path
 from pme_lightning.composition import USES_CHECKPOINT
 from pme_lightning.data import EncodedDataModule
@@ -37,7 +38,6 @@ from pme_lightning.resuming import (
     check_same_data,
     check_same_processes,
     data_facts,
-    load_module,
 )
 from pme_lightning.run_checks import (
     check_batches,
@@ -47,7 +47,8 @@ from pme_lightning.run_checks import (
     check_same_model,
     check_unseen,
 )
-from pme_lightning.run_folder import RunFolder, check_resumable, find_run_folder, find_sizes
+from pme_lightning.run_files import check_resumable, find_run_folder
+from pme_lightning.run_folder import RunFolder
 from pme_lightning.search import SearchResult
 from pme_lightning.synchronization import (
     agree,

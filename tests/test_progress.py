@@ -13,10 +13,12 @@ from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from torch.utils.data import DataLoader, IterableDataset
 
-from pme_lightning import CTRModule, progress
+from pme_lightning import CTRModule, phase_bar, phase_lines
 from pme_lightning.callbacks import PruningCallback, TransferCallback
 from pme_lightning.data.batches import keep
-from pme_lightning.progress import PhaseBar, PhaseLines, phase_progress
+from pme_lightning.phase_bar import PhaseBar
+from pme_lightning.phase_lines import PhaseLines
+from pme_lightning.progress import phase_progress
 from pme_lightning.search import AfterWarmup, Fisher, Gradual, NoTraining, Prefix, Uniform
 
 MakeTrainer = Callable[..., Trainer]
@@ -102,7 +104,7 @@ def test_a_rule_tells_what_it_found_without_an_epoch(
 def test_a_long_epoch_gets_a_line_a_tenth_and_no_more(
     tiny: Any, make_trainer: MakeTrainer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(phase_lines, "_SECONDS_BETWEEN_LINES", 0.0)
     tiny.batch_size = 8  # 40 batches
     make_trainer(max_epochs=1, callbacks=[PhaseLines("full")]).fit(model(tiny), datamodule=tiny)
     *within, last = capsys.readouterr().out.splitlines()
@@ -133,7 +135,7 @@ def plain(text: str) -> list[str]:
 def test_the_bar_of_a_search_is_that_of_the_whole_search(
     tiny: Any, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(phase_bar, "_SECONDS_BETWEEN_LOOKS", 0.0)
     shown, out = bar("search")
     make_trainer(max_epochs=-1, callbacks=[search(AfterWarmup(epochs=2.0)), shown]).fit(model(tiny), datamodule=tiny)
     lines = plain(out.getvalue())
@@ -146,7 +148,7 @@ def test_the_bar_of_a_search_is_that_of_the_whole_search(
 def test_the_bar_of_a_fine_tune_tells_the_auc_and_what_is_kept(
     tiny: Any, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(phase_bar, "_SECONDS_BETWEEN_LOOKS", 0.0)
     searched = search(NoTraining(), Uniform())
     make_trainer(max_epochs=-1, callbacks=[searched]).fit(model(tiny), datamodule=tiny)
     assert searched.result is not None
@@ -181,8 +183,8 @@ def test_rows_without_a_known_end_are_shown_too(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LOOKS", 0.0)
-    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(phase_bar, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(phase_lines, "_SECONDS_BETWEEN_LINES", 0.0)
     out = io.StringIO()
     shown = (
         PhaseLines("full") if kind is PhaseLines else PhaseBar("full", Console(file=out, force_terminal=True, width=80))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pme_lightning.errors import BadInput
-from pme_lightning.run_folder import RunFolder, find_run_folder
+from pme_lightning.run_files import find_run_folder
+from pme_lightning.run_folder import RunFolder
 
 
 @pytest.fixture(autouse=True)

@@ -30,10 +30,10 @@ _CHECKED_ROWS = 1 << 16
 class EncodedDataModule(LightningDataModule, ABC):
     """Loaders and token facts over encoded splits; a subclass says where the splits come from.
 
-    A subclass implements :meth:`encoded`, which :meth:`setup` calls once, on every process, after ``prepare_data`` has
-    done any work that must happen only once: Lightning calls that on one process of each node, the commands on all of
-    them, one of each machine first, so that it finds done what is done. Batches are tuples: ids int32 ``(B, F)`` and
-    labels float32 ``(B,)``; for prediction ids alone.
+    A subclass implements :meth:`encoded`, which :meth:`setup` calls once in every process. Work that must happen only
+    once belongs into ``prepare_data``. Lightning calls that in one process of each machine; the commands call it in
+    all of them, in one of each machine first, so that the others find the work done. Batches are tuples: ids int32
+    ``(B, F)`` and labels float32 ``(B,)``; for prediction ids alone.
 
     Shuffling depends on (seed, epoch) only. In a run with several processes each loader gives its own process its
     share of every batch (see :class:`~pme_lightning.data.batches.PermutationBatchSampler`); Lightning adds no
@@ -126,8 +126,13 @@ class EncodedDataModule(LightningDataModule, ABC):
         return {split: len(self.data.splits[split][0]) for split in SPLITS if split in self.data.splits}
 
     @property
+    def clicks(self) -> dict[str, int]:
+        """Clicks per split that is there: they tell these rows from others of the same number."""
+        return {split: int(np.count_nonzero(labels)) for split, (_, labels) in self.data.splits.items()}
+
+    @property
     def vocabulary(self) -> Vocabulary | None:
-        """What gives values their ids; None where ids are made, not looked up."""
+        """What gives values their ids; None where rows come as ids."""
         return None
 
     def describe(self) -> str:
@@ -164,11 +169,6 @@ class EncodedDataModule(LightningDataModule, ABC):
             dataset.renumbering = renumbering
 
     @property
-    def clicks(self) -> dict[str, int]:
-        """Clicks per split that is there: they tell other rows from these where there are as many."""
-        return {split: int(np.count_nonzero(labels)) for split, (_, labels) in self.data.splits.items()}
-
-    @property
     def numbered_by(self) -> str | None:
         """The fingerprint of the sizes that batches are numbered by, where that was told."""
         return self._numbered_by
@@ -179,27 +179,27 @@ class EncodedDataModule(LightningDataModule, ABC):
         return self._renumbering is not None
 
     def save_vocabulary(self, folder: str | Path) -> None:
-        """Writes what is needed to encode new rows the same way; nothing where ids are made, not looked up."""
+        """Writes what is needed to encode new rows the same way; nothing where there is no vocabulary."""
         if self.vocabulary is not None:
             self.vocabulary.save(folder)
 
     def use_vocabulary(self, folder: str | Path) -> None:
-        """Asks to encode with a saved vocabulary; without effect where ids are made, not looked up."""
+        """Encodes with a saved vocabulary from now on; without effect where there is no vocabulary."""
 
     def check_unseen(self, split: str) -> None:
-        """Refuses a split that may have rows that the model of a checkpoint was trained on, as far as that shows.
+        """Refuses a split that may hold training rows of the model of a checkpoint, as far as that can be told.
 
         Args:
             split: valid, test, or predict.
 
         Raises:
-            BadInput: it may.
+            BadInput: it may hold some.
         """
 
     # How far training has come.
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch and its batches that are trained on: a checkpoint from within an epoch goes on with the next."""
+        """The epoch and how many of its batches are done, so that a fit goes on with the batch after a checkpoint."""
         if self.trainer is None:
             return {}
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
@@ -212,7 +212,7 @@ class EncodedDataModule(LightningDataModule, ABC):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Has the next training go on after what :meth:`state_dict` told of."""
+        """Lets the next fit go on after the batches that :meth:`state_dict` counted."""
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._trained = (state_dict["epoch"], state_dict["batches"])
             # A GPU draws other orders than a processor does.
@@ -224,10 +224,10 @@ class EncodedDataModule(LightningDataModule, ABC):
         if split not in self._datasets:
             if split != "predict" and split not in self.data.splits:
                 raise BadInput(f"data '{self.name}' has no {split} split, only {', '.join(self.data.splits)}")
-            rows = self.predict_rows() if split == "predict" else self.data.splits[split]
-            ids, labels = rows
-            self._datasets[split] = ClickDataset(ids, labels, self.num_tokens, self._renumbering)
+            ids, labels = self.predict_rows() if split == "predict" else self.data.splits[split]
+            dataset = ClickDataset(ids, labels, self.num_tokens, self._renumbering)
             self.data.check_fields(ids[:_CHECKED_ROWS], split)
+            self._datasets[split] = dataset
         return self._datasets[split]
 
     def predict_rows(self) -> tuple[np.ndarray, None]:
@@ -272,7 +272,7 @@ class EncodedDataModule(LightningDataModule, ABC):
         )
 
     def _on_gpu(self, split: str, device: torch.device) -> bool:
-        """Whether the device that trains holds a split's rows in its memory; brings them there if they belong there."""
+        """Whether the training device holds the rows of a split; brings them there if they belong there."""
         held = self._rows_on_gpu.get(split)
         if held is not None and held.ids.device == device and self.on_gpu is not False:
             return True

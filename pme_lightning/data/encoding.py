@@ -87,50 +87,84 @@ def _write_rows(
     partial: Path, sources: Mapping[str, Source], vocabulary: Vocabulary, labelled: bool, progress: RowsProgress
 ) -> dict[str, int]:
     """Writes the arrays of all splits; returns their rows."""
-    splits = [split for source in sources.values() for split in source.division.splits]
-    notes = _Notes.read(partial, sources, splits)
+    notes = _Notes.read(partial, sources, [split for source in sources.values() for split in source.division.splits])
     progress.start_at(sum(notes.read_rows.values()))
     with ExitStack() as stack:
-        ids, labels = {}, {}
-        for split in splits:
-            ids[split] = stack.enter_context(
-                NpyWriter(partial / f"{split}_ids.npy", np.int32, len(vocabulary.fields), notes.written_rows[split])
-            )
-            labels[split] = stack.enter_context(
-                NpyWriter(partial / f"{split}_labels.npy", np.uint8, None, notes.written_rows[split])
-            )
+        arrays = _Arrays(stack, partial, len(vocabulary.fields), notes.written_rows)
         for name, source in sources.items():
-            if name in notes.finished:
-                continue
-            division = source.division
-            where = f"the {division.splits[0]} split" if len(division.splits) == 1 else "the data"
-            label = [vocabulary.schema.label] if labelled else []
-            columns = list(dict.fromkeys([*label, *vocabulary.schema.columns(), *division.columns]))
-            matches = notes.matches.setdefault(name, Matches())
-            for part in slices(source.frame.slice(notes.read_rows[name]), columns, where):
-                codes = division.codes(part, notes.read_rows[name])
-                encoded = vocabulary.encode_fields(part, matches)
-                clicks = binary_labels(part.get_column(label[0]), where) if label else None
-                for code, split in enumerate(division.splits):
-                    of_split = slice(None) if codes is None else codes == code
-                    ids[split].write(encoded[of_split])
-                    if clicks is not None:
-                        labels[split].write(clicks[of_split])
-                notes.read_rows[name] += len(part)
-                progress.advance(len(part))
-                if notes.is_due():
-                    notes.write(ids, labels)
-            matches.check()
-            for column in matches.strangers():
-                said = (
-                    f"note: {where}: no value of column '{column}' was seen in training; all of them count as unknown"
-                )
-                print(said, file=sys.stderr)
-            notes.finished.append(name)
-        for split in splits:
-            if ids[split].rows == 0:
+            if name not in notes.finished:
+                _write_source(name, source, vocabulary, labelled, arrays, notes, progress)
+        for split, rows in arrays.rows().items():
+            if rows == 0:
                 raise BadInput(f"the {split} split is empty: it has no rows")
-        return {split: ids[split].rows for split in splits}
+        return arrays.rows()
+
+
+def _write_source(
+    name: str,
+    source: Source,
+    vocabulary: Vocabulary,
+    labelled: bool,
+    arrays: _Arrays,
+    notes: _Notes,
+    progress: RowsProgress,
+) -> None:
+    division = source.division
+    where = f"the {division.splits[0]} split" if len(division.splits) == 1 else "the data"
+    label = [vocabulary.schema.label] if labelled else []
+    columns = list(dict.fromkeys([*label, *vocabulary.schema.columns(), *division.columns]))
+    matches = notes.matches.setdefault(name, Matches())
+    for part in slices(source.frame.slice(notes.read_rows[name]), columns, where):
+        codes = division.codes(part, notes.read_rows[name])
+        ids = vocabulary.encode_fields(part, matches)
+        clicks = binary_labels(part.get_column(label[0]), where) if label else None
+        for code, split in enumerate(division.splits):
+            of_split = slice(None) if codes is None else codes == code
+            arrays.write(split, ids[of_split], None if clicks is None else clicks[of_split])
+        notes.read_rows[name] += len(part)
+        progress.advance(len(part))
+        if notes.is_due():
+            notes.write(arrays)
+    matches.check()
+    for column in matches.strangers():
+        note = f"note: {where}: no value of column '{column}' was seen in training; all of them count as unknown"
+        print(note, file=sys.stderr)
+    notes.finished.append(name)
+
+
+class _Arrays:
+    """Ids and labels of every split, in files that grow.
+
+    Args:
+        stack: closes the files.
+        folder: where they are.
+        fields: ``F``.
+        written_rows: by split, the rows that are in the files already.
+    """
+
+    def __init__(self, stack: ExitStack, folder: Path, fields: int, written_rows: Mapping[str, int]) -> None:
+        self._ids: dict[str, NpyWriter] = {}
+        self._labels: dict[str, NpyWriter] = {}
+        for split, rows in written_rows.items():
+            ids = NpyWriter(folder / f"{split}_ids.npy", np.int32, fields, rows)
+            self._ids[split] = stack.enter_context(ids)
+            labels = NpyWriter(folder / f"{split}_labels.npy", np.uint8, None, rows)
+            self._labels[split] = stack.enter_context(labels)
+
+    def rows(self) -> dict[str, int]:
+        """Rows by split."""
+        return {split: writer.rows for split, writer in self._ids.items()}
+
+    def write(self, split: str, ids: np.ndarray, labels: np.ndarray | None) -> None:
+        """Appends rows to a split; None where they have no labels."""
+        self._ids[split].write(ids)
+        if labels is not None:
+            self._labels[split].write(labels)
+
+    def sync(self) -> None:
+        """Returns when all rows are on the disk."""
+        for writer in (*self._ids.values(), *self._labels.values()):
+            writer.sync()
 
 
 def _counted_as(vocabulary: Vocabulary, file: Path) -> bool:
@@ -189,13 +223,15 @@ class _Notes:
         """Whether it is time to note down."""
         return time.monotonic() - self._noted >= _NOTE_SECONDS
 
-    def write(self, ids: Mapping[str, NpyWriter], labels: Mapping[str, NpyWriter]) -> None:
+    def write(self, arrays: _Arrays) -> None:
         """Notes down, once what was written is on the disk."""
-        for writer in (*ids.values(), *labels.values()):
-            writer.sync()
-        content: dict[str, Any] = {"read": self.read_rows, "finished": self.finished}
-        content["matches"] = {name: asdict(matches) for name, matches in self.matches.items()}
-        content["written"] = {split: writer.rows for split, writer in ids.items()}
+        arrays.sync()
+        content: dict[str, Any] = {
+            "read": self.read_rows,
+            "finished": self.finished,
+            "matches": {name: asdict(matches) for name, matches in self.matches.items()},
+            "written": arrays.rows(),
+        }
         with written_whole(self._file) as partial:
             partial.write_text(json.dumps(content), encoding="utf-8")
         self._noted = time.monotonic()

@@ -190,20 +190,14 @@ def infer_schema(
     if binning not in get_args(Binning):
         raise BadInput(f"data.binning={binning} is unknown: {did_you_mean(str(binning), get_args(Binning))}")
     check_whole_number("bins", bins, 2)
-    roles: dict[str, str] = {}
-    for role, names in (
-        ("label", [label] if label is not None else []),
-        ("categorical", categorical or []),
-        ("numeric", numeric or []),
-        ("timestamps", timestamps or {}),
-        ("drop", drop or []),
-    ):
-        for name in names:
-            if name not in columns:
-                raise BadInput(f"data.{role}: there is no column '{name}', {did_you_mean(name, columns)}")
-            if name in roles:
-                raise BadInput(f"column '{name}' is named twice: in data.{roles[name]} and in data.{role}")
-            roles[name] = role
+    named = {
+        "label": [label] if label is not None else [],
+        "categorical": categorical or [],
+        "numeric": numeric or [],
+        "timestamps": timestamps or {},
+        "drop": drop or [],
+    }
+    roles = _roles(columns, named)
     label = label if label is not None else _find_label(columns, roles)
     fields: list[Field] = []
     left_out: list[str] = []
@@ -224,6 +218,19 @@ def infer_schema(
             raise BadInput(f"two fields would be called '{name}': rename the column '{name}'")
     dtypes = {name: str(dtype) for name, dtype in columns.items()}
     return Schema(label=label, fields=tuple(fields), drop=tuple(left_out), dtypes=dtypes)
+
+
+def _roles(columns: Mapping[str, pl.DataType], named: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """The role of every column that is named in one, ``{column: role}``."""
+    roles: dict[str, str] = {}
+    for role, names in named.items():
+        for name in names:
+            if name not in columns:
+                raise BadInput(f"data.{role}: there is no column '{name}', {did_you_mean(name, columns)}")
+            if name in roles:
+                raise BadInput(f"column '{name}' is named twice: in data.{roles[name]} and in data.{role}")
+            roles[name] = role
+    return roles
 
 
 def _disagrees(option: str, what: str) -> BadInput:

@@ -29,23 +29,21 @@ def clip_gradients(
         split: Those among them that are split over processes, each of which has another part: the norm is that of all
             parts. With it this is a call that all processes make together.
     """
-    values, parts, own = [], [], {id(parameter) for parameter in split}
+    split_ids = {id(parameter) for parameter in split}
+    whole, parts = [], []
     for parameter in parameters:
         if parameter.grad is None:
             continue
         if parameter.grad.is_sparse:
-            # Added up: the norm of parts is not the norm of their sum.
+            # Rows that occur twice are added up first: the norm of summands is not that of their sum.
             parameter.grad = coalesced(parameter.grad)
-            values.append(parameter.grad._values())
-        else:
-            values.append(parameter.grad)
-        if id(parameter) in own:
-            parts.append(values.pop())
+        values = parameter.grad._values() if parameter.grad.is_sparse else parameter.grad
+        (parts if id(parameter) in split_ids else whole).append(values)
     if algorithm == "value":
-        for value in values + parts:
+        for value in whole + parts:
             value.clamp_(-limit, limit)
         return
-    norm = get_total_norm([widened(value) for value in values])
+    norm = get_total_norm([widened(value) for value in whole])
     if split:
         # The same type in all processes, also where no row of one was in a batch.
         like = widened(split[0].new_empty(0))
@@ -53,5 +51,5 @@ def clip_gradients(
         dist.all_reduce(square)
         norm = (norm.to(square).square() + square).sqrt()
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)
-    for value in values + parts:
+    for value in whole + parts:
         value.mul_(factor.to(value.device))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,14 +10,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pme_lightning.errors import BadInput
+from pme_lightning.optim.decay import decay
 from pme_lightning.optim.row_blocks import RowBlock, StepsByPlace, check_blocks, tables_of
 from pme_lightning.optim.sparse_gradients import coalesced
-from pme_lightning.sixteen_bits import Chance, rounded_at_random, widened
+from pme_lightning.optim.stored_values import chance_of, store, store_rows
+from pme_lightning.sixteen_bits import Chance, widened
 
-# Values worked on at a time where all of a parameter is gone through: on a processor they stay in the cache from one
-# operation to the next, on a GPU an operation has something to do.
-_CHUNK = 1 << 17
-_CHUNK_ON_GPU = 1 << 25
 # How far from zero values of a table are expected, squared: the best on validation of what was tried on three sets.
 _PRIOR_VARIANCE = 1 / 16
 # Rates that suit so many fields make the first steps of more too long, and values that are expected to be so large make
@@ -251,8 +249,9 @@ class LazyAdagrad(Optimizer):
                 now = {**group, "lr": group["lr"] * self._rate(int(state["step"]), group["warmup_steps"])}
                 state["step"] += 1
                 blocks = self.blocks_of(parameter)
-                chance = _chance(parameter, number, int(state["step"]))
-                self._update(parameter, parameter.grad, state["sum"], now, chance)
+                chance = chance_of(parameter, number, int(state["step"]))
+                update = self._update_rows if parameter.grad.is_sparse else self._update_dense
+                update(parameter, parameter.grad, state["sum"], now, chance)
                 if group["weight_decay"] and int(state["step"]) % group["decay_interval"] == 0:
                     decay(parameter, state["sum"], now, blocks, chance)
         return loss
@@ -263,21 +262,23 @@ class LazyAdagrad(Optimizer):
         start = few**2 if self._fields > _RISES_BEYOND else 1.0
         return few**0.5 * (1.0 if done >= rise else start + (1 - start) * done / rise)
 
-    def _update(
+    def _update_dense(
         self, parameter: Tensor, grad: Tensor, total: Tensor, group: dict[str, Any], chance: Chance | None
     ) -> None:
-        lr, eps = group["lr"], group["eps"]
-        if not grad.is_sparse:
-            grad, sums, values = widened(grad), widened(total), widened(parameter)
-            sums.addcmul_(grad, grad)
-            # A value that never had a gradient has nothing to divide by.
-            roots = (sums.sqrt() + eps).clamp_(min=torch.finfo(sums.dtype).tiny)
-            for block, divisors in tables_of(roots, self.blocks_of(parameter)):
-                divisors.div_(block.steps.to(divisors))
-            values.addcdiv_(grad, roots, value=-lr)
-            _store(total, sums, chance)
-            _store(parameter, values, chance)
-            return
+        grad, sums, values = widened(grad), widened(total), widened(parameter)
+        sums.addcmul_(grad, grad)
+        # A value that never had a gradient has nothing to divide by.
+        roots = (sums.sqrt() + group["eps"]).clamp_(min=torch.finfo(sums.dtype).tiny)
+        for block, divisors in tables_of(roots, self.blocks_of(parameter)):
+            divisors.div_(block.steps.to(divisors))
+        values.addcdiv_(grad, roots, value=-group["lr"])
+        store(total, sums, chance)
+        store(parameter, values, chance)
+
+    def _update_rows(
+        self, parameter: Tensor, grad: Tensor, total: Tensor, group: dict[str, Any], chance: Chance | None
+    ) -> None:
+        """Takes a step with a sparse gradient: of all rows only those that it has are read and written."""
         grad = coalesced(grad)
         rows, values = grad._indices()[0], widened(grad._values())
         table = parameter
@@ -285,92 +286,8 @@ class LazyAdagrad(Optimizer):
             # Rows of one value, such as first-order weights, are single values: faster, and views of the same memory.
             table, total, values = parameter.view(-1), total.view(-1), values.view(-1)
         sums = widened(total.index_select(0, rows)).addcmul_(values, values)
-        _write(total, rows, sums, chance)
-        roots = sums.sqrt_().add_(eps).clamp_(min=torch.finfo(sums.dtype).tiny)
+        store_rows(total, rows, sums, chance)
+        roots = sums.sqrt_().add_(group["eps"]).clamp_(min=torch.finfo(sums.dtype).tiny)
         self._scale(parameter, roots, rows)
-        moved = widened(table.index_select(0, rows)).addcdiv_(values, roots, value=-lr)
-        _write(table, rows, moved, chance)
-
-
-def _chance(parameter: Tensor, number: int, step: int) -> Chance | None:
-    return Chance((step << 8) + number, parameter.device) if parameter.dtype == torch.bfloat16 else None
-
-
-def _write(table: Tensor, rows: Tensor, values: Tensor, chance: Chance | None) -> None:
-    values = _as_stored(values, table, chance)
-    # On a processor scatter may be the faster one for single values, but not of 16 bits, where it takes thirty times as
-    # long as index_copy.
-    if table.ndim == 1 and table.dtype != torch.bfloat16:
-        table.scatter_(0, rows, values)
-    else:
-        table.index_copy_(0, rows, values)
-
-
-def _store(tensor: Tensor, values: Tensor, chance: Chance | None) -> None:
-    # What has 32 bits was worked on in place.
-    if values is not tensor:
-        tensor.copy_(_as_stored(values, tensor, chance))
-
-
-def _as_stored(values: Tensor, table: Tensor, chance: Chance | None) -> Tensor:
-    if table.dtype != torch.bfloat16:
-        return values
-    assert chance is not None
-    return rounded_at_random(values, chance)
-
-
-@torch.no_grad()
-def decay(
-    parameter: Tensor,
-    total: Tensor,
-    group: dict[str, Any],
-    blocks: Sequence[RowBlock] = (),
-    chance: Chance | None = None,
-) -> None:
-    """Shrinks all values by ``decay_interval`` steps of weight decay, in place.
-
-    Args:
-        parameter: The values.
-        total: ``s`` of each of them.
-        group: Holds ``lr``, ``eps``, ``weight_decay`` and ``decay_interval``.
-        blocks: How rows lie in the parameter, and what their decay is scaled by.
-        chance: What values of 16 bits are rounded by.
-    """
-    if not blocks:
-        _decay(parameter, total, group, None, chance)
-    for (block, values), (_, sums) in zip(tables_of(parameter, blocks), tables_of(total, blocks), strict=True):
-        _decay(values, sums, group, block, chance)
-
-
-def _decay(
-    parameter: Tensor, total: Tensor, group: dict[str, Any], block: RowBlock | None, chance: Chance | None
-) -> None:
-    strength, interval = group["lr"] * group["weight_decay"], int(group["decay_interval"])
-    shrink, start = None, 0
-    for stored, stored_sums in zip(_chunks(parameter), _chunks(total), strict=True):
-        values, sums = widened(stored), widened(stored_sums)
-        if shrink is None or shrink.shape != sums.shape:
-            shrink = torch.empty_like(sums)
-        torch.sqrt(sums, out=shrink).add_(group["eps"]).clamp_(min=torch.finfo(sums.dtype).tiny).reciprocal_()
-        scale = 1.0 if block is None else block.decays_of(start, start + len(stored)).to(sums)
-        start += len(stored)
-        shrink.mul_(-strength * scale).add_(1).clamp_(min=0)
-        _multiply_by_power(values, shrink, interval)
-        _store(stored, values, chance)
-
-
-def _multiply_by_power(values: Tensor, factor: Tensor, exponent: int) -> None:
-    """Multiplies values by ``factor ** exponent``, and spoils the factor: squaring is far cheaper than ``pow``."""
-    while exponent:
-        if exponent & 1:
-            values.mul_(factor)
-        exponent >>= 1
-        if exponent:
-            factor.square_()
-
-
-def _chunks(table: Tensor) -> Iterator[Tensor]:
-    if not table.ndim:
-        return iter([table.unsqueeze(0)])
-    rows = max(1, (_CHUNK_ON_GPU if table.is_cuda else _CHUNK) * len(table) // max(1, table.numel()))
-    return iter(table.split(rows))
+        moved = widened(table.index_select(0, rows)).addcdiv_(values, roots, value=-group["lr"])
+        store_rows(table, rows, moved, chance)

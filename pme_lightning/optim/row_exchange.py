@@ -28,8 +28,7 @@ def average_rows(parameters: Iterable[Tensor]) -> None:
     for parameter in parameters:
         grad = parameter.grad
         if grad is None:
-            shape = (1, 0), (0, *parameter.shape[1:])
-            rows, values = parameter.new_empty(shape[0], dtype=torch.int64)[0], parameter.new_empty(shape[1])
+            rows, values = parameter.new_empty(0, dtype=torch.int64), parameter.new_empty(0, *parameter.shape[1:])
         else:
             grad = coalesced(grad)
             rows, values = grad._indices()[0], grad._values()

@@ -8,7 +8,7 @@ from math import sqrt
 from pme_lightning.pages.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plane, marker, picture
 from pme_lightning.pages.labels import shortened
 from pme_lightning.pages.markup import Markup, join, number, tag
-from pme_lightning.pages.scales import Axis, linear_axis, percent
+from pme_lightning.pages.scales import Axis, category_axis, linear_axis, percent
 
 ROW_HEIGHT = 19.0
 _ROWS_TOP = 28.0
@@ -30,14 +30,7 @@ def histogram(
         label: What the categories are.
         unit: What the fractions are of.
     """
-    every = max(1, -(-len(shares) // 17))
-    categories = Axis(
-        label,
-        -0.5,
-        len(shares) - 0.5,
-        ticks=[float(i) for i in range(0, len(shares), every)],
-        format=lambda i: names[int(i)],
-    )
+    categories = category_axis(label, names, most_ticks=17)
     plane = Plane(categories, linear_axis(unit, [0.0, *shares], low=0.0, percent=True))
     width = (WIDTH - LEFT - RIGHT) / len(shares)
     bars = []
@@ -150,40 +143,12 @@ def density(
         means: The mean size in each category, drawn as a line; ``None`` where it has no tokens.
     """
     D = len(columns[0]) - 1
-    every = max(1, -(-len(columns) // 8))
-    x = Axis(
-        label,
-        -0.5,
-        len(columns) - 0.5,
-        ticks=[float(i) for i in range(0, len(columns), every)],
-        format=lambda i: names[int(i)],
-    )
+    x = category_axis(label, names, most_ticks=8)
     sizes = linear_axis("size", [0.0, float(D)], whole=True)
     plane = Plane(x, Axis("size", -0.5, D + 0.5, ticks=[t for t in sizes.ticks if t <= D], format=sizes.format))
-    wide = (WIDTH - LEFT - RIGHT) / len(columns)
-    high = (HEIGHT - TOP - BOTTOM) / (D + 1)
-    cells = []
+    cells: list[Markup] = []
     for i, counts in enumerate(columns):
-        total = sum(counts)
-        for size, count in enumerate(counts):
-            if count:
-                across, up = plane.at(i, size)
-                said = tag(
-                    "title", f"{label} {names[i]}: {percent(count / total)} of {total:,} tokens have size {size}"
-                )
-                opacity = max(0.06, sqrt(count / total))
-                cells.append(
-                    tag(
-                        "rect",
-                        said,
-                        x=across - wide / 2,
-                        y=up - high / 2,
-                        width=wide,
-                        height=high,
-                        fill_opacity=opacity,
-                        class_="cell",
-                    )
-                )
+        cells += _cells(plane, i, len(columns), counts, label, names[i])
     points = [(float(i), mean) for i, mean in enumerate(means) if mean is not None]
     places = [plane.at(*point) for point in points]
     line = "M" + "L".join(f"{number(a)} {number(b)}" for a, b in places) if places else "M0 0"
@@ -192,6 +157,21 @@ def density(
     labelled = f"{title}; size over {label}"
     drawn = tag("g", *cells, class_="s0")
     return picture(name, labelled, description, plane.frame(), drawn, mean, width=WIDTH, height=HEIGHT)
+
+
+def _cells(plane: Plane, column: int, columns: int, counts: Sequence[int], label: str, name: str) -> list[Markup]:
+    """Returns a cell for each size that tokens of a column have."""
+    width = (WIDTH - LEFT - RIGHT) / columns
+    height = (HEIGHT - TOP - BOTTOM) / len(counts)
+    total = sum(counts)
+    cells = []
+    for size, count in enumerate(counts):
+        if count:
+            x, y = plane.at(column, size)
+            title = tag("title", f"{label} {name}: {percent(count / total)} of {total:,} tokens have size {size}")
+            place: dict[str, float] = {"x": x - width / 2, "y": y - height / 2, "width": width, "height": height}
+            cells.append(tag("rect", title, **place, fill_opacity=max(0.06, sqrt(count / total)), class_="cell"))
+    return cells
 
 
 def density_legend() -> Markup:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from pme_lightning.headline import columns, is_multi_size
 from pme_lightning.measures import MEASURES
+from pme_lightning.nested import leaves
 from pme_lightning.pages.elements import document, metric, section, table
 from pme_lightning.pages.markup import Child, Markup, join, tag
 from pme_lightning.pages.pareto_chart import Curve, Point, pareto_charts
@@ -56,7 +57,8 @@ def config_differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[str]
     >>> config_differences([{"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3, "d": None}}])
     {'b.c': ['2', '3'], 'b.d': ['-', 'null']}
     """
-    flat = [dict(_flat(config)) for config in configs]
+    # The arguments of a class are named as on the command line.
+    flat = [{key.replace(".init_args.", "."): value for key, value in leaves(config)} for config in configs]
     keys = dict.fromkeys(key for one in flat for key in one)
     shown = {key: [_shown(one[key]) if key in one else "-" for one in flat] for key in keys}
     return {
@@ -178,15 +180,6 @@ def _differences(runs: Sequence[SavedRun], names: list[str]) -> Markup:
     rows = [[key, *values] for key, values in found.items()]
     columns = tuple(range(len(names) + 1))
     return section("Configuration", table(["key", *names], rows, "What is not set the same everywhere", columns))
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            # The arguments of a class are named as on the command line.
-            yield from _flat(value, prefix if key == "init_args" else f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _shown(value: Any) -> str:

@@ -14,6 +14,7 @@ from pme_lightning.pages.search_section import search_of_run
 from pme_lightning.pages.size_section import sizes_of_run
 from pme_lightning.pages.training_section import training_of_run
 from pme_lightning.pages.written import write_page
+from pme_lightning.run_files import sizes_files
 
 FILE = "report.html"
 
@@ -80,10 +81,7 @@ def _repeat(run: SavedRun) -> Markup:
         first = f"{folder}/{checkpoints[0].relative_to(run.path).as_posix()}"
         lines += ["", f"# write the model of {checkpoints[0].parent.name} as a program to serve"]
         lines.append(f"python train.py export ckpt_path={shlex.quote(first)}")
-    sizes = [
-        path.relative_to(run.path).as_posix()
-        for path in [*run.path.glob("sizes.safetensors"), *sorted(run.path.glob("sizes/*.safetensors"))]
-    ]
+    sizes = [path.relative_to(run.path).as_posix() for path in sizes_files(run.path)]
     if sizes:
         lines += ["", "# train with the same sizes, another way"]
         lines.append(f"python train.py finetune sizes={shlex.quote(folder + '/' + sizes[0])} transfer.init=scratch")

@@ -75,6 +75,20 @@ def linear_axis(
     )
 
 
+def category_axis(label: str, names: Sequence[str], most_ticks: int, margin: float = 0.5) -> Axis:
+    """Returns an axis with the categories 0, 1, ... on it.
+
+    Args:
+        label: What the categories are.
+        names: What each is called.
+        most_ticks: How many names there is room for.
+        margin: How far the axis goes on beside the first and the last.
+    """
+    every = max(1, -(-len(names) // most_ticks))
+    ticks = [float(i) for i in range(0, len(names), every)]
+    return Axis(label, -margin, len(names) - 1 + margin, ticks=ticks, format=lambda i: names[int(i)])
+
+
 def log_axis(label: str, values: Sequence[float], format: Format, high: float | None = None) -> Axis:
     """Returns a logarithmic axis that has all values on it, with ticks at 1, 2, 5 and their tenfolds.
 

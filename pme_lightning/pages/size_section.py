@@ -8,7 +8,7 @@ from pme_lightning.pages.bars import density, density_legend, histogram, row_bar
 from pme_lightning.pages.charts import Series, legend, line_chart
 from pme_lightning.pages.elements import details, figure, section, table
 from pme_lightning.pages.markup import Markup, tag
-from pme_lightning.pages.scales import Axis, linear_axis, percent, short_count
+from pme_lightning.pages.scales import category_axis, linear_axis, percent, short_count
 from pme_lightning.pages.training_section import styles
 
 # So many fields have their histogram in sight, and so many their bar: those with the most parameters.
@@ -187,14 +187,8 @@ def _means(sizes: dict[str, Facts]) -> Markup | None:
         )
         for name, facts in sizes.items()
     ]
-    every = max(1, -(-len(bands) // 8))
-    x = Axis(
-        "training rows of a token, at least",
-        -0.3,
-        len(bands) - 0.7,
-        ticks=[float(i) for i in range(0, len(bands), every)],
-        format=lambda i: short_count(bands[int(i)]["fewest"]),
-    )
+    names = [short_count(band["fewest"]) for band in bands]
+    x = category_axis("training rows of a token, at least", names, most_ticks=8, margin=0.3)
     y = linear_axis("mean size", [], low=0.0, high=float(first["embedding_dim"]))
     said = "What tokens of each popularity keep on average, for each budget."
     title = "Mean size over popularity"

@@ -239,5 +239,6 @@ def test_splits_are_arrays_of_numpy(ids: Any, labels: Any, said: str) -> None:
 
 def test_ids_of_another_field_are_refused(tiny: EncodedDataModule) -> None:
     tiny.data.splits["train"][0][5:, 1] -= 8  # counted within the field
-    with pytest.raises(BadInput, match=r"of the train split is none of field 'f1', whose ids go from 8 to 27"):
-        tiny.train_dataloader()
+    for _ in range(2):  # asking again does not make them right
+        with pytest.raises(BadInput, match=r"of the train split is none of field 'f1', whose ids go from 8 to 27"):
+            tiny.train_dataloader()

@@ -13,7 +13,7 @@ from pme_lightning.callbacks import TransferCallback
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, Shard
 from pme_lightning.export import ServedModel
 from pme_lightning.export.packed import LEVELS
-from pme_lightning.export.served import PackedTable
+from pme_lightning.export.packed_table import PackedTable
 
 FIELD_TOKENS, D = [5, 1, 30], 4
 V = sum(FIELD_TOKENS)

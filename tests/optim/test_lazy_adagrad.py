@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pme_lightning.errors import BadInput
 from pme_lightning.optim import LazyAdagrad, clip_gradients, prior_variance
-from pme_lightning.optim.lazy_adagrad import decay
+from pme_lightning.optim.decay import decay
 from pme_lightning.optim.sparse_gradients import coalesced
 
 V = 9
