@@ -30,7 +30,8 @@ def clip_gradients(
             parts. With it this is a call that all processes make together.
     """
     split_ids = {id(parameter) for parameter in split}
-    whole, parts = [], []
+    whole: list[Tensor] = []
+    parts: list[Tensor] = []
     for parameter in parameters:
         if parameter.grad is None:
             continue
