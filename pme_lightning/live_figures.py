@@ -134,9 +134,9 @@ def learning_rates(trainer: Trainer, module: CTRModule) -> dict[str, float]:
 
 
 def _kept_fraction(trainer: Trainer) -> float | None:
-    """Asks the callback that searches; any may tell."""
-    told = (getattr(callback, "kept_fraction", None) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-    return next((float(kept) for kept in told if kept is not None), None)
+    """Returns what the callback that searches says is left; any callback may say it."""
+    fractions = (getattr(callback, "kept_fraction", None) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    return next((float(kept) for kept in fractions if kept is not None), None)
 
 
 def _log(trainer: Trainer, figures: dict[str, float]) -> None:

@@ -158,7 +158,6 @@ def finish_loggers(logger: Logger | None, summary: dict[str, Any], folder: RunFo
     """Writes the summary where the logger keeps one, and closes the run."""
     if logger is None or not is_main():
         return
-    figures = {key: value for key, value in leaves(summary, "/") if isinstance(value, (int, float))}
     if isinstance(logger, RunLogger):
         from pme_lightning.dashboards.artifacts import log_artifacts
         from pme_lightning.dashboards.open_run import going_on_without
@@ -174,10 +173,11 @@ def finish_loggers(logger: Logger | None, summary: dict[str, Any], folder: RunFo
         return
     prefix = "summary/"
     if isinstance(logger, (CSVLogger, TensorBoardLogger)):
-        # What came of the run is not of its last phase.
+        # The result of the run does not belong to its last phase.
         logger.finalize("success")
         logger, prefix = type(logger)(str(folder.path / "logs"), name="summary", version=""), ""
-    logger.log_metrics({prefix + key: float(value) for key, value in figures.items()})
+    figures = ((key, value) for key, value in leaves(summary, "/") if isinstance(value, (int, float)))
+    logger.log_metrics({prefix + key: float(value) for key, value in figures})
     logger.finalize("success")
 
 

@@ -388,7 +388,7 @@ class CTRModule(LightningModule):
         )
 
     def _training_facts(self) -> dict[str, int | None]:
-        """Returns what optimizers are told of the training, as far as the data module says it."""
+        """Returns what optimizers may want to know of the training, as far as the data module says it."""
         datamodule = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
         split_rows = getattr(datamodule, "rows", None)
         rows = split_rows.get("train") if isinstance(split_rows, Mapping) else None

@@ -110,8 +110,8 @@ def print_curve(summary: dict[str, Any], folder: Path) -> None:
 
 def _cost(summary: dict[str, Any]) -> str:
     seconds = summary["search"]["seconds"]
-    said = f"one search: {seconds:.1f} s, in every budget's seconds"
+    line = f"one search: {seconds:.1f} s, in every budget's seconds"
     if summary["baseline"]:
         share = seconds / summary["baseline"]["finetune"]["seconds"]
-        said += f"; {f'{share:.0%} of' if share < 2 else f'{share:.1f} times'} the full-size training"
-    return said
+        line += f"; {f'{share:.0%} of' if share < 2 else f'{share:.1f} times'} the full-size training"
+    return line

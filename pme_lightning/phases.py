@@ -17,11 +17,11 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from pme_lightning import report
-from pme_lightning.arguments import backbone_arguments, build, init_args, listed, optimizer_arguments, trainer_options
+from pme_lightning.arguments import backbone_arguments, build, init_args, optimizer_arguments, trainer_options
 from pme_lightning.averages import too_slow_for, without_averages
 from pme_lightning.checkpoints import searched_model
 from pme_lightning.class_path import instantiate
@@ -31,20 +31,18 @@ from pme_lightning.epoch_steps import optimizer_steps
 from pme_lightning.errors import BadInput
 from pme_lightning.findings import Findings
 from pme_lightning.lightning_answers import interruptible, interrupts_held_back
-from pme_lightning.live_figures import live_figures
 from pme_lightning.loggers import log_sizes, phase_logger
 from pme_lightning.module import CTRModule
+from pme_lightning.phase_trainer import phase_trainer
 from pme_lightning.processes import check_processes
-from pme_lightning.progress import phase_progress
 from pme_lightning.resume_point import ResumePoint
-from pme_lightning.run_checks import build_trainer, limited
+from pme_lightning.run_checks import limited
 from pme_lightning.run_files import sizes_files
 from pme_lightning.run_folder import RunFolder
 from pme_lightning.search import Budget, SearchResult
 from pme_lightning.synchronization import wait_for_all
 from pme_lightning.throughput import Throughput
 from pme_lightning.training_curve import TrainingCurve
-from pme_lightning.whole_checkpoints import WholeCheckpoints
 
 
 @dataclass
@@ -288,37 +286,14 @@ class Phases:
         Args:
             phase: Name of the phase.
             callbacks: Those of ours.
-            first: How many of them go before the user's. A resume point looks at a batch before anything is done with
-                it, and a transfer rebuilds the model before anybody makes a copy of it.
+            first: How many of them go before the user's.
             arguments: Of the Trainer, in place of what the configuration says.
         """
         options = check_processes(self.command, trainer_options(self.config)) | arguments
         logged = next((each.logged_steps() for each in callbacks if isinstance(each, ResumePoint)), None)
         resolved = yaml.safe_load(self.config_text())
         self.logger = phase_logger(self.config.logger, self.folder, phase, resolved, logged)
-        given = listed(options.get("callbacks"))
-        if phase == "search":
-            # It ends when it is done, and has no validation that it could be stopped by.
-            given = [each for each in without_averages(given) if not isinstance(each, EarlyStopping)]
-        together = [*callbacks[:first], *given, *callbacks[first:]]
-        if self.logger is not None:
-            together += live_figures(callbacks)
-        # Lightning would add a checkpoint callback, and a bar, of its own.
-        keeps_checkpoints = any(isinstance(each, ModelCheckpoint) for each in together)
-        has_bar = any(isinstance(each, ProgressBar) for each in together)
-        if options.get("enable_progress_bar") is not False and not has_bar:
-            together.append(phase_progress(phase))
-        options |= {
-            "callbacks": together,
-            "enable_checkpointing": keeps_checkpoints,
-            "plugins": [*listed(options.get("plugins")), WholeCheckpoints()],
-            "logger": self.logger or False,
-            "default_root_dir": str(self.folder.path),
-            "enable_model_summary": bool(options.get("enable_model_summary")),
-            "num_sanity_val_steps": options.get("num_sanity_val_steps") or 0,
-            "enable_progress_bar": has_bar,
-        }
-        return build_trainer(options)
+        return phase_trainer(phase, options, callbacks, first, self.logger, self.folder.path)
 
     def _fit_on(self, trainer: Trainer, module: CTRModule, point: ResumePoint) -> None:
         """Fits from where the run was interrupted, if it was, or from the beginning."""

@@ -167,9 +167,9 @@ class ResumePoint(Callback):
             return up
         if trainer.global_step % _STEPS_BETWEEN_LOOKS:
             return False
-        said = torch.tensor([int(up)], device=trainer.strategy.root_device)
-        dist.broadcast(said, 0)
-        return bool(said)
+        answer = torch.tensor([int(up)], device=trainer.strategy.root_device)
+        dist.broadcast(answer, 0)
+        return bool(answer)
 
     def _save(self, trainer: Trainer) -> None:
         progress = trainer.fit_loop.epoch_loop.batch_progress

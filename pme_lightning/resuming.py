@@ -38,10 +38,10 @@ def check_same_config(resume: str, config: str, settled_later: Collection[str] =
     for key in [*before, *(key for key in now if key not in before)]:
         if now.get(key) == before.get(key) or key in settled_later:
             continue
-        said = f"resume: {key.replace('.init_args', '')} is {now.get(key)}, the run in '{resume}' was started "
+        change = f"resume: {key.replace('.init_args', '')} is {now.get(key)}, the run in '{resume}' was started "
         if not _is_told_of(key, before):
-            raise BadInput(f"{said}without it, as by another version: go on with that one, or start a new run")
-        raise BadInput(f"{said}with {before.get(key)}: give the same command, or resume={resume} alone")
+            raise BadInput(f"{change}without it, as by another version: go on with that one, or start a new run")
+        raise BadInput(f"{change}with {before.get(key)}: give the same command, or resume={resume} alone")
 
 
 def check_same_data(resume: str, folder: RunFolder, data: EncodedDataModule) -> None:

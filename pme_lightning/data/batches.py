@@ -134,13 +134,18 @@ class Cuts:
     batch before it. So every rank has the same number of batches, and none of them is empty.
 
     Args:
-        n: number of rows, at least ``world_size``.
+        n: number of rows.
         batch_size: rows per batch and rank.
         world_size: number of ranks.
         least: rows that each rank must have of a last batch that stands for itself.
+
+    Raises:
+        BadInput: there are fewer rows than ranks.
     """
 
     def __init__(self, n: int, batch_size: int, world_size: int, least: int = 1) -> None:
+        if n < world_size:
+            raise BadInput(f"{n} rows cannot be shared by {world_size} processes: use fewer devices or more rows")
         self.world_size = world_size
         self.global_batch = batch_size * world_size
         full, rest = divmod(n, self.global_batch)
@@ -161,14 +166,12 @@ class Cuts:
 class PermutationBatchSampler(DistributedSampler):
     """Yields one batch of row numbers at a time: slices in order, or index tensors by a seeded permutation.
 
-    The order depends on (seed, epoch) alone (see :func:`~pme_lightning.data.orders.shuffled`; of many rows it is one
-    of blocks, and of rows in windows of blocks), so a run repeats exactly. With several processes the *global* batch of
-    ``world_size * batch_size`` rows is what is cut from the order, and each rank takes its part of it: two ranks of
-    batch ``B`` see in every step the rows that one process sees with batch ``2B``. No row is dropped or repeated,
-    and every rank yields the same number of batches, so neither training nor evaluation
-    hangs on uneven shards: the last global batch is split as evenly as it goes, and where it has fewer rows than
-    there are ranks, or fewer than two for each where rows are shuffled to train on, it joins the batch before it (a
-    batch norm learns nothing of a single row, and torch's refuses it).
+    The order depends on (seed, epoch) alone (see :func:`~pme_lightning.data.orders.shuffled`), so a run repeats
+    exactly. Several processes cut *global* batches from it, and each takes its part of them (see :class:`Cuts`): two
+    ranks of batch ``B`` see in every step the rows that one process sees with batch ``2B``. No row is dropped or
+    repeated, and every rank yields the same number of batches, so neither training nor evaluation hangs on uneven
+    shards. Where rows are shuffled to train on, every rank has at least two rows of the last batch: a batch norm learns
+    nothing of a single row, and torch's refuses it.
 
     It is a :class:`~torch.utils.data.distributed.DistributedSampler` because that is how Lightning knows that the
     sharding is done already and must not be done again on top.
@@ -201,8 +204,7 @@ class PermutationBatchSampler(DistributedSampler):
     ) -> None:
         if batch_size < 1:
             raise BadInput(f"batch_size must be at least 1, not {batch_size}")
-        if n < world_size:
-            raise BadInput(f"{n} rows cannot be shared by {world_size} processes: use fewer devices or more rows")
+        cuts = Cuts(n, batch_size, world_size, least=LEAST_TO_TRAIN_ON if shuffle else 1)
         super().__init__(
             range(n),  # type: ignore[arg-type]
             num_replicas=world_size,
@@ -212,8 +214,8 @@ class PermutationBatchSampler(DistributedSampler):
         )
         self.n = n
         self.batch_size = batch_size
-        self.cuts = Cuts(n, batch_size, world_size, least=LEAST_TO_TRAIN_ON if shuffle else 1)
-        self.num_batches = self.cuts.num_batches
+        self.cuts = cuts
+        self.num_batches = cuts.num_batches
         self._done = (-1, 0)
         self._prefetch = prefetch
         self._device = device

@@ -62,9 +62,6 @@ class StreamedRows(IterableDataset):
         world_size: int = 1,
     ) -> None:
         super().__init__()
-        n = sum(shard_rows)
-        if n < world_size:
-            raise BadInput(f"{n} rows cannot be shared by {world_size} processes: use fewer devices or more rows")
         self.stream = stream
         self.shard_rows = np.array(shard_rows, dtype=np.int64)
         self.labelled = labelled
@@ -73,7 +70,7 @@ class StreamedRows(IterableDataset):
         self.seed = seed
         self.rank = rank
         self.batch_size = batch_size
-        self.cuts = Cuts(n, batch_size, world_size, least=LEAST_TO_TRAIN_ON if shuffle else 1)
+        self.cuts = Cuts(sum(shard_rows), batch_size, world_size, least=LEAST_TO_TRAIN_ON if shuffle else 1)
         self.renumbering: Tensor | None = None
         self.epoch_now: Callable[[], int] | None = None
         # Shared with workers that outlive an epoch: the epoch, and its batches that were done before an interruption.

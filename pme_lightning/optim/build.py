@@ -45,20 +45,20 @@ def build_optimizer(
     """
     parameters = list(parameters)
     if embedding_optimizer is None:
-        alone = _told(_made(optimizer, parameters, optimizer_args), blocks, facts)
+        alone = _informed(_built(optimizer, parameters, optimizer_args), blocks, facts)
         # A fused one would unscale gradients in its step: too late for those that are to be clipped.
         return JoinedOptimizer([alone]) if getattr(alone, "_step_supports_amp_scaling", False) else alone
     network = [parameter for parameter in parameters if all(parameter is not own for own in table)]
-    optimizers = [_made(optimizer, network, optimizer_args)] if network else []
+    optimizers = [_built(optimizer, network, optimizer_args)] if network else []
     try:
-        of_table = _made(embedding_optimizer, list(table), embedding_optimizer_args)
-        optimizers.append(_told(of_table, blocks, facts))
+        of_table = _built(embedding_optimizer, list(table), embedding_optimizer_args)
+        optimizers.append(_informed(of_table, blocks, facts))
         return JoinedOptimizer(optimizers) if network else optimizers[0]
     except ValueError as error:
         raise BadInput(f"embedding_optimizer: {error}") from error
 
 
-def _made(optimizer: str | type, parameters: list[Tensor], arguments: dict[str, Any] | None) -> Optimizer:
+def _built(optimizer: str | type, parameters: list[Tensor], arguments: dict[str, Any] | None) -> Optimizer:
     arguments = dict(arguments or {})
     cls = import_class(optimizer) if isinstance(optimizer, str) else optimizer
     if arguments.get("fused") and issubclass(cls, torch.optim.Adagrad) and any(each.is_cuda for each in parameters):
@@ -71,12 +71,12 @@ def _made(optimizer: str | type, parameters: list[Tensor], arguments: dict[str, 
         raise BadInput(f"{cls.__name__}: {error}") from error
 
 
-def _told(
+def _informed(
     optimizer: Optimizer,
     blocks: Mapping[Tensor, Sequence[RowBlock]] | None,
     facts: Mapping[str, int | None] | None,
 ) -> Optimizer:
-    """Tells an optimizer that listens how rows lie, and what is known of the training."""
+    """Tells an optimizer that takes it how rows lie, and what is known of the training; returns the optimizer."""
     for name, fact in (facts or {}).items():
         if fact is not None and hasattr(optimizer, f"set_{name}"):
             getattr(optimizer, f"set_{name}")(fact)

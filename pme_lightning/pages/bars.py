@@ -38,10 +38,10 @@ def histogram(
         x, y = plane.at(i, share)
         # What is there at all can be seen.
         height = max(HEIGHT - BOTTOM - y, 1.0 if share > 0 else 0.0)
-        said = tag("title", f"{label} {names[i]}: {percent(share)} {unit}")
+        tooltip = tag("title", f"{label} {names[i]}: {percent(share)} {unit}")
         thick = max(width * 0.82, width - 2)
         bars.append(
-            tag("rect", said, x=x - thick / 2, y=HEIGHT - BOTTOM - height, width=thick, height=height, class_="bar")
+            tag("rect", tooltip, x=x - thick / 2, y=HEIGHT - BOTTOM - height, width=thick, height=height, class_="bar")
         )
     labelled = f"{title}; {unit} over {label}"
     group = tag("g", *bars, class_="s0")
@@ -98,12 +98,12 @@ def small_histogram(name: str, title: str, counts: Sequence[int]) -> Markup:
     for size, count in enumerate(counts):
         height = base * 0.96 * sqrt(count / most)
         if height:
-            said = tag("title", f"size {size}: {percent(count / total)} of {total:,} tokens")
+            tooltip = tag("title", f"size {size}: {percent(count / total)} of {total:,} tokens")
             thick = max(width * 0.8, width - 2)
             bars.append(
                 tag(
                     "rect",
-                    said,
+                    tooltip,
                     x=size * width + (width - thick) / 2,
                     y=base - height,
                     width=thick,

@@ -26,7 +26,7 @@ class Series:
     """One line or cloud of points.
 
     Attributes:
-        name: For the legend and for what is said at a point.
+        name: For the legend and for the tooltips of points.
         points: ``(x, y)``.
         style: A number that colour, dashes and shape follow from.
         line: Whether points are joined.
@@ -151,8 +151,8 @@ def _drawn(series: Series, places: Sequence[tuple[float, float]], plane: Plane) 
     if series.markers or len(places) == 1:
         for i, (point, place) in enumerate(zip(series.points, places, strict=True)):
             label = series.labels[i] if series.labels else ""
-            said = f"{series.name}{' ' + label if label else ''}: {plane.x.format(point[0])}, {point[1]:.4g}"
-            parts.append(tag("path", tag("title", said), d=marker(series.style, *place), class_="marker"))
+            tooltip = f"{series.name}{' ' + label if label else ''}: {plane.x.format(point[0])}, {point[1]:.4g}"
+            parts.append(tag("path", tag("title", tooltip), d=marker(series.style, *place), class_="marker"))
     return tag("g", *parts, class_=f"s{series.style % COLOURS}")
 
 

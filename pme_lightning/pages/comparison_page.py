@@ -67,11 +67,11 @@ def config_differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[str]
 
 
 def _told(groups: Sequence[Sequence[SavedRun]]) -> Markup:
-    told = "; ".join(_data_of(group[0]) for group in groups)
+    data = "; ".join(_data_of(group[0]) for group in groups)
     if sum("test" in group[0].summary["data"]["rows"] for group in groups) <= 1:
-        return tag("p", f"data: {told}")
+        return tag("p", f"data: {data}")
     warning = "The runs were not all tested on the same rows: AUC and logloss compare within a data set only."
-    return join([tag("p", f"data: {told}"), tag("p", tag("strong", warning), role="note")])
+    return join([tag("p", f"data: {data}"), tag("p", tag("strong", warning), role="note")])
 
 
 def _data_of(run: SavedRun) -> str:

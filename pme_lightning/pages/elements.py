@@ -40,9 +40,9 @@ def figure(
     heading: str, svg: Markup, caption: str = "", legend: Markup | None = None, numbers: Markup | None = None
 ) -> Markup:
     """Returns a picture with its heading, its legend, what it says, and its numbers folded away below it."""
-    said = tag("figcaption", caption) if caption else None
+    below = tag("figcaption", caption) if caption else None
     folded = None if numbers is None else details("the numbers", numbers)
-    return tag("figure", tag("h3", heading), svg, legend, said, folded)
+    return tag("figure", tag("h3", heading), svg, legend, below, folded)
 
 
 def details(summary: str, *children: Child) -> Markup:

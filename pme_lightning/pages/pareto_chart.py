@@ -97,10 +97,10 @@ def _chart(page_name: str, curves: Sequence[Curve], full: Point | None, front: b
     y = linear_axis(f"test {measure.label}", values)
     level = [(full.value(measure), f"full size {full.value(measure):.4f}")] if full else []
     top = measure.best(everything, key=lambda point: point.value(measure))
-    said = f"Best {measure.label}: {top.value(measure):.4f} with {percent(top.kept)} kept"
-    said += f" ({top.label})." if top.label else "."
+    caption = f"Best {measure.label}: {top.value(measure):.4f} with {percent(top.kept)} kept"
+    caption += f" ({top.label})." if top.label else "."
     if full:
-        said += f" The full-size model reaches {full.value(measure):.4f}."
+        caption += f" The full-size model reaches {full.value(measure):.4f}."
     title = f"Test {measure.label} over size"
-    svg = line_chart(f"{page_name}-{measure.key}", title, said, drawn, x, y, level)
-    return figure(title, svg, said, legend(drawn))
+    svg = line_chart(f"{page_name}-{measure.key}", title, caption, drawn, x, y, level)
+    return figure(title, svg, caption, legend(drawn))

@@ -18,7 +18,7 @@ Summary = dict[str, Any]
 def result_of_run(summary: Summary) -> Markup:
     """Returns the section; ``summary``: what ``summary.json`` holds."""
     verdict = headline.verdict(summary)
-    said = None if verdict is None else tag("p", f"{verdict[0].upper()}{verdict[1:]}.", class_="verdict")
+    conclusion = None if verdict is None else tag("p", f"{verdict[0].upper()}{verdict[1:]}.", class_="verdict")
     best = summary["data"].get("best_auc")
     planted = None
     if best is not None:
@@ -31,7 +31,7 @@ def result_of_run(summary: Summary) -> Markup:
         found = points(summary)
         curve = pareto_charts("pareto", [Curve("multi-size", found, 0)], full_size(summary)) if found else None
         return section("Result", tiles(_curve_tiles(summary)), curve, _budgets(summary), planted)
-    return section("Result", said, tiles(_tiles(summary)), _models(summary), planted)
+    return section("Result", conclusion, tiles(_tiles(summary)), _models(summary), planted)
 
 
 def _models(summary: Summary) -> Markup:

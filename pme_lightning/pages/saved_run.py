@@ -11,25 +11,28 @@ from pme_lightning.composition import read_yaml
 from pme_lightning.errors import BadInput
 from pme_lightning.json_shape import Optional, misfit
 
-_METRICS = Optional({"auc": Optional(float), "logloss": Optional(float)})
+_FINETUNE = {"seconds": float, "epochs": int, "best_epoch": int, "rows_per_second": Optional(float)}
+_METRICS = {"auc": Optional(float), "logloss": Optional(float)}
 _MODEL = {
     "embedding": {"full_parameters": int, "parameters": int, "fraction": float, "bytes": int, "index_bytes": int},
-    "finetune": Optional(
-        {"seconds": float, "epochs": int, "best_epoch": int, "rows_per_second": Optional(float)},
-    ),
-    "test": _METRICS,
-    "valid": _METRICS,
+    "finetune": Optional(_FINETUNE),
+    "test": Optional(_METRICS),
+    "valid": Optional(_METRICS),
 }
-_TRAINED = _MODEL | {
-    "finetune": {"seconds": float, "epochs": int, "best_epoch": int, "rows_per_second": Optional(float)},
-    "test": {"auc": Optional(float), "logloss": Optional(float)},
-}
+_TRAINED = _MODEL | {"finetune": _FINETUNE, "test": _METRICS}
 _SUMMARY = {
     "version": int,
     "command": str,
     "seed": int,
-    "data": {"name": str, "rows": {str: int}, "fields": int, "tokens": int, "best_auc": Optional(float)}
-    | {"best_logloss": Optional(float), "test_clicks": Optional(int)},
+    "data": {
+        "name": str,
+        "rows": {str: int},
+        "fields": int,
+        "tokens": int,
+        "best_auc": Optional(float),
+        "best_logloss": Optional(float),
+        "test_clicks": Optional(int),
+    },
     "search": Optional({"seconds": float, "epochs": float, "criterion": str, "budget": str, "kept": int}),
     **_MODEL,
     "baseline": Optional(_TRAINED),
@@ -42,11 +45,21 @@ _FIELD: dict[str, Any] = {
     "mean_size": float,
     "first_order": Optional(int),
     "full_parameters": int,
+    "parameters": int,
+    "kept": float,
+    "histogram": [int],
 }
-_FIELD |= {"parameters": int, "kept": float, "histogram": [int]}
 _BAND = {"fewest": int, "most": int, "tokens": int, "mean_size": Optional(float), "histogram": [int]}
-_SIZES: dict[str, Any] = {"embedding_dim": int, "tokens": int, "full_parameters": int, "parameters": int, "kept": float}
-_SIZES |= {"histogram": [int], "fields": [_FIELD], "bands": [_BAND]}
+_SIZES: dict[str, Any] = {
+    "embedding_dim": int,
+    "tokens": int,
+    "full_parameters": int,
+    "parameters": int,
+    "kept": float,
+    "histogram": [int],
+    "fields": [_FIELD],
+    "bands": [_BAND],
+}
 _SCORES = {"axes": [float], "first_order": Optional(float), "values": int, "curve": [(float, float, float)]}
 _FINDINGS = {
     "version": int,

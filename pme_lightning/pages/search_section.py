@@ -34,9 +34,9 @@ def search_of_run(
         _curve(scores, sizes) if scores and scored else None,
         _schedule(schedule, search) if schedule and search["epochs"] else None,
     ]
-    said = f"{search['criterion']} scored every value of every token, and the budget went to the best"
-    said += f": {epochs(search['epochs'])} of search in {search['seconds']:.1f} seconds."
-    return section("Search", tag("p", said), tag("div", *pictures, class_="figures"))
+    text = f"{search['criterion']} scored every value of every token, and the budget went to the best"
+    text += f": {epochs(search['epochs'])} of search in {search['seconds']:.1f} seconds."
+    return section("Search", tag("p", text), tag("div", *pictures, class_="figures"))
 
 
 def _axes(scores: dict[str, Any]) -> Markup:
@@ -45,15 +45,15 @@ def _axes(scores: dict[str, Any]) -> Markup:
     names = [str(axis) for axis in range(1, len(scores["axes"]) + 1)]
     names += [] if scores["first_order"] is None else ["1st"]
     shares = [each / total for each in sums]
-    said = f"The first of {len(scores['axes'])} axes holds {percent(shares[0])} of the sum of all scores"
-    said += "." if scores["first_order"] is None else f", first-order weights (1st) {percent(shares[-1])}."
+    caption = f"The first of {len(scores['axes'])} axes holds {percent(shares[0])} of the sum of all scores"
+    caption += "." if scores["first_order"] is None else f", first-order weights (1st) {percent(shares[-1])}."
     numbers = table(
         ["axis", "score", "share"],
         [[name, f"{each:.4g}", f"{each / total:.2%}"] for name, each in zip(names, sums, strict=True)],
     )
     title = "Score of each axis"
-    svg = histogram("scores-axes", title, said, shares, names, "axis", "share of all scores")
-    return figure(title, svg, said, numbers=numbers)
+    svg = histogram("scores-axes", title, caption, shares, names, "axis", "share of all scores")
+    return figure(title, svg, caption, numbers=numbers)
 
 
 def _curve(scores: dict[str, Any], sizes: dict[str, Any]) -> Markup:
@@ -62,7 +62,7 @@ def _curve(scores: dict[str, Any], sizes: dict[str, Any]) -> Markup:
         points.append((1.0, 1.0))  # the others have a score of 0
     marks = [(facts["kept"], _share_at(points, facts["kept"])) for facts in sizes.values()]
     half = next(fraction for fraction, share in points if share >= 0.5)
-    said = f"Half of the sum of all scores lies in the best {percent(half)} of the values."
+    caption = f"Half of the sum of all scores lies in the best {percent(half)} of the values."
     series = [Series("best values", points, style=0, markers=False)]
     if marks:
         one = len(marks) == 1
@@ -78,21 +78,21 @@ def _curve(scores: dict[str, Any], sizes: dict[str, Any]) -> Markup:
     rows = [[percent(f), percent(share), f"{lowest:.4g}"] for f, share, lowest in scores["curve"]]
     thinned = rows[:: max(1, len(rows) // 20)]
     numbers = table(["best values", "of all scores", "lowest score"], thinned)
-    return figure(title, line_chart("scores-curve", title, said, series, x, y), said, numbers=numbers)
+    return figure(title, line_chart("scores-curve", title, caption, series, x, y), caption, numbers=numbers)
 
 
 def _schedule(schedule: list[list[float]], search: dict[str, Any]) -> Markup:
     steps = schedule[-1][0] or 1
     points = [(0.0, 1.0), *((step / steps * search["epochs"], kept) for step, kept in schedule)]
-    said = f"After {epochs(search['epochs'])} of search {percent(schedule[-1][1])} of the per-token values are kept"
-    said += ", in one pruning." if len(schedule) == 1 else "."
+    caption = f"After {epochs(search['epochs'])} of search {percent(schedule[-1][1])} of the per-token values are kept"
+    caption += ", in one pruning." if len(schedule) == 1 else "."
     x = linear_axis("epochs of the search", [0.0, search["epochs"]], low=0.0)
     y = linear_axis("kept", [0.0, 1.0], low=0.0, high=1.0, percent=True)
     rows = [[f"{step:,}", f"{step / steps * search['epochs']:.2f}", percent(kept)] for step, kept in schedule]
     title = "Schedule of the search"
     series = [Series("kept", points, 2, steps=True, markers=len(points) < 30)]
-    svg = line_chart("training-schedule", title, said, series, x, y)
-    return figure(title, svg, said, numbers=table(["step", "epoch", "kept"], rows))
+    svg = line_chart("training-schedule", title, caption, series, x, y)
+    return figure(title, svg, caption, numbers=table(["step", "epoch", "kept"], rows))
 
 
 def _share_at(points: list[tuple[float, float]], fraction: float) -> float:

@@ -50,7 +50,7 @@ def _histogram(name: str, facts: Facts) -> Markup:
     shares = [count / tokens for count in counts]
     names = [str(size) for size in range(len(counts))]
     most = max(range(len(counts)), key=counts.__getitem__)
-    said = (
+    caption = (
         f"{percent(shares[0])} of {tokens:,} tokens keep no embedding value, {percent(shares[-1])} keep all "
         f"{len(counts) - 1}; the most frequent size is {most}."
     )
@@ -58,8 +58,8 @@ def _histogram(name: str, facts: Facts) -> Markup:
         ["size", "tokens", "share"], [[str(s), f"{n:,}", f"{n / tokens:.2%}"] for s, n in enumerate(counts)]
     )
     title = "Sizes of all tokens"
-    svg = histogram(f"{name}-histogram", title, said, shares, names, "size", "share of tokens")
-    return figure(title, svg, said, numbers=numbers)
+    svg = histogram(f"{name}-histogram", title, caption, shares, names, "size", "share of tokens")
+    return figure(title, svg, caption, numbers=numbers)
 
 
 def _density(name: str, facts: Facts) -> Markup | None:
@@ -68,7 +68,7 @@ def _density(name: str, facts: Facts) -> Markup | None:
     if not filled:
         return None
     rare, popular = filled[0], filled[-1]
-    said = (
+    caption = (
         f"Tokens with {band_name(rare)} training rows keep {rare['mean_size']:.1f} values on average, those with "
         f"{band_name(popular)} keep {popular['mean_size']:.1f}."
     )
@@ -83,13 +83,13 @@ def _density(name: str, facts: Facts) -> Markup | None:
     svg = density(
         f"{name}-density",
         title,
-        said,
+        caption,
         [band["histogram"] for band in bands],
         [short_count(band["fewest"]) for band in bands],
         "training rows of a token, at least",
         [band["mean_size"] for band in bands],
     )
-    return figure(title, svg, said, density_legend(), numbers)
+    return figure(title, svg, caption, density_legend(), numbers)
 
 
 def _field_histograms(name: str, facts: Facts) -> list[Markup]:
@@ -102,11 +102,11 @@ def _field_histograms(name: str, facts: Facts) -> list[Markup]:
         return tag("div", *(_small(f"{name}-field{f}", facts["fields"][f]) for f in numbers), class_="small")
 
     note = f"The {len(first)} fields with the most parameters come first. " if rest else ""
-    said = tag(
+    explanation = tag(
         "p",
         f"{note}Sizes 0 … {facts['embedding_dim']} across; upward the square root of the share of a field's tokens.",
     )
-    shown = [tag("h3", "Sizes in each field"), said, small(sorted(first))]
+    shown = [tag("h3", "Sizes in each field"), explanation, small(sorted(first))]
     if rest:
         shown.append(details(f"{len(rest)} more fields", small(sorted(rest))))
     return shown
@@ -129,16 +129,16 @@ def _bars(name: str, facts: Facts) -> Markup:
     kept = sorted(fields, key=lambda field: -field["full_parameters"])[:_BARS]
     shown = [field for field in fields if field in kept] if len(fields) > _BARS else fields
     low, high = (pick(fields, key=lambda field: field["kept"]) for pick in (min, max))
-    said = (
+    caption = (
         f"Over all fields {percent(facts['kept'])} are kept: most in {high['name']} ({percent(high['kept'])}), "
         f"least in {low['name']} ({percent(low['kept'])})."
     )
     if len(fields) > _BARS:
-        said += f" Shown are the {_BARS} fields with the most parameters."
+        caption += f" Shown are the {_BARS} fields with the most parameters."
     title = "Kept parameters of each field"
     rows = [(field["name"], field["kept"]) for field in shown]
-    svg = row_bars(f"{name}-kept", title, said, rows, (facts["kept"], f"all: {percent(facts['kept'])}"))
-    return figure(title, svg, said)
+    svg = row_bars(f"{name}-kept", title, caption, rows, (facts["kept"], f"all: {percent(facts['kept'])}"))
+    return figure(title, svg, caption)
 
 
 def _fields(facts: Facts, compact: bool = False) -> Markup:
@@ -190,7 +190,7 @@ def _means(sizes: dict[str, Facts]) -> Markup | None:
     names = [short_count(band["fewest"]) for band in bands]
     x = category_axis("training rows of a token, at least", names, most_ticks=8, margin=0.3)
     y = linear_axis("mean size", [], low=0.0, high=float(first["embedding_dim"]))
-    said = "What tokens of each popularity keep on average, for each budget."
+    caption = "What tokens of each popularity keep on average, for each budget."
     title = "Mean size over popularity"
     rows = [
         [band_name(band), f"{band['tokens']:,}", *(f"{f['bands'][i]['mean_size']:.2f}" for f in sizes.values())]
@@ -198,7 +198,7 @@ def _means(sizes: dict[str, Facts]) -> Markup | None:
         if band["tokens"]
     ]
     numbers = table(["training rows", "tokens", *sizes], rows)
-    return figure(title, line_chart("sizes-means", title, said, series, x, y), said, legend(series), numbers)
+    return figure(title, line_chart("sizes-means", title, caption, series, x, y), caption, legend(series), numbers)
 
 
 def _kept_by_budget(sizes: dict[str, Facts]) -> Markup:

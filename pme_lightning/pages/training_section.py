@@ -10,8 +10,8 @@ from pme_lightning.pages.elements import figure, metric, section, table
 from pme_lightning.pages.markup import Markup, tag
 from pme_lightning.pages.scales import linear_axis, log_axis
 
-# Of so many models a caption tells one by one.
-_TOLD = 3
+# Up to so many models a caption names each of them.
+_NAMED = 3
 Curves = dict[str, dict[str, list[list[float]]]]
 
 
@@ -48,16 +48,17 @@ def _validation(fits: Curves, measure: Measure, column: int) -> Markup:
         for phase in fits
     ]
     best = {each.name: measure.best(each.points, key=lambda point: point[1]) for each in series}
-    if len(best) > _TOLD:
+    if len(best) > _NAMED:
         winner = measure.best(best, key=lambda model: best[model][1])
         best = {winner: best[winner]}
-    said = "Best: " + ", ".join(f"{model} {metric(y)} after epoch {epoch(x)}" for model, (x, y) in best.items()) + "."
+    found = ", ".join(f"{model} {metric(y)} after epoch {epoch(x)}" for model, (x, y) in best.items())
+    caption = f"Best: {found}."
     x = linear_axis("epochs", [0.0, *(point[0] for each in series for point in each.points)], low=0.0)
     y = linear_axis(f"validation {name}", [point[1] for each in series for point in each.points])
     rows = [[each.name, epoch(point[0]), metric(point[1])] for each in series for point in each.points]
     title = f"Validation {name}"
-    svg = line_chart(f"training-{measure.key}", title, said, series, x, y)
-    return figure(title, svg, said, legend(series), table(["model", "epoch", name], rows))
+    svg = line_chart(f"training-{measure.key}", title, caption, series, x, y)
+    return figure(title, svg, caption, legend(series), table(["model", "epoch", name], rows))
 
 
 def _loss(curves: Curves) -> Markup | None:
@@ -78,16 +79,16 @@ def _loss(curves: Curves) -> Markup | None:
         else linear_axis("training loss", losses)
     )
     last = ", ".join(f"{each.name} {metric(each.points[-1][1])}" for each in series)
-    said = "Mean log loss of the training rows, before the step they bring"
-    said += f"; at the end: {last}." if len(series) <= _TOLD else "."
+    caption = "Mean log loss of the training rows, before the step they bring"
+    caption += f"; at the end: {last}." if len(series) <= _NAMED else "."
     rows = [
         [each.name, epoch(point[0]), metric(point[1])]
         for each in series
         for point in each.points[:: max(1, len(each.points) // 20)]
     ]
     title = "Training loss"
-    svg = line_chart("training-loss", title, said, series, x, y)
-    return figure(title, svg, said, legend(series), table(["phase", "epoch", "loss"], rows))
+    svg = line_chart("training-loss", title, caption, series, x, y)
+    return figure(title, svg, caption, legend(series), table(["phase", "epoch", "loss"], rows))
 
 
 def epoch(number: float) -> str:
