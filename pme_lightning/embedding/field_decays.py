@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pme_lightning.embedding.fields import field_ends, fields_of
+
 
 @dataclass(frozen=True, eq=False)
 class FieldDecays:
@@ -52,7 +54,7 @@ class FieldDecays:
             field_tokens: Number of tokens of each field.
             prior: ``σ0²``, the variance that the optimizer's decay is for.
         """
-        fields = torch.bucketize(order, torch.tensor(field_tokens, device=order.device).cumsum(0), right=True)
+        fields = fields_of(order, field_ends(field_tokens, order.device))
         own = [part.bincount(minlength=len(field_tokens)).cpu() for part in fields.split([n for _, n in classes])]
         factors = 2 / (1 + spectrum.to("cpu", torch.float64) / prior)
         return cls(factors.float(), [counts.tolist() for counts in own])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -18,32 +18,13 @@ from pme_lightning.embedding.projection import FieldGroups, groups_of
 from pme_lightning.embedding.row_lookup import rows_at, sparse_gradient
 from pme_lightning.embedding.shard import RowLayout, Shard
 from pme_lightning.embedding.shard_lookup import ShardMultiSizeLookup
+from pme_lightning.embedding.size_classes import SizeClass, size_classes, size_order, size_ranks
 from pme_lightning.embedding.token_rows import places_of_classes, token_rows
 from pme_lightning.optim import RowBlock
 from pme_lightning.sixteen_bits import widened
 
 # Rows that are brought from where they are at a time.
 _CHUNK_ROWS = 1 << 15
-
-
-@dataclass(frozen=True)
-class SizeClass:
-    """The tokens that own equally many values.
-
-    Attributes:
-        size: Embedding values of each token, ``0 ... D``.
-        linear: Whether each token also owns a first-order weight.
-        count: How many tokens there are.
-    """
-
-    size: int
-    linear: bool
-    count: int
-
-    @property
-    def width(self) -> int:
-        """Values of each token, the first-order weight included."""
-        return self.size + int(self.linear)
 
 
 class MultiSizeEmbedding(nn.Module):
@@ -163,17 +144,13 @@ class MultiSizeEmbedding(nn.Module):
             dtype: As in the class.
             field_decays: As in the class.
         """
-        flags = torch.zeros_like(sizes, dtype=torch.bool) if linear is None else linear.bool()
-        key = sizes.long() * 2 + flags.long()
-        order = torch.argsort(key, descending=True, stable=True)
-        values, counts = torch.unique_consecutive(key[order], return_counts=True)
-        classes = [SizeClass(k // 2, bool(k % 2), n) for k, n in zip(values.tolist(), counts.tolist(), strict=True)]
-        index = None
+        ranks = size_ranks(sizes, linear)
+        order, index = size_order(ranks), None
         if not torch.equal(order, torch.arange(len(order))):
             index = torch.empty_like(order)
             index[order] = torch.arange(len(order))
         return cls(
-            classes,
+            size_classes(ranks),
             embedding_dim,
             linear is not None,
             index,
