@@ -12,7 +12,7 @@ from pme_lightning.callbacks.token_sample import TokenSample
 from pme_lightning.embedding import FullEmbedding
 from pme_lightning.search import ALONE, Allocation, Allocator, Criterion, FullTable, Scores, Tokens
 from pme_lightning.search.allocators import check_allocation
-from pme_lightning.search.criteria import check_scores
+from pme_lightning.search.criterion import check_scores
 from pme_lightning.sixteen_bits import widened
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from pme_lightning.embedding.distinct import DistinctTokens
 from pme_lightning.errors import BadInput
 from pme_lightning.search.across import ALONE
-from pme_lightning.search.criteria import Criterion, Scores, known_axes, principal_axes
-from pme_lightning.search.field_level import KnowsFields
+from pme_lightning.search.axes import known_axes, principal_axes
+from pme_lightning.search.criterion import Criterion, KnowsFields, Scores
 from pme_lightning.search.nesting import nested_axes
 from pme_lightning.search.row_information import BANDS, RowInformation, band_sums
 from pme_lightning.search.spectrum import Spectrum
