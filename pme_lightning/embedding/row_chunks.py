@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _ROWS = 1 << 15
+# Where intermediate results are in double precision, and there are some ten of them.
+FEW_ROWS = 1 << 13
 
 
 def row_chunks(start: int, stop: int, rows: int = _ROWS) -> Iterator[slice]:

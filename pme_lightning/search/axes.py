@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pme_lightning.embedding.row_chunks import row_chunks
+from pme_lightning.embedding.row_chunks import FEW_ROWS, row_chunks
 from pme_lightning.errors import BadInput, did_you_mean
 from pme_lightning.search.across import ALONE, Tokens
 
@@ -47,6 +47,26 @@ def principal_axes(
     if not bool(energy.any()):
         return torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
     return tokens.same(facing_up(torch.linalg.eigh(energy).eigenvectors.flip(1)).to(weight.dtype))
+
+
+def axes_by_worth(weight: Tensor, frequencies: Tensor, information: Tensor, tokens: Tokens = ALONE) -> Tensor:
+    """Principal axes of the tokens of a field, in falling order of what its rows depend on them.
+
+    Args:
+        weight: ``(n, D)``: their rows.
+        frequencies: ``(n,)``.
+        information: ``(D, D)``: products of the gradients of the field's rows, added up.
+        tokens: how processes agree, where tokens are split over them.
+
+    Returns:
+        ``(D, D)`` orthogonal, one axis a column.
+    """
+    found = principal_axes(weight, frequencies.double(), tokens, information)
+    axes, energy = found.double(), information.new_zeros(len(found))
+    for part in row_chunks(0, len(weight), FEW_ROWS):
+        energy += frequencies[part].double() @ (weight[part].double() @ axes).square()
+    worth = tokens.sum(energy) * ((information @ axes) * axes).sum(0)
+    return found[:, worth.argsort(descending=True, stable=True)]
 
 
 def facing_up(axes: Tensor) -> Tensor:

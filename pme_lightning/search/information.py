@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,37 +13,33 @@ import torch
 from torch import Tensor
 
 from pme_lightning.embedding.distinct import DistinctTokens
+from pme_lightning.embedding.fields import field_slices, for_each_token
+from pme_lightning.embedding.row_chunks import FEW_ROWS, row_chunks
 from pme_lightning.errors import BadInput
 from pme_lightning.search.across import ALONE
-from pme_lightning.search.axes import known_axes, principal_axes
+from pme_lightning.search.axes import axes_by_worth, known_axes, principal_axes
 from pme_lightning.search.criterion import Criterion, KnowsFields, Scores
+from pme_lightning.search.gain import gain, said_once, signal_to_noise
 from pme_lightning.search.nesting import nested_axes
-from pme_lightning.search.row_information import BANDS, RowInformation, band_sums
-from pme_lightning.search.spectrum import Spectrum
+from pme_lightning.search.row_information import RowInformation
+from pme_lightning.search.row_sums import PER_TOKEN, RowSums
+from pme_lightning.search.targets import Targets
 
-# Twice the log loss of a row whose model knows nothing (p = 1/2): scores are in units of half a nat.
-_MOST_OF_A_ROW = 2 * math.log(2)
-# Tokens worked on at a time: intermediate results are in double precision, and there are some ten of them.
-_CHUNK_ROWS = 1 << 13
 # Of fewer tokens the criterion keeps where their rows stood as well: as much again as the table.
 _KEEPS_STANDING = 1 << 18
 
 
 @dataclass(frozen=True)
 class _Expected:
-    """What values are expected to be after full training.
+    """What ``K`` values of each token are expected to be after full training: embedding values or first-order weights.
 
     Attributes:
-        squares: ``(V, D)``: ``E[w²]`` of embedding values, in turn.
-        firsts: ``(V,)``: that of first-order weights; None without them.
-        variance: float64 ``(F, D)``: the mean square of each field's true values, ``σ²``.
-        first_variance: float64 ``(F,)``: that of its first-order weights.
+        squares: ``(V, K)``: ``E[w²]``, of embedding values in turn.
+        variance: float64 ``(F, K)``: the mean square of each field's true values, ``σ²``.
     """
 
     squares: Tensor
-    firsts: Tensor | None
     variance: Tensor
-    first_variance: Tensor | None
 
 
 class ExpectedInformation(KnowsFields, Criterion):
@@ -130,7 +125,7 @@ class ExpectedInformation(KnowsFields, Criterion):
 
     needs_rows: ClassVar[bool] = True
     splits: ClassVar[bool] = True
-    per_token: ClassVar[tuple[str, ...]] = ("gradient", "linear_gradient", "met", "stood", "linear_stood")
+    per_token: ClassVar[tuple[str, ...]] = PER_TOKEN
 
     def __init__(
         self, axes: Literal["auto", "nested", "principal", "field", "original"] = "auto", rounds: int = 4
@@ -141,50 +136,34 @@ class ExpectedInformation(KnowsFields, Criterion):
         if rounds < 0:
             raise BadInput(f"ExpectedInformation: rounds is {rounds}; it must be 0 or more")
         self.rounds = rounds
-        self._sums: dict[str, Tensor] = {}
+        self._sums: RowSums | None = None
+        # Of embedding values, and of first-order weights.
         self._expected: _Expected | None = None
+        self._expected_first: _Expected | None = None
         # Rows of the training split, field by field, where those of the tokens here do not add up to them.
         self._rows_of: Tensor | None = None
         # Of the rows that came last.
         self._distinct: DistinctTokens | None = None
 
     def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
-        fields, dim = len(self._fields(len(weight))), weight.shape[1]
-        zeros = partial(weight.new_zeros, dtype=torch.float64)
         self.basis = None
-        self._sums = {
-            "rows": zeros(1),
-            "gradient": torch.zeros_like(weight, requires_grad=False),
-            "information": zeros(fields, dim, dim),
-            "bands": zeros(2 if linear is None else 3, fields, BANDS),
-        }
-        if linear is not None:
-            self._sums |= {
-                "linear_gradient": weight.new_zeros(len(weight)),
-                "linear_information": zeros(fields),
-                "product": zeros(fields, dim),
-            }
-        if self.tokens.total(len(weight)) < _KEEPS_STANDING:
-            self._sums |= {
-                "met": weight.new_zeros(len(weight), dtype=torch.int32),
-                "stood": torch.zeros_like(weight, requires_grad=False),
-            }
-            if linear is not None:
-                self._sums["linear_stood"] = weight.new_zeros(len(weight))
+        keeps_standing = self.tokens.total(len(weight)) < _KEEPS_STANDING
+        self._sums = RowSums.zeros(weight, linear, len(self._fields(len(weight))), keeps_standing)
 
     @torch.no_grad()
     def update_rows(
         self, ids: Tensor, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None
     ) -> None:
-        if not self._sums:
+        sums = self._sums
+        if sums is None:
             raise RuntimeError("ExpectedInformation.update_rows was called before start")
-        if (linear_grad is None) != ("product" not in self._sums):
+        if (linear_grad is None) != (sums.product is None):
             raise ValueError("first-order weights must be given to both start and update_rows, or to neither")
-        distinct, dtype = DistinctTokens.of(ids.reshape(-1)), self._sums["gradient"].dtype
-        self.update_moments(frequencies, row_grad, linear_grad)
+        distinct, dtype = DistinctTokens.of(ids.reshape(-1)), sums.gradient.dtype
+        sums.add_moments(frequencies, row_grad, linear_grad)
         column = None if linear_grad is None else distinct.sum(linear_grad.to(dtype).reshape(-1, 1))[:, 0]
         row_sums = distinct.sum(row_grad.to(dtype).reshape(ids.numel(), -1))
-        self.update_tokens(distinct.tokens.long(), row_sums, column)
+        sums.add_tokens(distinct.tokens.long(), row_sums, column)
         self._distinct = distinct
 
     @torch.no_grad()
@@ -194,154 +173,167 @@ class ExpectedInformation(KnowsFields, Criterion):
         if self._distinct is not None:
             tokens, counts = self._distinct.tokens.long(), self._distinct.counts
             self._distinct = None
-        if "stood" not in self._sums or tokens is None or counts is None:
-            return
-        self._sums["met"].index_add_(0, tokens, counts.int())
-        stood = self._sums["stood"]
-        stood.index_add_(0, tokens, weight[tokens].to(stood.dtype) * counts.unsqueeze(1))
-        if linear is not None:
-            of_linear = self._sums["linear_stood"]
-            of_linear.index_add_(0, tokens, linear[tokens, 0].to(of_linear.dtype) * counts)
-
-    def _standing(self, end: Tensor, name: str, part: slice | Tensor) -> Tensor:
-        """Returns where values stood, in the mean over the rows that looked them up; where they end, if none did.
-
-        Args:
-            end: Where they end, ``(n, ...)``.
-            name: Of the sums.
-            part: Which tokens.
-        """
-        if name not in self._sums:
-            return end
-        met = self._sums["met"][part].view(-1, *[1] * (end.ndim - 1))
-        # What was pruned before is 0, wherever it stood.
-        return torch.where((met > 0) & (end != 0), self._sums[name][part] / met.clamp(min=1), end)
+        if self._sums is not None and tokens is not None and counts is not None:
+            self._sums.add_standing(weight, linear, tokens, counts)
 
     @torch.no_grad()
     def update_moments(self, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
-        sums = self._sums
-        sums["rows"] += len(row_grad)
-        sums["bands"] += band_sums(frequencies, row_grad, linear_grad)
-        # All products of a field's gradients at once, that at the first-order weight behind the others.
-        parts = [row_grad] if linear_grad is None else [row_grad, linear_grad.unsqueeze(-1)]
-        by_field = torch.cat([part.to(sums["gradient"].dtype).transpose(0, 1) for part in parts], 2)  # (F, B, D + 1)
-        products, dim = by_field.transpose(1, 2) @ by_field, row_grad.shape[2]
-        sums["information"] += products[:, :dim, :dim]
-        if linear_grad is not None:
-            sums["linear_information"] += products[:, dim, dim]
-            sums["product"] += products[:, dim, :dim]
+        assert self._sums is not None
+        self._sums.add_moments(frequencies, row_grad, linear_grad)
 
     @torch.no_grad()
     def update_tokens(self, tokens: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
-        sums = self._sums
-        sums["gradient"].index_add_(0, tokens, row_grad.to(sums["gradient"].dtype))
-        if linear_grad is not None:
-            sums["linear_gradient"].index_add_(0, tokens, linear_grad.to(sums["linear_gradient"].dtype))
+        assert self._sums is not None
+        self._sums.add_tokens(tokens, row_grad, linear_grad)
 
     @torch.no_grad()
     def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
-        if not self._sums:
+        sums = self._sums
+        if sums is None:
             raise RuntimeError("ExpectedInformation was asked for scores before start and update_rows")
-        if "product" in self._sums and linear is None:
+        if sums.product is not None and linear is None:
             raise ValueError("the first-order weights given to start are missing")
-        if not bool(self._sums["information"].isfinite().all()):
+        if not bool(sums.information.isfinite().all()):
             raise BadInput("the gradients of rows hold NaN or infinity: the search diverged; lower the learning rate")
-        self._expected = None  # of axes that were tried before: as large as the table
-        basis = self._axes(weight, frequencies)
-        self.information = self._measured(basis)
-        in_turn = self.information.in_turn
-        assert in_turn is not None
-        # Where tokens are split memory is short: what is expected takes the place of the sums, unless these are scored
-        # along other axes too.
-        in_place = self.tokens is not ALONE and len(self.tries) == 1
-        squares = self._sums["gradient"] if in_place else torch.empty_like(weight)
-        firsts = None if linear is None else weight.new_empty(len(weight))
-        variances, first_variances = [], []
-
-        def embeddings(field: int, axes: Tensor | None, part: slice | Tensor, mean: bool) -> tuple[Tensor, Tensor]:
-            values, gradients = weight[part], self._sums["gradient"][part].double()
-            values = (self._standing(values, "stood", part) if mean else values).double()
-            if axes is not None:
-                values, gradients = values @ axes, gradients @ axes
-            return in_turn.values(field, values), in_turn.gradients(field, gradients)
-
-        def linears(part: slice | Tensor, mean: bool) -> tuple[Tensor, Tensor]:
-            assert linear is not None
-            values = linear[part, 0]
-            values = self._standing(values, "linear_stood", part) if mean else values
-            return values.double().unsqueeze(1), self._sums["linear_gradient"][part].double().unsqueeze(1)
-
-        for field, own in enumerate(self._own(len(weight))):
-            told = partial(self.information.of_tokens, field)
-            axes = None if basis is None else (basis if basis.ndim == 2 else basis[field]).double()
-            rows = self.tokens.sum(frequencies[own].sum()) if self._rows_of is None else self._rows_of[field]
-            epochs = self._sums["rows"].clamp(min=1) / rows.clamp(min=1)
-            expect = partial(self._expect, own=own, frequencies=frequencies, epochs=epochs)
-            found = expect(squares[own], looked_at=partial(embeddings, field, axes), told=told)
-            variances.append(found.variance)
-            if firsts is not None:
-                of_firsts = partial(told, linear=True)
-                found = expect(firsts[own].unsqueeze(1), looked_at=linears, told=of_firsts, shared=found.shared)
-                first_variances.append(found.variance)
-        of_first = torch.cat(first_variances) if first_variances else None
-        self._expected = _Expected(squares, firsts, torch.stack(variances), of_first)
-        spectrum = self._mean_squares(squares, frequencies)
+        self._forget_expected()  # of axes that were tried before
+        basis = self._axes(sums, weight, frequencies)
+        self.information = sums.told(basis)
+        self._expect(sums, weight, linear, frequencies, basis)
+        spectrum = self._mean_squares(frequencies)
         self.basis = basis
         scores = self.scores_given(self.information, frequencies)
         if not self.rounds:
-            self._expected = None  # as large as the table
+            self._forget_expected()
         return replace(scores, spectrum=spectrum)
 
     @torch.no_grad()
     def scores_given(self, information: RowInformation, frequencies: Tensor, tokens: Tensor | None = None) -> Scores:
         if self._expected is None:
             raise RuntimeError("ExpectedInformation was asked for scores given information before scores")
-        squares, firsts = self._expected.squares, self._expected.firsts
-        fields = self._own(len(squares))
+        found, of_first = self._expected, self._expected_first
+        fields = self._own(len(found.squares))
         if tokens is not None:
-            fields = _own_among(tokens, fields)
-            squares, frequencies = squares[tokens], frequencies[tokens]
-            firsts = None if firsts is None else firsts[tokens]
+            fields, frequencies = _own_among(tokens, fields), frequencies[tokens]
+            found = replace(found, squares=found.squares[tokens])
+            of_first = None if of_first is None else replace(of_first, squares=of_first.squares[tokens])
         # In main memory where tokens are split: that is where the budget is shared out then.
-        home = squares.device if self.tokens is ALONE else torch.device("cpu")
-        table = torch.empty_like(squares, device=home)
-        column = None if firsts is None else torch.empty_like(firsts, device=home)
+        home = found.squares.device if self.tokens is ALONE else torch.device("cpu")
+        table = torch.empty_like(found.squares, device=home)
+        column = None if of_first is None else torch.empty_like(of_first.squares[:, 0], device=home)
+
+        def signals(of: _Expected, field: int, part: slice, linear: bool) -> tuple[Tensor, Tensor]:
+            """Returns the signal to noise of values, and that of the usual value of their field and axis."""
+            told = information.of_tokens(field, frequencies[part], linear)
+            usual = frequencies[part].double().unsqueeze(1) * told * of.variance[field]
+            return signal_to_noise(told, of.squares[part], frequencies[part]), usual
+
         for field, own in enumerate(fields):
             for part in _parts(own):
-                own_rows = frequencies[part]
-                counts = own_rows.double().unsqueeze(1)
-                told = information.of_tokens(field, own_rows)
-                signal = counts * _one_by_one(told * squares[part])
-                usual = counts * told * self._expected.variance[field]
-                if firsts is not None and column is not None:
+                signal, usual = signals(found, field, part, linear=False)
+                if of_first is not None and column is not None:
                     assert information.shared is not None
-                    assert self._expected.first_variance is not None
-                    told_first = information.of_tokens(field, own_rows, linear=True)
-                    usual_first = (counts * told_first)[:, 0] * self._expected.first_variance[field]
-                    first = (counts * _one_by_one(told_first * firsts[part].unsqueeze(1)))[:, 0]
-                    shared = information.shared[field]
-                    best = signal.max(dim=1)
-                    embedding_first = best.values >= first
-                    alone = torch.where(embedding_first, first * (1 - shared[best.indices]), first)
-                    column[part] = _gain(alone, usual_first).to(home)
-                    signal = torch.where(embedding_first.unsqueeze(1), signal, signal * (1 - shared))
-                table[part] = _gain(signal, usual).to(home)
+                    first, usual_first = signals(of_first, field, part, linear=True)
+                    signal, first = said_once(signal, first, information.shared[field])
+                    column[part] = gain(first, usual_first)[:, 0].to(home)
+                table[part] = gain(signal, usual).to(home)
         return Scores(table, column, self.basis)
 
     @torch.no_grad()
     def of_some(self, tokens: Tensor, frequencies: Tensor) -> ExpectedInformation:
+        assert self._sums is not None
         some, fields = copy.copy(self), self._own(len(frequencies))
         some.field_tokens = [own.stop - own.start for own in _own_among(tokens, fields)]
         some._rows_of = torch.stack([frequencies[own].sum() for own in fields])
-        some._sums = self._sums | {name: self._sums[name][tokens] for name in self.per_token if name in self._sums}
+        some._sums = self._sums.of_some(tokens)
         return some
 
-    def _mean_squares(self, squares: Tensor, frequencies: Tensor) -> Tensor:
-        """Returns the means ``(F, D)`` over the tokens of each field that have rows, given numbers of those here.
+    def state(self) -> dict[str, Tensor]:
+        return {} if self._sums is None else self._sums.state()
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        if unknown := set(state) - set(RowSums.__dataclass_fields__):
+            raise ValueError(f"ExpectedInformation has no accumulator {sorted(unknown)}")
+        self._sums = RowSums(**state) if state else None
+
+    def _forget_expected(self) -> None:
+        self._expected = self._expected_first = None  # as large as the table
+
+    def _own(self, num_tokens: int) -> list[slice]:
+        """Returns where each field's tokens stand among those that are here."""
+        return field_slices(self._fields(num_tokens))
+
+    def _axes(self, sums: RowSums, weight: Tensor, frequencies: Tensor) -> Tensor | None:
+        """Returns the axes to score along: ``(D, D)``, ``(F, D, D)``, or None for those of the table.
+
+        Those of all fields start as the eigenvectors of the energy of the rows, each field weighted by its information.
+        """
+        if self.axes == "original":
+            return None
+        if self.axes == "field":
+            fields = zip(self._own(len(weight)), sums.information, strict=True)
+            return torch.stack(
+                [axes_by_worth(weight[own], frequencies[own], told, self.tokens) for own, told in fields]
+            )
+        per_row = sums.information.diagonal(dim1=1, dim2=2).mean(1) / sums.rows.clamp(min=1)
+        precision = frequencies.double() * for_each_token(per_row, self._fields(len(weight)))
+        principal = principal_axes(weight, precision, self.tokens)
+        if self.axes == "principal" or not self.has_network:
+            return principal
+        return nested_axes(weight, precision, principal, self.tokens)
+
+    def _expect(
+        self, sums: RowSums, weight: Tensor, linear: Tensor | None, frequencies: Tensor, basis: Tensor | None
+    ) -> None:
+        """Finds what values are expected to be after full training, field by field; arguments as in :meth:`scores`."""
+        # Where tokens are split memory is short: what is expected takes the place of the sums, unless these are scored
+        # along other axes too.
+        in_place = self.tokens is not ALONE and len(self.tries) == 1
+        squares = sums.gradient if in_place else torch.empty_like(weight)
+        first_squares = None if linear is None else weight.new_empty(len(weight), 1)
+        variances, first_variances = [], []
+        for field, own in enumerate(self._own(len(weight))):
+            told = partial(self.information.of_tokens, field)
+            rows = self.tokens.sum(frequencies[own].sum()) if self._rows_of is None else self._rows_of[field]
+            epochs = sums.rows.clamp(min=1) / rows.clamp(min=1)
+            looked_at = self._embeddings(sums, weight, field, basis)
+            targets = Targets(own, frequencies, epochs, told, looked_at, self.tokens)
+            spectrum = targets.spectrum(shared=None, all_values=not self.has_network)
+            targets.write_squares(spectrum, squares)
+            variances.append(spectrum.variance)
+            if first_squares is not None and linear is not None:
+                targets = replace(targets, told=partial(told, linear=True), looked_at=_first_order(sums, linear))
+                spectrum = targets.spectrum(spectrum.shared, all_values=not self.has_network)
+                targets.write_squares(spectrum, first_squares)
+                first_variances.append(spectrum.variance)
+        self._expected = _Expected(squares, torch.stack(variances))
+        if first_squares is not None:
+            self._expected_first = _Expected(first_squares, torch.stack(first_variances))
+
+    def _embeddings(
+        self, sums: RowSums, weight: Tensor, field: int, basis: Tensor | None
+    ) -> Callable[[slice | Tensor, bool], tuple[Tensor, Tensor]]:
+        """Returns what looks at embedding values of a field for :class:`Targets`, in turn."""
+        in_turn = self.information.in_turn
+        assert in_turn is not None
+        axes = None if basis is None else (basis if basis.ndim == 2 else basis[field]).double()
+
+        def looked_at(part: slice | Tensor, mean: bool) -> tuple[Tensor, Tensor]:
+            values, gradients = weight[part], sums.gradient[part].double()
+            values = (sums.mean_standing(values, part) if mean else values).double()
+            if axes is not None:
+                values, gradients = values @ axes, gradients @ axes
+            return in_turn.values(field, values), in_turn.gradients(field, gradients)
+
+        return looked_at
+
+    def _mean_squares(self, frequencies: Tensor) -> Tensor:
+        """Returns the means ``(F, D)`` of expected squares over the tokens of each field that have rows.
 
         Tokens without rows, as a vocabulary of other data may have many of, are not trained: they say nothing of how
         large values become.
         """
+        assert self._expected is not None
+        squares = self._expected.squares
         own = self._own(len(squares))
         sums = squares.new_zeros(len(own), squares.shape[1], dtype=torch.float64)
         for total, field in zip(sums, own, strict=True):
@@ -350,117 +342,17 @@ class ExpectedInformation(KnowsFields, Criterion):
         counts = torch.stack([(frequencies[field] > 0).sum() for field in own]).unsqueeze(1)
         return self.tokens.sum(sums) / self.tokens.sum(counts).clamp(min=1)
 
-    def _own(self, num_tokens: int) -> list[slice]:
-        """Returns where each field's tokens stand among those that are here."""
-        ends = list(itertools.accumulate(self._fields(num_tokens)))
-        return [slice(end - count, end) for end, count in zip(ends, self._fields(num_tokens), strict=True)]
 
-    def _measured(self, basis: Tensor | None) -> RowInformation:
-        """Returns what the rows of the window said, in the axes of a basis ``(D, D)`` or ``(F, D, D)``."""
-        sums = self._sums
-        products = sums["information"]
-        if basis is not None:
-            products = basis.double().mT @ products @ basis.double()
-        if "product" not in sums:
-            return RowInformation.of_sums(sums["rows"], products, bands=sums["bands"])
-        linear = sums["product"] if basis is None else (sums["product"].unsqueeze(1) @ basis.double()).squeeze(1)
-        return RowInformation.of_sums(sums["rows"], products, sums["linear_information"], linear, sums["bands"])
+def _first_order(sums: RowSums, linear: Tensor) -> Callable[[slice | Tensor, bool], tuple[Tensor, Tensor]]:
+    """Returns what looks at first-order weights for :class:`Targets`."""
 
-    def _axes(self, weight: Tensor, frequencies: Tensor) -> Tensor | None:
-        """Returns the axes to score along: ``(D, D)``, ``(F, D, D)``, or None for those of the table.
+    def looked_at(part: slice | Tensor, mean: bool) -> tuple[Tensor, Tensor]:
+        assert sums.linear_gradient is not None
+        values = linear[part, 0]
+        values = sums.mean_standing(values, part, linear=True) if mean else values
+        return values.double().unsqueeze(1), sums.linear_gradient[part].double().unsqueeze(1)
 
-        Those of all fields start as the eigenvectors of the energy of the rows, each field weighted by its information.
-        """
-        if self.axes == "original":
-            return None
-        if self.axes == "field":
-            own = zip(self._own(len(weight)), self._sums["information"], strict=True)
-            return torch.stack([self._axes_of_a_field(weight[part], frequencies[part], told) for part, told in own])
-        per_row = self._sums["information"].diagonal(dim1=1, dim2=2).mean(1) / self._sums["rows"].clamp(min=1)
-        tokens = torch.tensor(list(self._fields(len(weight))), device=weight.device)
-        precision = frequencies.double() * per_row.repeat_interleave(tokens)
-        principal = principal_axes(weight, precision, self.tokens)
-        if self.axes == "principal" or not self.has_network:
-            return principal
-        return nested_axes(weight, precision, principal, self.tokens)
-
-    def _axes_of_a_field(self, weight: Tensor, frequencies: Tensor, information: Tensor) -> Tensor:
-        """Returns the axes ``(D, D)`` of a field's tokens, in falling order of what rows depend on them."""
-        found = principal_axes(weight, frequencies.double(), self.tokens, information)
-        axes, energy = found.double(), information.new_zeros(len(found))
-        for part in _parts(slice(0, len(weight))):
-            energy += frequencies[part].double() @ (weight[part].double() @ axes).square()
-        worth = self.tokens.sum(energy) * ((information @ axes) * axes).sum(0)
-        return found[:, worth.argsort(descending=True, stable=True)]
-
-    def state(self) -> dict[str, Tensor]:
-        return dict(self._sums)
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        known = {"rows", "bands", "information", "linear_information", "product", *self.per_token}
-        if unknown := set(state) - known:
-            raise ValueError(f"ExpectedInformation has no accumulator {sorted(unknown)}")
-        self._sums = dict(state)
-
-    def _expect(
-        self,
-        expected: Tensor,
-        own: slice,
-        looked_at: Callable[[slice | Tensor, bool], tuple[Tensor, Tensor]],
-        told: Callable[[Tensor], Tensor],
-        frequencies: Tensor,
-        epochs: Tensor,
-        shared: bool | None = None,
-    ) -> Spectrum:
-        """Writes ``E[w²]`` of the values of a field's tokens, 0 where no row tells anything; some tokens at a time.
-
-        Args:
-            expected: ``(n, K)``: where to.
-            own: where the field's tokens stand among those that are here.
-            looked_at: returns for some of them where values are, or are in the mean of the window, ``(m, K)`` float64,
-                and their gradients, summed over the rows of the window.
-            told: returns ``h``, what one row tells about them, ``(m, K)``, given their frequencies ``(m,)``.
-            frequencies: ``(V,)``: rows of each token in the training split.
-            epochs: how often the window has seen the training split.
-            shared: whether the field shares its noise with others; None: to be found out.
-
-        Returns:
-            What the targets say of the field.
-        """
-        # A window of several epochs sees a token's rows several times, and learns no more from them.
-        repeats = epochs.clamp(min=1)
-
-        def seen_of(counts: Tensor) -> Tensor:
-            """What the window tells about tokens of these frequencies."""
-            return counts.double().unsqueeze(1) * told(counts) * epochs.clamp(max=1)
-
-        def targets(counts: Tensor, part: slice | Tensor, mean: bool = False) -> tuple[Tensor, Tensor]:
-            values, gradients = looked_at(part, mean)
-            seen = seen_of(counts)
-            known = seen > 0
-            return torch.where(known, values - gradients / repeats / torch.where(known, seen, 1.0), 0), seen
-
-        def some(of_these: Tensor, enough: int) -> tuple[Tensor, Tensor]:
-            places = (torch.searchsorted(counts, frequencies[part]) for part in _parts(own))
-            among = [of_these[place].nonzero().squeeze(1) for place in places]
-            found = torch.cat([each + part.start for each, part in zip(among, _parts(own), strict=True)])
-            found = found[:: max(1, len(found) // enough)]
-            return targets(frequencies[found], found)
-
-        counts = self.tokens.union(frequencies[own])
-        seen = seen_of(counts)
-        sums = torch.zeros_like(seen)
-        number = torch.zeros_like(counts)
-        for part in _parts(own):
-            place = torch.searchsorted(counts, frequencies[part])
-            sums.index_add_(0, place, targets(frequencies[part], part)[0].square())
-            number += torch.bincount(place, minlength=len(counts))
-        asked = some if self.has_network else None
-        found = Spectrum.of_targets(self.tokens.sum(sums), self.tokens.sum(number), seen, shared, asked, self.tokens)
-        for part in _parts(own):
-            squares = found.squares(*targets(frequencies[part], part, mean=True))
-            expected[part.start - own.start : part.stop - own.start] = squares
-        return found
+    return looked_at
 
 
 def _own_among(tokens: Tensor, fields: list[slice]) -> list[slice]:
@@ -470,25 +362,4 @@ def _own_among(tokens: Tensor, fields: list[slice]) -> list[slice]:
 
 
 def _parts(own: slice) -> Iterator[slice]:
-    """Yields a range of tokens in pieces."""
-    return (slice(start, min(start + _CHUNK_ROWS, own.stop)) for start in range(own.start, own.stop, _CHUNK_ROWS))
-
-
-def _one_by_one(saved: Tensor) -> Tensor:
-    """Returns what each value ``(n, K)`` saves a row beside those before it, which together save no more than all."""
-    together = -_MOST_OF_A_ROW * torch.expm1(saved.cumsum(1) / -_MOST_OF_A_ROW)
-    # Where nothing is left to save, rounding makes some of it negative.
-    return torch.cat([together[:, :1], together.diff(dim=1)], 1).clamp(min=0)
-
-
-def _gain(signal: Tensor, usual: Tensor) -> Tensor:
-    """Returns what values save once they are trained, less what their noise costs.
-
-    A value of signal to noise ``s`` that training shrinks to the share ``r`` of where its rows would take it saves
-    ``r ((2 - r) s - r)``: at most ``s² / (1 + s)``, by the ``s / (1 + s)`` that is right for it alone. Training does
-    not know each value's own; what it shrinks by is taken to lie halfway between that and what is right for the usual
-    value of its field and axis. So a frequent token's value that is next to nothing costs more than it saves.
-    """
-    middle = (signal * usual).sqrt()
-    shrunk = middle / (1 + middle)
-    return shrunk * ((2 - shrunk) * signal - shrunk)
+    return row_chunks(own.start, own.stop, FEW_ROWS)

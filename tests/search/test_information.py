@@ -210,7 +210,7 @@ def test_targets_of_tokens_start_from_where_their_rows_stood_and_spectra_from_wh
     stood = sum(n * each for n, each in zip(counts, there, strict=True)) / met
     stood[4], stood[0, 1] = there[1][4], 0
     found.scores(there[1], firsts[1], frequencies)
-    assert found._expected is not None
+    assert found._sums is not None
     without = criterion()
     without.start(there[1], None, frequencies)
     without.update_rows(ids, frequencies[ids], gradients)
@@ -229,7 +229,9 @@ def test_targets_of_tokens_start_from_where_their_rows_stood_and_spectra_from_wh
     # First-order weights, one value a token, alike.
     of_firsts = sum(n * each for n, each in zip(counts, firsts, strict=True)) / met
     of_firsts[4] = firsts[1][4]
-    torch.testing.assert_close(found._standing(firsts[1][:, 0], "linear_stood", slice(0, TOKENS)), of_firsts[:, 0])
+    torch.testing.assert_close(
+        found._sums.mean_standing(firsts[1][:, 0], slice(0, TOKENS), linear=True), of_firsts[:, 0]
+    )
 
 
 def test_of_many_tokens_nothing_is_kept_of_where_rows_stood(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +288,7 @@ def test_axes_of_each_field_are_those_of_its_tokens_alone() -> None:
         torch.testing.assert_close(found.linear[own], expected.linear, rtol=1e-3, atol=1e-4)  # type: ignore[index]
         torch.testing.assert_close(found.spectrum[field], expected.spectrum[0], rtol=1e-3, atol=1e-4)  # type: ignore[index]
         energy = frequencies[own].float() @ (weight[own] @ found.basis[field]).square()
-        told = together._sums["information"][field].float()
+        told = together.state()["information"][field].float()
         worth = energy * (found.basis[field].T @ told @ found.basis[field]).diagonal()
         assert (worth.diff() <= 1e-4 * worth.max()).all(), "in the order of what rows depend on them"
         torch.testing.assert_close(together.information.table[field], alone.information.table[0], rtol=1e-3, atol=1e-4)
