@@ -271,9 +271,8 @@ class ExpectedInformation(KnowsFields, Criterion):
             return None
         if self.axes == "field":
             fields = zip(self._own(len(weight)), sums.information, strict=True)
-            return torch.stack(
-                [axes_by_worth(weight[own], frequencies[own], told, self.tokens) for own, told in fields]
-            )
+            found = [axes_by_worth(weight[own], frequencies[own], told, self.tokens) for own, told in fields]
+            return torch.stack(found)
         per_row = sums.information.diagonal(dim1=1, dim2=2).mean(1) / sums.rows.clamp(min=1)
         precision = frequencies.double() * for_each_token(per_row, self._fields(len(weight)))
         principal = principal_axes(weight, precision, self.tokens)

@@ -517,7 +517,7 @@ def test_a_step_that_a_scaler_leaves_out_is_not_gathered(
         tiny, make_trainer, callback, module(tiny, DCN, backbone_args={"hidden_units": [8]}), plugins=[plugin]
     )
     assert float(plugin.scaler.get_scale()) < 2.0**28  # type: ignore[union-attr]
-    assert 0 < callback._gathered < callback.step
+    assert 0 < callback._gathering.gathered < callback.step
     assert callback.result is not None
     assert model.embedding.weight.isfinite().all()
 
