@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pme_lightning.callbacks.rank_sums import spans_processes
@@ -22,6 +23,26 @@ from pme_lightning.search.row_information import band_sums, use_sums
 
 # Values of a parameter that are looked at to tell whether it was trained.
 _SAMPLED = 1 << 12
+
+
+class _Pass(NamedTuple):
+    """A batch, as the pruned model reads it.
+
+    Attributes:
+        frequencies: ``(B, F)``: rows of the training split of each token.
+        whole: ``(B, F, D)``: all values, pruned or not.
+        kept: ``(B, F, D)`` bool: which of them are kept.
+        values: ``(B, F, D)``: the values that are read, zero where they are pruned; the loss depends on them.
+        linear: first-order weights ``(B, F)``, alike; none without them.
+        loss: the log loss, summed over rows.
+    """
+
+    frequencies: Tensor
+    whole: Tensor
+    kept: Tensor
+    values: Tensor
+    linear: list[Tensor]
+    loss: Tensor
 
 
 class PrunedModel:
@@ -52,30 +73,22 @@ class PrunedModel:
         Raises:
             BadInput: The module has been trained since, or rebuilt.
         """
-        names = ("rows", "products", "firsts", "linear_products", "bands", "uses")
-        sums: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)
-        for frequencies, (whole, read), values, linear, loss in self._passes(kept, kept_linear, basis):
-            gradients = [each.double() for each in torch.autograd.grad(loss, [values, *linear], materialize_grads=True)]
-            sums["rows"] += values.new_tensor([len(values)], dtype=torch.float64)
-            by_field = gradients[0].transpose(0, 1)
+        sums: dict[str, Any] = defaultdict(float)
+        for seen in self._passes(kept, kept_linear, basis):
+            gradients = torch.autograd.grad(seen.loss, [seen.values, *seen.linear], materialize_grads=True)
+            at_values, *at_linear = (each.double() for each in gradients)
+            by_field = at_values.transpose(0, 1)
+            sums["rows"] += at_values.new_tensor([len(at_values)])
             sums["products"] += by_field.mT @ by_field
-            sums["bands"] += band_sums(frequencies, *gradients)
-            sums["uses"] += use_sums(whole, read, gradients[0])
-            if linear:
-                sums["firsts"] += gradients[1].square().sum(0)
-                sums["linear_products"] += (gradients[0] * gradients[1].unsqueeze(-1)).sum(0)
-        found = {name: each for name, each in sums.items() if isinstance(each, Tensor)}
+            for each in at_linear:
+                sums["linear_squares"] += each.square().sum(0)
+                sums["linear_products"] += (at_values * each.unsqueeze(-1)).sum(0)
+            sums["bands"] += band_sums(seen.frequencies, at_values, *at_linear)
+            sums["uses"] += use_sums(seen.whole, seen.kept, at_values)
         if spans_processes():
-            for each in found.values():
+            for each in sums.values():
                 dist.all_reduce(each)
-        return RowInformation.of_sums(
-            found["rows"],
-            found["products"],
-            found.get("firsts"),
-            found.get("linear_products"),
-            found["bands"],
-            found["uses"],
-        )
+        return RowInformation.of_sums(**sums)
 
     def loss(self, kept: Tensor | None = None, kept_linear: Tensor | None = None, basis: Tensor | None = None) -> float:
         """Returns the mean log loss of the rows where only the kept values are read; of the whole model by default.
@@ -91,53 +104,44 @@ class PrunedModel:
             BadInput: The module has been trained since, or rebuilt.
         """
         sums = torch.zeros(2, dtype=torch.float64, device=self.frequencies.device)
-        for _, _, values, _, loss in self._passes(kept, kept_linear, basis):
-            sums += torch.stack([loss.detach().double(), loss.new_tensor(len(values)).double()])
+        for seen in self._passes(kept, kept_linear, basis):
+            sums += torch.stack([seen.loss.detach().double(), seen.loss.new_tensor(len(seen.values)).double()])
         if spans_processes():
             dist.all_reduce(sums)
         return float(sums[0] / sums[1].clamp(min=1))
 
-    def _passes(
-        self, kept: Tensor | None, kept_linear: Tensor | None, basis: Tensor | None
-    ) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor], Tensor, list[Tensor], Tensor]]:
-        """Yields for each batch what is looked at.
-
-        That is the frequencies ``(B, F)``, all values and which are kept, those that are read ``(B, F, D)``, the
-        first-order weights ``(B, F)``, and the summed loss.
-        """
+    def _passes(self, kept: Tensor | None, kept_linear: Tensor | None, basis: Tensor | None) -> Iterator[_Pass]:
+        """Yields what is looked at of each batch; arguments as in :meth:`loss`."""
         self.check_as_it_was()
+        with _evaluated(self.module):
+            for ids, labels in self.batches:
+                yield self._pass(ids, labels, kept, kept_linear, basis)
+
+    def _pass(
+        self, ids: Tensor, labels: Tensor, kept: Tensor | None, kept_linear: Tensor | None, basis: Tensor | None
+    ) -> _Pass:
         embedding = cast(FullEmbedding, self.module.embedding)
         device = embedding.weight.device
+        tokens = ids.to(device).reshape(-1).long()
+        rows, linear = embedding.rows(tokens)
         masks = [part.to(device) for part in (kept, kept_linear) if part is not None]
-        training = [part for part in self.module.modules() if part.training]
-        self.module.eval()
-        try:
-            for ids, labels in self.batches:
-                tokens = ids.to(device).reshape(-1).long()
-                rows, linear = embedding.rows(tokens)
-                frequencies, *masked = embedding.gathered(tokens, self.frequencies, *masks)
-                values = rows.view(*ids.shape, -1)
-                if basis is not None:
-                    values = projected(values, basis)
-                whole, read = values, torch.ones_like(values, dtype=torch.bool)
-                if kept is not None:
-                    read = masked[0].view_as(values)
-                    values = values * read
-                values = values.detach().requires_grad_()
-                weights = []
-                if linear is not None:
-                    linear = linear if kept_linear is None else linear * masked[1]
-                    weights.append(linear.view(ids.shape).detach().requires_grad_())
-                with torch.enable_grad():
-                    # A backbone may write into what it is given, as it may while it trains.
-                    embeddings = values.clone() if basis is None else projected(values, basis.transpose(-1, -2))
-                    logits = self.module.backbone(embeddings, **({"linear": weights[0]} if weights else {}))
-                    wanted = labels.to(device).float()
-                    loss = F.binary_cross_entropy_with_logits(logits.float(), wanted, reduction="sum")
-                    yield frequencies.view(ids.shape), (whole, read), values, weights, loss
-        finally:
-            for part in training:
-                part.training = True
+        frequencies, *masked = embedding.gathered(tokens, self.frequencies, *masks)
+        whole = rows.view(*ids.shape, -1)
+        if basis is not None:
+            whole = projected(whole, basis)
+        read = torch.ones_like(whole, dtype=torch.bool) if kept is None else masked[0].view_as(whole)
+        values = (whole if kept is None else whole * read).detach().requires_grad_()
+        weights = {}
+        if linear is not None:
+            linear = linear if kept_linear is None else linear * masked[1]
+            weights["linear"] = linear.view(ids.shape).detach().requires_grad_()
+        with torch.enable_grad():
+            # A backbone may write into what it is given, as it may while it trains.
+            embeddings = values.clone() if basis is None else projected(values, basis.transpose(-1, -2))
+            logits = self.module.backbone(embeddings, **weights)
+            wanted = labels.to(device).float()
+            loss = F.binary_cross_entropy_with_logits(logits.float(), wanted, reduction="sum")
+        return _Pass(frequencies.view(ids.shape), whole, read, values, list(weights.values()), loss)
 
     @contextmanager
     def at_hand(self) -> Iterator[None]:
@@ -187,3 +191,15 @@ class PrunedModel:
             # NaN is not the same as itself.
             sums.append(float(some.nan_to_num(nan=0.5, posinf=1.5, neginf=2.5).sum()))
         return tuple(counts), tuple(sums)
+
+
+@contextmanager
+def _evaluated(module: nn.Module) -> Iterator[None]:
+    """Has a module work as it does when it is evaluated; afterwards each part of it trains that did before."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

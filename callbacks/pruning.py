@@ -124,7 +124,6 @@ class PruningCallback(Callback):
         self._before = 0  # optimizer steps of the Trainer before the search
         self._started = -1  # the last step that a scoring window began in
         self.field_tokens: list[int] = []
-        self.tokens: Tokens = ALONE
         self._gathering = GradientGathering(criterion)
         self._batches = RecentBatches()
         self._sizes: BudgetSizes | None = None
@@ -135,6 +134,11 @@ class PruningCallback(Callback):
     def kept_fraction(self) -> float:
         """Per-token values left so far, as a fraction of the full-size table's."""
         return self.kept[-1][1] if self.kept else 1.0
+
+    @property
+    def tokens(self) -> Tokens:
+        """How processes agree on what is known of all tokens, where these are split over them."""
+        return self.criterion.tokens
 
     @property
     def each_field(self) -> bool:
@@ -170,7 +174,8 @@ class PruningCallback(Callback):
         embedding = self._embedding(pl_module)
         if embedding.shard is not None:
             self.check_splits()
-            self.tokens = self.criterion.tokens = SplitTokens(embedding.shard, embedding.num_tokens)
+        # A search that had the criterion before may have been of another table.
+        self.criterion.tokens = ALONE if embedding.shard is None else SplitTokens(embedding.shard, embedding.num_tokens)
 
     def _restore_axes(self) -> None:
         """Gives the criterion the axes that it was asked for: a search that had it before may have settled others."""
@@ -216,20 +221,26 @@ class PruningCallback(Callback):
         self.field_tokens = cast(CTRModule, pl_module).field_tokens
         if isinstance(self.criterion, KnowsFields):
             self.criterion.field_tokens = self.tokens.counts(self.field_tokens)
-        if self.frequencies is None:
-            self.frequencies = getattr(getattr(trainer, "datamodule", None), "frequencies", None)
-        if self.frequencies is None:
-            raise BadInput("PruningCallback needs the tokens' frequencies: the datamodule has none, pass frequencies=")
-        self.frequencies = torch.as_tensor(self.frequencies)
-        known = len(self.frequencies)
-        if known != embedding.num_tokens:
-            raise BadInput(f"PruningCallback got frequencies of {known} tokens, the model has {embedding.num_tokens}")
-        self.frequencies = self.tokens.cut(self.frequencies).to(embedding.weight.device)
+        self.frequencies = self._known_frequencies(trainer, embedding)
         self._scoring(pl_module).check_sizes(self._values(embedding))
         if self.schedule.num_steps(1) == 0:
             self.criterion.start(*rows_of(embedding), self.frequencies)
             self._prune(pl_module, 1.0)
             trainer.should_stop = True
+
+    def _known_frequencies(self, trainer: Trainer, embedding: FullEmbedding) -> Tensor:
+        """Returns how often each of the tokens that are here occurs in the training data, where the table is."""
+        found = self.frequencies
+        if found is None:
+            found = getattr(getattr(trainer, "datamodule", None), "frequencies", None)
+        if found is None:
+            raise BadInput("PruningCallback needs the tokens' frequencies: the datamodule has none, pass frequencies=")
+        found = torch.as_tensor(found)
+        if len(found) != embedding.num_tokens:
+            raise BadInput(
+                f"PruningCallback got frequencies of {len(found)} tokens, the model has {embedding.num_tokens}"
+            )
+        return self.tokens.cut(found).to(embedding.weight.device)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Learns how many optimizer steps an epoch has.
@@ -405,22 +416,26 @@ class PruningCallback(Callback):
         target, total = self._values(embedding), embedding.num_parameters
         allocation = scoring.allocate(scores, round(total * keep_fraction(progress, target / total)))
         if scores.basis is not None:
-            if self.criterion.axes is None or scores.basis.ndim == 3:
-                lacks = "has no `axes` to set to 'original' once it is turned"
-                raise BadInput(
-                    f"search.criterion {type(self.criterion).__name__} turns the table and "
-                    f"{lacks if self.criterion.axes is None else 'has axes for each field'}: prune once, with "
-                    "search.schedule AfterWarmup"
-                )
-            embedding.rotate_(scores.basis)
-            for optimizer in optimizers:
-                turn_state(optimizer, embedding.weight, scores.basis)
-            # From here on rows are coordinates: the axes are those of the table itself.
-            self.criterion.turned_from = self.criterion.turned_from or self.criterion.axes
-            self.criterion.axes = "original"
+            self._turn(embedding, scores.basis, optimizers)
         embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
         linear_kept = 0 if allocation.linear is None else int(allocation.linear.sum())
         self.kept.append((self.step, self.tokens.total(int(allocation.sizes.sum()) + linear_kept) / total))
+
+    def _turn(self, embedding: FullEmbedding, basis: Tensor, optimizers: list[Optimizer]) -> None:
+        """Turns the table to other axes: its rows are coordinates then, and the criterion's axes those of the table."""
+        criterion = self.criterion
+        if criterion.axes is None or basis.ndim == 3:
+            lacks = "has no `axes` to set to 'original' once it is turned"
+            raise BadInput(
+                f"search.criterion {type(criterion).__name__} turns the table and "
+                f"{lacks if criterion.axes is None else 'has axes for each field'}: prune once, with search.schedule "
+                "AfterWarmup"
+            )
+        embedding.rotate_(basis)
+        for optimizer in optimizers:
+            turn_state(optimizer, embedding.weight, basis)
+        criterion.turned_from = criterion.turned_from or criterion.axes
+        criterion.axes = "original"
 
     def _finish(self, module: CTRModule, scoring: TableScores) -> None:
         """Makes the sizes, of this budget and of any other that is asked for."""
@@ -444,8 +459,7 @@ class PruningCallback(Callback):
 
     def _values(self, embedding: FullEmbedding) -> int:
         """How many per-token values the budget leaves beside the projection, or those of all fields."""
-        table = FullTable.of(embedding, len(self.field_tokens))
-        return self.budget.values(table, self.each_field)
+        return self.budget.values(FullTable.of(embedding, len(self.field_tokens)), self.each_field)
 
     @staticmethod
     def _embedding(pl_module: LightningModule) -> FullEmbedding:
