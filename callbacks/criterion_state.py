@@ -10,7 +10,7 @@ from torch import Tensor
 from pme_lightning.callbacks.rank_sums import keep_on_main
 from pme_lightning.embedding import RowLayout
 from pme_lightning.search import Criterion, SplitTokens
-from pme_lightning.whole_checkpoints import SplitTensor
+from pme_lightning.split_checkpoints import SplitTensor
 
 
 def criterion_state(criterion: Criterion) -> dict[str, Any]:
