@@ -19,7 +19,8 @@ from pme_lightning.embedding.projection import projected
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import RowInformation
-from pme_lightning.search.row_information import band_sums, use_sums
+from pme_lightning.search.popularity_bands import band_sums
+from pme_lightning.search.use import use_sums
 
 # Values of a parameter that are looked at to tell whether it was trained.
 _SAMPLED = 1 << 12

@@ -45,67 +45,72 @@ class _Expected:
 class ExpectedInformation(KnowsFields, Criterion):
     r"""What each value is expected to save in log loss after full training: empirical Bayes on a short search.
 
-    A score of what a token's row holds now underrates every token with few rows: they have hardly been trained when
-    they are scored. This one estimates what the row *will* hold, in five steps, each for one field:
+    A score of what a row holds now underrates tokens with few rows, as these have hardly been trained when they are
+    scored. This criterion estimates what a row *will* hold, in five steps, for each field on its own. In the formulas
+    ``w`` is a value, ``g`` the gradient of a row's loss at it, and ``n`` how many rows of the training split the token
+    has. Sums are over the rows of the scoring window.
 
-    1. **Information.** The mean of a row's squared gradient is the Fisher information that one row brings about a
-       value. Two values whose gradients go together share it: where both are kept, one need not say what the other
-       says. So values are taken in turn, as a token keeps them. ``h`` is what a row tells about a value beyond what it
-       tells about those before, and ``w`` stands for ``w_k`` and what it would say of those after it, were they not
-       there (:class:`~pme_lightning.search.in_turn.InTurn`): what the first ``k`` values save is then a sum, and the
-       noise of one tells nothing of that of another. A token with ``n`` rows in the training split ends up with
-       ``n h``. The more popular tokens of a field may differ from the rarer ones: ``h`` is taken times how much larger
-       the squared gradients of a token's band of popularity are (1 row, 2 to 3, 4 to 7, ...) than those of the field.
-    2. **Target.** One Newton step, ``t = w - Σg / Σh``, is an estimate of where a value is heading, with variance
-       ``1 / Σh``, sums over the rows of the scoring window (each counted once, however many epochs it has).
-    3. **Spectrum.** The tokens' true values have a variance ``σ²``, found from the targets by moments: ``t² - 1/Σh``
-       has mean ``σ²``. Fields that repeat one another (a book, its author) share what is to be fitted, and of two that
-       do each target has a quarter of the noise: ``t²`` has mean ``σ² + λ/Σh``, and since targets of more rows have
-       less of it, ``λ`` can be found beside ``σ²``. Where it is below a half in the mean of a field's axes, nearer to
-       a quarter than to 1, ``λ/Σh`` takes the place of ``1/Σh`` in that field.
-    4. **Sizes.** Not all tokens have all values. A token of a field has ``d`` of them, the first ones, with a chance
-       that is found, by expectation maximization, from the tokens that tell; its values are of a variance ``σ₊²``, and
-       those beyond of a smaller one (:class:`~pme_lightning.search.spectrum.Spectrum`), so that the mean square of all
-       is ``σ²``. Given its targets a token has a ``k``-th value with a chance of ``p``, and its expected square is
-       ``E[w²] = p E₊ + (1 - p) E₋``, of either variance ``E = (r t)² + σ² (1 - r)`` with ``r = σ² / (σ² + 1/Σh)``. Of
-       a token with few rows all this is what the field's are: it says little about itself. Here the target starts from
-       the mean of where the row stood at each of its rows, and not from where it ends, with which what it has moved
-       meanwhile counts twice; of 262,144 tokens and more it starts from the end, as it does for the spectrum.
-    5. **Gain.** ``a = h E[w²]`` is twice what a value saves a row, by a square that knows no end, and no row can save
-       more than ``ln 2``: the first ``k`` values of a token together save it ``A_k = c (1 - exp(-Σ a / c))``, with
-       ``c = 2 ln 2``. With ``s = n (A_k - A_{k-1})``, the signal to noise of what full training can learn, the score
-       is ``r ((2 - r) s - r)``, where ``r`` is what training shrinks the value by, ``√(s s₀) / (1 + √(s s₀))`` with the
-       field's ``s₀ = n h σ²``: about ``s`` where there are rows enough to learn the value, less where there are not,
-       and below 0 for a value of a frequent token that is next to nothing, which costs more than it saves.
+    1. **Information.** The mean of ``g²`` is the Fisher information that one row brings about a value. Two values with
+       correlated gradients share it: where both are kept, the second need not say what the first one says. So values
+       are taken in turn, in the order in which a token keeps them (:class:`~pme_lightning.search.in_turn.InTurn`).
+       ``h`` is what a row tells about a value beyond those before it, and ``w`` stands for ``w_k`` and what it would
+       say of later values, were they not there. What the first ``k`` values save is then a sum, and the errors of
+       values are independent. A token ends up with ``n h``. Popular and rare tokens of a field may differ: ``h`` is
+       multiplied by the mean squared gradient of the token's band of popularity (1 row, 2 to 3, 4 to 7, ...) over that
+       of the field.
+    2. **Target.** One Newton step, ``t = w - Σg / Σh``, estimates where a value is heading, with variance ``1 / Σh``.
+       Each row counts once, however many epochs the window has.
+    3. **Spectrum.** The variance ``σ²`` of the tokens' true values is found from the targets by moments: the mean of
+       ``t² - 1/Σh`` is ``σ²``. Fields that repeat one another (a book, its author) share what is to be fitted, and
+       their targets have less noise: two fields that say the same have a quarter of it. Then the mean of ``t²`` is
+       ``σ² + λ/Σh``. As targets of more rows have less noise, ``λ`` can be found beside ``σ²``. Where the mean of ``λ``
+       over a field's axes is below a half, nearer to a quarter than to 1 in proportion, ``λ/Σh`` takes the place of
+       ``1/Σh`` in that field.
+    4. **Sizes.** Not all tokens have all values. A token has the first ``d`` of them, with a chance that expectation
+       maximization finds from the tokens whose values can be told from noise. Values that a token has are of variance
+       ``σ₊²``, those beyond of a smaller one, such that the mean square of all is ``σ²``
+       (:class:`~pme_lightning.search.spectrum.Spectrum`). Given its targets, a token has a ``k``-th value with
+       probability ``p``, and the expected square is ``E[w²] = p E₊ + (1 - p) E₋``. For either variance
+       ``E = (r t)² + σ² (1 - r)`` with ``r = σ² / (σ² + 1/Σh)``. A token with few rows says little about itself: all
+       this is then what is usual in its field. Targets start here from the mean of where the row stood at each of its
+       rows. From where it ends, as for the spectrum, what it has moved meanwhile would count twice. With 262,144 tokens
+       or more they start from the end here too.
+    5. **Gain.** ``a = h E[w²]`` is twice what a value saves a row, by a square without an upper limit. But no row can
+       save more than ``ln 2``. So the first ``k`` values of a token together save a row ``A_k = c (1 - exp(-Σ a / c))``
+       with ``c = 2 ln 2``. The signal to noise of what full training can learn is ``s = n (A_k - A_{k-1})``, and the
+       score is ``r ((2 - r) s - r)``. Here ``r = √(s s₀) / (1 + √(s s₀))`` is what training shrinks the value by, with
+       ``s₀ = n h σ²``, the field's usual signal. The score is about ``s`` where there are rows enough to learn the
+       value, and less where there are not. It is below 0 for a value of a frequent token that is next to nothing:
+       such a value costs more than it saves.
 
     A first-order weight and an embedding value often say the same thing, such as how high a user rates in general.
-    ``ρ²``, the squared correlation of their gradients over the rows of the field, that of the value in turn, is the
-    share of the one that the other can say as well. Of a token's first-order weight and its best embedding value, the
-    more informative one counts in full; the other's ``s`` is taken times ``1 - ρ²``.
+    The share of one that the other can say as well is ``ρ²``, the squared correlation of their gradients (that of the
+    value in turn) over the rows of the field. Of a token's first-order weight and its best embedding value, the more
+    informative one counts in full; the other's ``s`` is multiplied by ``1 - ρ²``.
 
     **Once more on the pruned model.** A value says little where its partners have been pruned: an item's tenth value
-    is of no use to users that keep two. So ``h`` and ``ρ²`` are measured again on the model as the sizes leave it, by
-    a few batches without training, new sizes are made with their geometric means, and so on, :attr:`rounds` times.
-    A network listens to a value whose partners are gone, and makes nothing good of it: so ``h`` counts by the share
-    that kept values save, to second order, of the ``Σ h w² / 2`` that they are expected to (:class:`RowInformation`).
-    Sizes settle on the values whose partners stay as well.
+    is of no use to users that keep two. So ``h`` and ``ρ²`` are measured again on the model as the sizes leave it, on
+    a few batches, without training. New sizes are made with their geometric means, and so on, :attr:`rounds` times. A
+    network still reads a value whose partners are gone, and gains nothing by it. So ``h`` counts by the share that kept
+    values do save, to second order, of the ``Σ h w² / 2`` that they are expected to (:class:`RowInformation`). Sizes
+    settle on values whose partners stay as well.
 
-    Without a network behind the embedding (FM) values learn only as their partners do, and one that is nothing yet may
-    come to be something: tokens are expected to have all values there, and axes stay principal.
+    Without a network behind the embedding (FM), values learn only as their partners do, and one that is nothing yet may
+    come to be something. There all tokens are expected to have all values, and axes stay principal.
 
-    The axes are those in which most tokens need few values (:func:`~pme_lightning.search.nested_axes`), turned from the
-    principal ones of ``Σ_f h_f Σ_v n_v w_v w_vᵀ``: a field counts by how much its rows depend on it. The first value of
-    a row is the one that most tokens need.
+    **Axes** are by default those in which most tokens need few values (:func:`~pme_lightning.search.nested_axes`),
+    turned from the principal axes of ``Σ_f h_f Σ_v n_v w_v w_vᵀ``: a field counts by how much its rows depend on it.
+    The first value of a row is the one that most tokens need.
 
-    **Axes of each field.** Where a backbone multiplies fields value by value (FM) they have to share axes. One with
-    weights of its own for each field (DCN, a deep network) does as well with axes for each, the eigenvectors of ``Σ_v
-    n_v w_v w_vᵀ`` of its own tokens, in the order of how much its rows depend on them: more of what a field says then
-    stands in its first few values, at the price of a projection ``(D, D)`` a field. With ``auto`` the search makes
-    sizes both ways, and takes the axes of each field where they save a tenth or more of the log loss that pruning costs
+    **Axes of each field.** Where a backbone multiplies fields value by value (FM), fields have to share axes. One with
+    weights of its own for each field (DCN, a deep network) does as well with axes for each field: the eigenvectors of
+    ``Σ_v n_v w_v w_vᵀ`` over its own tokens, ordered by how much its rows depend on them. More of what a field says
+    then stands in its first few values, at the price of a projection ``(D, D)`` a field. With ``auto`` the search makes
+    sizes both ways. It takes the axes of each field where they save a tenth or more of the log loss that pruning costs
     along shared ones. Without rounds, ``auto`` is ``nested``.
 
-    The sums hold one number a value, as much memory as the table, and of fewer than 262,144 tokens two. They are sums
-    over rows: neither the batch size nor the number of processes matters.
+    The sums take as much memory as the table, and twice as much with fewer than 262,144 tokens. They are sums over
+    rows: neither the batch size nor the number of processes matters.
 
     Args:
         axes: ``auto``; ``nested``, the same for all fields; ``principal``, those that they are turned from; ``field``,
@@ -197,7 +202,7 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise BadInput("the gradients of rows hold NaN or infinity: the search diverged; lower the learning rate")
         self._forget_expected()  # of axes that were tried before
         basis = self._axes(sums, weight, frequencies)
-        self.information = sums.told(basis)
+        self.information = sums.row_information(basis)
         self._expect(sums, weight, linear, frequencies, basis)
         spectrum = self._mean_squares(frequencies)
         self.basis = basis
@@ -291,16 +296,17 @@ class ExpectedInformation(KnowsFields, Criterion):
         first_squares = None if linear is None else weight.new_empty(len(weight), 1)
         variances, first_variances = [], []
         for field, own in enumerate(self._own(len(weight))):
-            told = partial(self.information.of_tokens, field)
             rows = self.tokens.sum(frequencies[own].sum()) if self._rows_of is None else self._rows_of[field]
             epochs = sums.rows.clamp(min=1) / rows.clamp(min=1)
-            looked_at = self._embeddings(sums, weight, field, basis)
-            targets = Targets(own, frequencies, epochs, told, looked_at, self.tokens)
+            of_values = partial(self.information.of_tokens, field)
+            values = self._embeddings(sums, weight, field, basis)
+            targets = Targets(own, frequencies, epochs, of_values, values, self.tokens)
             spectrum = targets.spectrum(shared=None, all_values=not self.has_network)
             targets.write_squares(spectrum, squares)
             variances.append(spectrum.variance)
             if first_squares is not None and linear is not None:
-                targets = replace(targets, told=partial(told, linear=True), looked_at=_first_order(sums, linear))
+                of_values = partial(self.information.of_tokens, field, linear=True)
+                targets = replace(targets, information=of_values, values_and_gradients=_first_order(sums, linear))
                 spectrum = targets.spectrum(spectrum.shared, all_values=not self.has_network)
                 targets.write_squares(spectrum, first_squares)
                 first_variances.append(spectrum.variance)
@@ -311,19 +317,19 @@ class ExpectedInformation(KnowsFields, Criterion):
     def _embeddings(
         self, sums: RowSums, weight: Tensor, field: int, basis: Tensor | None
     ) -> Callable[[slice | Tensor, bool], tuple[Tensor, Tensor]]:
-        """Returns what looks at embedding values of a field for :class:`Targets`, in turn."""
+        """Returns what gives :class:`Targets` the embedding values of a field, in turn, and their gradients."""
         in_turn = self.information.in_turn
         assert in_turn is not None
         axes = None if basis is None else (basis if basis.ndim == 2 else basis[field]).double()
 
-        def looked_at(part: slice | Tensor, mean: bool) -> tuple[Tensor, Tensor]:
+        def values_and_gradients(part: slice | Tensor, mean: bool) -> tuple[Tensor, Tensor]:
             values, gradients = weight[part], sums.gradient[part].double()
             values = (sums.mean_standing(values, part) if mean else values).double()
             if axes is not None:
                 values, gradients = values @ axes, gradients @ axes
             return in_turn.values(field, values), in_turn.gradients(field, gradients)
 
-        return looked_at
+        return values_and_gradients
 
     def _mean_squares(self, frequencies: Tensor) -> Tensor:
         """Returns the means ``(F, D)`` of expected squares over the tokens of each field that have rows.
@@ -343,15 +349,15 @@ class ExpectedInformation(KnowsFields, Criterion):
 
 
 def _first_order(sums: RowSums, linear: Tensor) -> Callable[[slice | Tensor, bool], tuple[Tensor, Tensor]]:
-    """Returns what looks at first-order weights for :class:`Targets`."""
+    """Returns what gives :class:`Targets` the first-order weights and their gradients."""
 
-    def looked_at(part: slice | Tensor, mean: bool) -> tuple[Tensor, Tensor]:
+    def values_and_gradients(part: slice | Tensor, mean: bool) -> tuple[Tensor, Tensor]:
         assert sums.linear_gradient is not None
         values = linear[part, 0]
         values = sums.mean_standing(values, part, linear=True) if mean else values
         return values.double().unsqueeze(1), sums.linear_gradient[part].double().unsqueeze(1)
 
-    return looked_at
+    return values_and_gradients
 
 
 def _own_among(tokens: Tensor, fields: list[slice]) -> list[slice]:

@@ -8,7 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pme_lightning.search.row_information import BANDS, RowInformation, band_sums
+from pme_lightning.search.popularity_bands import BANDS, band_sums
+from pme_lightning.search.row_information import RowInformation
 
 # Of tokens: accumulators that have a row for each of them.
 PER_TOKEN = ("gradient", "linear_gradient", "met", "stood", "linear_stood")
@@ -22,7 +23,7 @@ class RowSums:
         rows: float64 ``(1,)``: how many rows.
         gradient: ``(V, D)``: gradients of rows at the values that they looked up.
         information: float64 ``(F, D, D)``: products of the gradients at two values of a field.
-        bands: what :func:`~pme_lightning.search.row_information.band_sums` gave.
+        bands: what :func:`~pme_lightning.search.popularity_bands.band_sums` gave.
         linear_gradient: ``(V,)``: gradients at first-order weights; None without them, as the next two.
         linear_information: float64 ``(F,)``: their squares.
         product: float64 ``(F, D)``: their products with the gradients at values.
@@ -128,7 +129,7 @@ class RowSums:
         # What was pruned before is 0, wherever it stood.
         return torch.where((met > 0) & (end != 0), stood[part] / met.clamp(min=1), end)
 
-    def told(self, basis: Tensor | None) -> RowInformation:
+    def row_information(self, basis: Tensor | None) -> RowInformation:
         """Returns what the rows said, in the axes of a basis ``(D, D)`` or ``(F, D, D)``."""
         products, linear = self.information, self.product
         if basis is not None:

@@ -21,18 +21,18 @@ class Targets:
         own: where the field's tokens stand among those that are here.
         frequencies: ``(V,)``: rows of each token in the training split.
         epochs: ``(1,)``: how often the window has seen the training split.
-        told: returns ``h``, what one row tells about the values of tokens of the field ``(n, K)``, given their
+        information: returns ``h``, what one row tells about the values of tokens of the field ``(n, K)``, given their
             frequencies ``(n,)``.
-        looked_at: returns for some tokens where values are, or are in the mean of the window, ``(n, K)`` float64, and
-            their gradients, summed over the rows of the window.
+        values_and_gradients: returns for some tokens where their values are, ``(n, K)`` float64, or, if told so, where
+            they were in the mean of the window; and their gradients, summed over the rows of the window.
         tokens: how processes agree, where tokens are split over them.
     """
 
     own: slice
     frequencies: Tensor
     epochs: Tensor
-    told: Callable[[Tensor], Tensor]
-    looked_at: Callable[[slice | Tensor, bool], tuple[Tensor, Tensor]]
+    information: Callable[[Tensor], Tensor]
+    values_and_gradients: Callable[[slice | Tensor, bool], tuple[Tensor, Tensor]]
     tokens: Tokens
 
     def of(self, part: slice | Tensor, mean: bool = False) -> tuple[Tensor, Tensor]:
@@ -42,7 +42,7 @@ class Targets:
             part: which tokens.
             mean: whether to start from the mean of where values stood, and not from where they end.
         """
-        values, gradients = self.looked_at(part, mean)
+        values, gradients = self.values_and_gradients(part, mean)
         seen = self._seen(self.frequencies[part])
         known = seen > 0
         # A window of several epochs sees a token's rows several times, and learns no more from them.
@@ -80,7 +80,7 @@ class Targets:
 
     def _seen(self, counts: Tensor) -> Tensor:
         """Returns what the window tells about the values of tokens of these frequencies, ``(n, K)``."""
-        return counts.double().unsqueeze(1) * self.told(counts) * self.epochs.clamp(max=1)
+        return counts.double().unsqueeze(1) * self.information(counts) * self.epochs.clamp(max=1)
 
     def _parts(self) -> list[slice]:
         return list(row_chunks(self.own.start, self.own.stop, FEW_ROWS))

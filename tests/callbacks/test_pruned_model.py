@@ -13,7 +13,7 @@ from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import RowInformation
 from pme_lightning.search.in_turn import InTurn
-from pme_lightning.search.row_information import use_sums
+from pme_lightning.search.use import use_sums
 
 FIELDS, D = [5, 4, 3], 4
 V = sum(FIELDS)

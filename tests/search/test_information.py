@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pme_lightning.errors import BadInput
 from pme_lightning.search import ExpectedInformation, RowInformation, information
-from pme_lightning.search.row_information import BANDS, band_sums, use_sums
+from pme_lightning.search.popularity_bands import BANDS, band_sums
 from pme_lightning.search.spectrum import Spectrum
+from pme_lightning.search.use import use_sums
 
 FIELDS = [3, 2]
 TOKENS, DIM = 5, 3
