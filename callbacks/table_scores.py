@@ -10,7 +10,7 @@ from torch import Tensor
 from pme_lightning.callbacks.rank_sums import added_up, same_on_all
 from pme_lightning.callbacks.token_sample import TokenSample
 from pme_lightning.embedding import FullEmbedding
-from pme_lightning.search import ALONE, Allocation, Allocator, Criterion, FullTable, Scores, Tokens
+from pme_lightning.search import ALONE, Allocation, Allocator, Criterion, FullTable, RowInformation, Scores, Tokens
 from pme_lightning.search.allocators import check_allocation
 from pme_lightning.search.criterion import check_scores
 from pme_lightning.sixteen_bits import widened
@@ -64,6 +64,12 @@ class TableScores:
         """Returns them with the axes that rows of the table are coordinates of, where it was turned before."""
         scores, projection = self.scored(), self.embedding.projection
         return scores if projection is None else replace(scores, basis=projection.T)
+
+    def given(self, information: RowInformation, sample: TokenSample | None = None) -> Scores:
+        """Returns the scores of all tokens, or of some, of a model in which rows tell something else."""
+        if sample is not None:
+            return self.criterion.scores_given(information, self.frequencies, sample.tokens)
+        return self.agreed(self.criterion.scores_given(information, self.frequencies))
 
     def of_some(self, sample: TokenSample, axes: str) -> Scores:
         """Returns the scores of some tokens, along axes of that name."""

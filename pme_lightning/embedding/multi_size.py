@@ -18,7 +18,7 @@ from pme_lightning.embedding.projection import FieldGroups
 from pme_lightning.embedding.row_chunks import row_chunks
 from pme_lightning.embedding.shard import RowLayout, Shard, cut_parameters
 from pme_lightning.embedding.shard_lookup import ShardMultiSizeLookup
-from pme_lightning.embedding.size_classes import SizeClass, size_classes, size_order, size_ranks
+from pme_lightning.embedding.size_classes import SizeClass, class_ends, size_classes, size_order, size_ranks
 from pme_lightning.embedding.token_rows import places_of_classes
 from pme_lightning.optim import RowBlock
 
@@ -104,12 +104,11 @@ class MultiSizeEmbedding(nn.Module):
             counts = shard.counts([c.count for c in self.classes])
             self.held = [replace(c, count=count) for c, count in zip(self.classes, counts, strict=True)]
         self.values = nn.Parameter(torch.empty(sum(c.count * c.width for c in self.held), dtype=dtype))
-        each = () if field_projections is None else (field_projections,)
-        self.projection = nn.Parameter(torch.empty(*each, embedding_dim, embedding_dim))
+        fields = () if field_projections is None else (field_projections,)
+        self.projection = nn.Parameter(torch.empty(*fields, embedding_dim, embedding_dim))
         # Not a parameter's size: one number a class.
-        ends, held = (torch.tensor([c.count for c in each]).cumsum(0) for each in (self.classes, self.held))
-        self.register_buffer("ends", held, persistent=False)
-        self.register_buffer("whole_ends", None if shard is None else ends, persistent=False)
+        self.register_buffer("ends", class_ends(self.held), persistent=False)
+        self.register_buffer("whole_ends", None if shard is None else class_ends(self.classes), persistent=False)
         self.register_buffer("class_places", places_of_classes(self.classes, first_order), persistent=False)
         self.register_buffer("index", None if index is None else index.to(torch.int32))
         self.reset_parameters()

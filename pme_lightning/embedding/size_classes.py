@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -47,3 +49,8 @@ def size_classes(ranks: Tensor) -> list[SizeClass]:
     found, counts = ranks.unique(return_counts=True)
     pairs = zip(found.tolist(), counts.tolist(), strict=True)
     return [SizeClass(rank // 2, bool(rank % 2), count) for rank, count in pairs][::-1]
+
+
+def class_ends(classes: Sequence[SizeClass]) -> Tensor:
+    """Returns the position after the last token of each class, int64 ``(C,)``, in the numbering by size."""
+    return torch.tensor([c.count for c in classes]).cumsum(0)

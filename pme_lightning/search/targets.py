@@ -59,16 +59,19 @@ class Targets:
         counts = self.tokens.union(self.frequencies[self.own])
         seen = self._seen(counts)
         sums, number = torch.zeros_like(seen), torch.zeros_like(counts)
-        for part in self._parts():
-            place = torch.searchsorted(counts, self.frequencies[part])
-            sums.index_add_(0, place, self.of(part)[0].square())
-            number += torch.bincount(place, minlength=len(counts))
+
+        def place(part: slice) -> Tensor:
+            return torch.searchsorted(counts, self.frequencies[part])
 
         def some(of_these: Tensor, enough: int) -> tuple[Tensor, Tensor]:
-            places = (torch.searchsorted(counts, self.frequencies[part]) for part in self._parts())
-            among = [of_these[place].nonzero().squeeze(1) for place in places]
-            found = torch.cat([each + part.start for each, part in zip(among, self._parts(), strict=True)])
+            """Returns the targets of some tokens of these frequencies, at even distances."""
+            found = torch.cat([part.start + of_these[place(part)].nonzero().squeeze(1) for part in self._parts()])
             return self.of(found[:: max(1, len(found) // enough)])
+
+        for part in self._parts():
+            places = place(part)
+            sums.index_add_(0, places, self.of(part)[0].square())
+            number += torch.bincount(places, minlength=len(counts))
 
         sums, number = self.tokens.sum(sums), self.tokens.sum(number)
         return Spectrum.of_targets(sums, number, seen, shared, None if all_values else some, self.tokens)
