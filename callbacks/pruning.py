@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from pme_lightning.callbacks.budget_sizes import BudgetSizes
 from pme_lightning.callbacks.criterion_state import criterion_state, move_criterion, restore_criterion
 from pme_lightning.callbacks.gathering import GradientGathering
+from pme_lightning.callbacks.gradual_pruning import prune_toward
 from pme_lightning.callbacks.pruned_model import PrunedModel
 from pme_lightning.callbacks.rank_sums import add_up, keep_on_main
 from pme_lightning.callbacks.recent_batches import RecentBatches
@@ -24,7 +25,6 @@ from pme_lightning.embedding import FullEmbedding
 from pme_lightning.embedding.field_dropout import fields_left
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
-from pme_lightning.optim import turn_state
 from pme_lightning.search import (
     ALONE,
     Allocator,
@@ -37,7 +37,6 @@ from pme_lightning.search import (
     SearchResult,
     SplitTokens,
     Tokens,
-    keep_fraction,
     parse_budget,
 )
 
@@ -399,43 +398,17 @@ class PruningCallback(Callback):
 
     @torch.no_grad()
     def _prune(self, pl_module: LightningModule, progress: float, optimizers: list[Optimizer] | None = None) -> None:
+        scoring = self._scoring(pl_module)
         if progress < 1:
-            self._prune_toward(progress, self._scoring(pl_module), optimizers or [])
+            kept = prune_toward(scoring, progress, self._values(scoring.embedding), optimizers or [])
+            self.kept.append((self.step, kept))
         else:
-            self._finish(cast(CTRModule, pl_module), self._scoring(pl_module))
+            self._finish(cast(CTRModule, pl_module), scoring)
 
     def _scoring(self, pl_module: LightningModule) -> TableScores:
         assert self.frequencies is not None
-        return TableScores(
-            self.criterion, self.allocator, self._embedding(pl_module), self.frequencies, self.field_tokens, self.tokens
-        )
-
-    def _prune_toward(self, progress: float, scoring: TableScores, optimizers: list[Optimizer]) -> None:
-        """Prunes some of what the budget asks for, in the table itself."""
-        embedding, scores = scoring.embedding, scoring.scored()
-        target, total = self._values(embedding), embedding.num_parameters
-        allocation = scoring.allocate(scores, round(total * keep_fraction(progress, target / total)))
-        if scores.basis is not None:
-            self._turn(embedding, scores.basis, optimizers)
-        embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
-        linear_kept = 0 if allocation.linear is None else int(allocation.linear.sum())
-        self.kept.append((self.step, self.tokens.total(int(allocation.sizes.sum()) + linear_kept) / total))
-
-    def _turn(self, embedding: FullEmbedding, basis: Tensor, optimizers: list[Optimizer]) -> None:
-        """Turns the table to other axes: its rows are coordinates then, and the criterion's axes those of the table."""
-        criterion = self.criterion
-        if criterion.axes is None or basis.ndim == 3:
-            lacks = "has no `axes` to set to 'original' once it is turned"
-            raise BadInput(
-                f"search.criterion {type(criterion).__name__} turns the table and "
-                f"{lacks if criterion.axes is None else 'has axes for each field'}: prune once, with search.schedule "
-                "AfterWarmup"
-            )
-        embedding.rotate_(basis)
-        for optimizer in optimizers:
-            turn_state(optimizer, embedding.weight, basis)
-        criterion.turned_from = criterion.turned_from or criterion.axes
-        criterion.axes = "original"
+        embedding = self._embedding(pl_module)
+        return TableScores(self.criterion, self.allocator, embedding, self.frequencies, self.field_tokens)
 
     def _finish(self, module: CTRModule, scoring: TableScores) -> None:
         """Makes the sizes, of this budget and of any other that is asked for."""

@@ -26,7 +26,6 @@ class TableScores:
         embedding: The table.
         frequencies: ``(V,)``: rows of the training split of each of the tokens that are here.
         field_tokens: Tokens of each field, over all processes.
-        tokens: How processes agree, where tokens are split over them.
     """
 
     criterion: Criterion
@@ -34,7 +33,11 @@ class TableScores:
     embedding: FullEmbedding
     frequencies: Tensor
     field_tokens: list[int]
-    tokens: Tokens
+
+    @property
+    def tokens(self) -> Tokens:
+        """How processes agree, where tokens are split over them."""
+        return self.criterion.tokens
 
     @property
     def table(self) -> FullTable:
