@@ -11,13 +11,13 @@ from torch import Tensor
 from pme_lightning.search.popularity_bands import BANDS, band_sums
 from pme_lightning.search.row_information import RowInformation
 
-# Of tokens: accumulators that have a row for each of them.
+# The sums that have a row for each token.
 PER_TOKEN = ("gradient", "linear_gradient", "met", "stood", "linear_stood")
 
 
 @dataclass
 class RowSums:
-    """Neither the batch size nor the number of processes matters to them.
+    """What the rows of a window add up to: neither the batch size nor the number of processes matters.
 
     Attributes:
         rows: float64 ``(1,)``: how many rows.
