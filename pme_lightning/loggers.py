@@ -12,8 +12,8 @@ from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.mlflow import _MLFLOW_AVAILABLE
 
-from pme_lightning.arguments import init_args
 from pme_lightning.class_path import import_class, instantiate
+from pme_lightning.configuration.objects import init_args
 from pme_lightning.dashboards import RunLogger
 from pme_lightning.errors import BadInput, first_line
 from pme_lightning.ranks import is_main

@@ -22,9 +22,16 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Progress
 from lightning.pytorch.loggers import Logger
 
 from pme_lightning import report
-from pme_lightning.arguments import backbone_arguments, build, init_args, listed, optimizer_arguments, trainer_options
 from pme_lightning.averages import too_slow_for, without_averages
 from pme_lightning.class_path import instantiate
+from pme_lightning.configuration.objects import (
+    backbone_arguments,
+    build,
+    init_args,
+    listed,
+    optimizer_arguments,
+    trainer_options,
+)
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import Shard
 from pme_lightning.errors import BadInput
@@ -90,7 +97,7 @@ class Phases:
     """Searches, trains and tests models as a configuration says, and keeps what comes of it in a run folder.
 
     Args:
-        command: One of :data:`pme_lightning.composition.COMMANDS`.
+        command: One of :data:`pme_lightning.configuration.commands.COMMANDS`.
         config: The whole configuration.
         config_text: Returns it as text, for loggers.
         folder: The run folder.

@@ -14,9 +14,11 @@ import numpy as np
 from lightning.pytorch import Callback, LightningDataModule
 from torch import nn
 
-from pme_lightning.arguments import parse_config
 from pme_lightning.class_path import class_path
-from pme_lightning.composition import CommandLine, GroupFiles, compose, parse_words
+from pme_lightning.configuration.command_line import CommandLine, parse_words
+from pme_lightning.configuration.composition import compose
+from pme_lightning.configuration.group_files import GroupFiles
+from pme_lightning.configuration.parser import parse_config
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.data.frames import frame_file, is_frame
 from pme_lightning.errors import BadInput, did_you_mean

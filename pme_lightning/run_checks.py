@@ -19,10 +19,10 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from pme_lightning.arguments import backbone_arguments, build, listed, optimizer_arguments, trainer_options
 from pme_lightning.averages import check_averages
 from pme_lightning.class_path import import_class, instantiate
-from pme_lightning.composition import USES_CHECKPOINT
+from pme_lightning.configuration.commands import USES_CHECKPOINT
+from pme_lightning.configuration.objects import backbone_arguments, build, listed, optimizer_arguments, trainer_options
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.data.encoded import place_among_processes
 from pme_lightning.errors import BadInput

@@ -13,9 +13,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from pme_lightning import pareto, report
-from pme_lightning.arguments import build, optimizer_arguments, print_config
 from pme_lightning.class_path import class_path
-from pme_lightning.composition import USES_CHECKPOINT
+from pme_lightning.configuration.commands import USES_CHECKPOINT
+from pme_lightning.configuration.config_text import config_text
+from pme_lightning.configuration.objects import build, optimizer_arguments
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.data.encoded import place_among_processes
 from pme_lightning.embedding import MultiSizeEmbedding, Shard
@@ -71,7 +72,7 @@ class Runner:
     """Runs one command of the command line.
 
     Args:
-        command: One of :data:`pme_lightning.composition.COMMANDS`.
+        command: One of :data:`pme_lightning.configuration.commands.COMMANDS`.
         parser: The parser that checked the configuration; it builds what the configuration names.
         config: The whole configuration.
         given: Objects to use in the place of those that ``data`` and ``search`` of the configuration describe.
@@ -366,7 +367,7 @@ class Runner:
 
     def _config_text(self) -> str:
         """Returns what ``config.yaml`` holds; of objects that were given, their class and that they were."""
-        text = print_config(self.parser, self.config, self.command)
+        text = config_text(self.parser, self.config, self.command)
         if not self.given:
             return text
         told = {key: f"{class_path(type(value))} (an object of a program)" for key, value in self.given.items()}

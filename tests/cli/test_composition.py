@@ -11,9 +11,15 @@ import yaml
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
-from pme_lightning.arguments import build, parse_config, print_config
 from pme_lightning.class_path import import_class
-from pme_lightning.composition import BESIDE, COMMANDS, GROUPS, GroupFiles, compose, merge, parse_words, read_yaml
+from pme_lightning.configuration.command_line import parse_words
+from pme_lightning.configuration.commands import COMMANDS
+from pme_lightning.configuration.composition import compose, merge
+from pme_lightning.configuration.config_text import config_text
+from pme_lightning.configuration.group_files import BESIDE, GROUPS, GroupFiles
+from pme_lightning.configuration.objects import build
+from pme_lightning.configuration.parser import parse_config
+from pme_lightning.configuration.yaml_files import read_yaml
 from pme_lightning.errors import BadInput
 from pme_lightning.search import Magnitude
 
@@ -172,7 +178,7 @@ def test_numbers_as_people_write_them(tmp_path: Path) -> None:
 
 
 def test_help_lists_commands_groups_and_choices_on_two_screens() -> None:
-    from pme_lightning.help import help_text
+    from pme_lightning.help.overview import help_text
 
     text = help_text(GroupFiles())
     lines = text.splitlines()
@@ -267,7 +273,7 @@ def test_what_a_class_has_objects_for_by_default_can_be_written_and_built() -> N
         "[{class_path: lightning.pytorch.callbacks.Timer}, {class_path: lightning.pytorch.callbacks.RichProgressBar}]"
     )
     parser, config = parse_config(compose(parse_words([f"trainer.callbacks={callbacks}"])))
-    assert "interval: step" in print_config(parser, config, "fit")
+    assert "interval: step" in config_text(parser, config, "fit")
     timer, bar = build(config.trainer.callbacks)
     assert isinstance(timer, Timer)
     assert bar.theme == RichProgressBarTheme()

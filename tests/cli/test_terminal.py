@@ -18,7 +18,8 @@ import polars as pl
 import pytest
 
 from pme_lightning.cli import main
-from pme_lightning.composition import COMMANDS, GROUPS, QUESTIONS, GroupFiles
+from pme_lightning.configuration.commands import COMMANDS, QUESTIONS
+from pme_lightning.configuration.group_files import GROUPS, GroupFiles
 
 ROOT = Path(__file__).parents[2]
 Shell = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -6,14 +6,22 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from pme_lightning.class_path import import_class
-from pme_lightning.errors import BadInput
+_TYPE_WORDS: dict[Any, str] = {
+    str: "text",
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    dict: "mapping",
+    tuple: "list",
+    Sequence: "list",
+    type(None): "null",
+}
 
 
 @dataclass(frozen=True)
@@ -49,37 +57,6 @@ def taken_by(parser: ArgumentParser, dest: str, owner: type | None) -> Setting |
     return None
 
 
-def check_nulls(config: Mapping[str, Any], key: str = "") -> None:
-    """Refuses a null where a class takes none, which the parser lets through to the class.
-
-    Args:
-        config: A whole configuration, or a part of it.
-        key: Of the part.
-
-    Raises:
-        BadInput: There is one.
-    """
-    path, arguments = config.get("class_path"), config
-    if isinstance(path, str) and "." in path:
-        arguments = config.get("init_args") or {}
-        for name, value in arguments.items():
-            setting = setting_of_class(import_class(path), name) if value is None else None
-            if setting is not None and setting.default is not None and not _takes_null(setting.type):
-                raise BadInput(f"{key}{name}: expected {typed(setting.type)}, not null")
-    for name, value in arguments.items():
-        if isinstance(value, Mapping):
-            check_nulls(value, f"{key}{name}.")
-
-
-def _takes_null(hint: Any) -> bool:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return any(_takes_null(each) for each in typing.get_args(hint))
-    if typing.get_origin(hint) is typing.Literal:
-        return None in typing.get_args(hint)
-    # What is no class of values, such as Any, may be anything.
-    return hint in (type(None), object, Any) or not isinstance(typing.get_origin(hint) or hint, type)
-
-
 def _plain(text: str) -> str:
     """Returns a docstring's words without its markup, and without its word on the default, which is told apart."""
     text = re.sub(r":\w+:`~?([^`]*)`", lambda found: found.group(1).rpartition(".")[2], " ".join(text.split()))
@@ -87,8 +64,22 @@ def _plain(text: str) -> str:
     return re.sub(r"`{1,2}([^`]*)`{1,2}_*", r"\1", text).strip()
 
 
-def typed(hint: Any) -> str:
-    """Returns a type in words: ``float, int or text``."""
+def takes_null(hint: Any) -> bool:
+    """Returns whether a value of a type may be null."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(takes_null(each) for each in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return None in typing.get_args(hint)
+    # What is no class of values, such as Any, may be anything.
+    return hint in (type(None), object, Any) or not isinstance(typing.get_origin(hint) or hint, type)
+
+
+def type_in_words(hint: Any) -> str:
+    """Returns a type in words.
+
+    >>> type_in_words(float | int | str)
+    'number, whole number or text'
+    """
     names = list(dict.fromkeys(_type_names(hint)))
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
@@ -101,20 +92,11 @@ def _type_names(hint: Any) -> Iterator[str]:
     elif origin is typing.Literal:
         yield from (str(each) for each in arguments)
     elif origin is not None and arguments:
-        inner = ", ".join(typed(each) for each in arguments if each is not Ellipsis)
+        inner = ", ".join(type_in_words(each) for each in arguments if each is not Ellipsis)
         yield f"{_type_name(origin)} of {inner}"
     else:
         yield _type_name(hint)
 
 
 def _type_name(hint: Any) -> str:
-    words = {
-        str: "text",
-        bool: "true or false",
-        type(None): "null",
-        dict: "mapping",
-        tuple: "list",
-        int: "whole number",
-    }
-    words |= {float: "number", Sequence: "list"}
-    return words.get(hint, getattr(hint, "__name__", str(hint)))
+    return _TYPE_WORDS.get(hint, getattr(hint, "__name__", str(hint)))
