@@ -81,12 +81,13 @@ def compose(line: CommandLine, base: Mapping[str, Any] | None = None) -> Composi
     for group, choice in line.choices.items():
         if group != "experiment":
             composition.choose(group, choice, files)
-    for key, value in line.overrides:
+    composition.overrides = list(line.overrides)
+    # A class comes before those of its arguments: with another class all arguments go.
+    for key, value in sorted(line.overrides, key=lambda override: _depth(override[0])):
         switch = _class_switch(composition.config, key, value)
-        if switch is None:
-            composition.overrides.append((key, value))
-        else:
+        if switch is not None:
             composition.add(f"{key}={value}", switch)
+            composition.overrides.remove((key, value))
     composition.command = composition.command or "pme"
     if line.command not in QUESTIONS:
         _check_command(composition.command)
@@ -163,6 +164,10 @@ def _with_init_args(layer: Mapping[str, Any], below: Any) -> dict[str, Any]:
     loose = {key: value for key, value in layer.items() if key not in ("class_path", "dict_kwargs", "init_args")}
     named = _with_init_args({**(layer.get("init_args") or {}), **loose}, arguments)
     return whole | ({"init_args": named} if named else {})
+
+
+def _depth(key: str) -> int:
+    return short_key(key).removesuffix(".class_path").count(".")
 
 
 def _class_switch(config: Mapping[str, Any], key: str, value: str) -> dict[str, Any] | None:
