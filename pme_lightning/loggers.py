@@ -18,8 +18,9 @@ from pme_lightning.dashboards import RunLogger
 from pme_lightning.errors import BadInput, first_line
 from pme_lightning.ranks import is_main
 from pme_lightning.run_folder import RunFolder
+from pme_lightning.score_spectrum import ScoreSpectrum
 from pme_lightning.search import SearchResult
-from pme_lightning.size_facts import ScoreSpectrum, size_facts
+from pme_lightning.size_facts import size_facts
 
 if TYPE_CHECKING:
     from pme_lightning.data import EncodedDataModule

@@ -23,10 +23,12 @@ from lightning.pytorch.loggers import Logger
 
 from pme_lightning import report
 from pme_lightning.averages import too_slow_for, without_averages
+from pme_lightning.batch_limits import limited
 from pme_lightning.class_path import instantiate
 from pme_lightning.configuration.objects import (
     backbone_arguments,
     build,
+    build_trainer,
     init_args,
     listed,
     optimizer_arguments,
@@ -44,7 +46,6 @@ from pme_lightning.processes import check_processes, wait_for_all
 from pme_lightning.progress import phase_progress
 from pme_lightning.resume_point import ResumePoint
 from pme_lightning.resuming import searched_model
-from pme_lightning.run_checks import build_trainer, limited
 from pme_lightning.run_folder import RunFolder, sizes_files
 from pme_lightning.search import Budget, SearchResult
 from pme_lightning.throughput import Throughput

@@ -7,8 +7,11 @@ from dataclasses import is_dataclass, replace
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pme_lightning.class_path import import_class, instantiate
+from pme_lightning.errors import BadInput
 
 
 def build(node: Any) -> Any:
@@ -75,6 +78,18 @@ def trainer_options(config: Namespace) -> dict[str, Any]:
     if config.averaging is not None:
         options["callbacks"] = [*listed(options.get("callbacks")), build(config.averaging)]
     return options
+
+
+def build_trainer(options: dict[str, Any]) -> Trainer:
+    """Builds a Trainer; what it objects to is the user's input."""
+    try:
+        return Trainer(**options)
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise BadInput(f"trainer: {error}") from error
+    except RuntimeError as error:
+        # Of callbacks, or of the machine: a device or a scheduler (SLURM) that is not set up as it has to be.
+        key = "trainer.callbacks" if "more than one stateful callback" in str(error) else "trainer"
+        raise BadInput(f"{key}: {error}") from error
 
 
 def listed(value: Any) -> list[Any]:

@@ -62,14 +62,14 @@ _FROM_THE_RUN = {
 # The parts of the configuration whose class is always the same.
 SECTIONS = {"trainer": Trainer, "model": CTRModule, "early_stopping": EarlyStopping, "checkpoint": ModelCheckpoint}
 # The parts that name a class of this kind, and those that may be null instead.
-_CLASSES = {
+_CLASSES: dict[str, type] = {
     "data": LightningDataModule,
     "backbone": nn.Module,
     "search": Callback,
     "transfer": Callback,
     "optimizer": Optimizer,
 }
-_OPTIONAL_CLASSES = {"embedding_optimizer": Optimizer, "averaging": WeightAveraging, "logger": Logger}
+_OPTIONAL_CLASSES: dict[str, type] = {"embedding_optimizer": Optimizer, "averaging": WeightAveraging, "logger": Logger}
 
 
 class ConfigurationCLI(LightningCLI):

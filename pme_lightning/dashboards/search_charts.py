@@ -10,7 +10,8 @@ import numpy as np
 import wandb
 from wandb.plot import CustomChart, bar, line, line_series
 
-from pme_lightning.size_facts import FieldFacts, PopularityBand, ScoreSpectrum, SizeFacts
+from pme_lightning.score_spectrum import ScoreSpectrum
+from pme_lightning.size_facts import FieldFacts, PopularityBand, SizeFacts
 
 # The x-axis of the density: bands of popularity double, so this is log2(1 + training rows), rounded up.
 POPULARITY_AXIS = "density/log2_rows"
