@@ -29,7 +29,7 @@ def check_batches(data: EncodedDataModule, trainer: Namespace) -> None:
             raise BadInput(f"trainer.{key}: {limit} of {whole} batches is none; write how many, trainer.{key}=1")
         if split == "train":
             _check_interval(taken, trainer)
-            _check_first_validation(trainer, taken)
+            _check_first_validation(taken, trainer)
         elif taken < whole:
             _check_first_labels(data, {"val": "valid"}.get(split, split), taken, f"trainer.{key}")
 
@@ -62,28 +62,31 @@ def _check_interval(batches: int, trainer: Namespace) -> None:
         )
 
 
-def _check_first_validation(trainer: Namespace, epoch: int) -> None:
+def _check_first_validation(batches: int, trainer: Namespace) -> None:
     """Refuses a training that ends before its first validation.
 
     Args:
+        batches: The batches of an epoch.
         trainer: The ``trainer`` part of the configuration.
-        epoch: The batches of an epoch.
     """
     every = 1.0 if trainer.val_check_interval is None else trainer.val_check_interval
     if not isinstance(every, (int, float)):
         return  # a time
-    first = max(1, int(epoch * every)) if isinstance(every, float) else every
-    first += ((trainer.check_val_every_n_epoch or 1) - 1) * epoch
-    more = "no model could be chosen by validation: validate more often (trainer.val_check_interval)"
-    most = (trainer.max_epochs or 0) * epoch
-    if 0 < most < first:
-        raise BadInput(f"trainer.max_epochs: with {most} batches, and the first validation after {first}, {more}")
-    epochs, batches = divmod(first - 1, epoch)
-    before = epochs * math.ceil(epoch / trainer.accumulate_grad_batches) + batches // trainer.accumulate_grad_batches
-    if 0 < trainer.max_steps <= before:
+    # In batches from the start of the training.
+    first = max(1, int(batches * every)) if isinstance(every, float) else every
+    first += ((trainer.check_val_every_n_epoch or 1) - 1) * batches
+    last = (trainer.max_epochs or 0) * batches
+    remedy = "no model could be chosen by validation: validate more often (trainer.val_check_interval)"
+    if 0 < last < first:
+        raise BadInput(f"trainer.max_epochs: with {last} batches, and the first validation after {first}, {remedy}")
+    # The last step of an epoch may take fewer batches than the others.
+    accumulated = trainer.accumulate_grad_batches
+    epochs, rest = divmod(first - 1, batches)
+    steps = epochs * math.ceil(batches / accumulated) + rest // accumulated
+    if 0 < trainer.max_steps <= steps:
         raise BadInput(
-            f"trainer.max_steps: {trainer.max_steps} is reached before the first validation, after {before + 1} steps, "
-            f"so {more}"
+            f"trainer.max_steps: {trainer.max_steps} is reached before the first validation, after {steps + 1} steps, "
+            f"so {remedy}"
         )
 
 

@@ -1,4 +1,4 @@
-"""What is refused of a configuration before any data is read, beyond what the types of arguments say."""
+"""What is refused of a configuration beyond what the types of arguments say, and what a command fills in."""
 
 from __future__ import annotations
 

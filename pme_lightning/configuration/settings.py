@@ -30,9 +30,9 @@ class Setting:
 
     Attributes:
         owner: The class that takes it; ``None`` for what belongs to the run as a whole.
-        help: Its docstring, in plain words.
-        type: Its type as its class has it.
-        default: Of its class; ``inspect.Parameter.empty`` if it has none.
+        help: What the docstring of the class says of it, without markup.
+        type: Its type annotation.
+        default: Its default in the class; ``inspect.Parameter.empty`` if it has none.
     """
 
     owner: type | None
@@ -42,16 +42,16 @@ class Setting:
 
 
 def setting_of_class(owner: type, name: str) -> Setting | None:
-    """Returns what is known of an argument of a class; of one below it, such as an entry of a mapping, nothing."""
+    """Returns what is known of an argument of a class; ``None`` if it is part of one, such as an entry of a mapping."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(owner, "of", fail_untyped=False, sub_configs=False)
-    return taken_by(parser, f"of.{name}", owner)
+    return setting_of_key(parser, f"of.{name}", owner)
 
 
-def taken_by(parser: ArgumentParser, dest: str, owner: type | None) -> Setting | None:
+def setting_of_key(parser: ArgumentParser, key: str, owner: type | None) -> Setting | None:
     """Returns what a parser knows of one of its keys; ``None`` where it has no such key."""
     for action in parser._actions:
-        if action.dest == dest and hasattr(action, "_typehint"):
+        if action.dest == key and hasattr(action, "_typehint"):
             default = inspect.Parameter.empty if action.required else action.default
             return Setting(owner, _plain(action.help or ""), action._typehint, default)
     return None

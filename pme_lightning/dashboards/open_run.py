@@ -53,19 +53,23 @@ def open_run(arguments: Mapping[str, Any], folder: RunFolder, command: str) -> w
             say(f"wandb: {reason}; the run is kept on disk")
             mode = "offline"
     try:
-        try:
-            run = wandb.init(**settings, mode=mode)
-        except UsageError:
-            raise
-        except Error as error:
-            say(f"wandb: {_first_line(error)}; the run is kept on disk")
-            run = wandb.init(**settings, mode="offline")
+        run = _online_or_on_disk(settings, mode)
     except (UsageError, ValueError) as error:
         raise BadInput(f"logger: {_first_line(error)}") from error
     if not run.disabled:
         shown = {"id": run.id, "project": run.project, "entity": run.entity or settings["entity"]}
         folder.write_text(RUN_FILE, json.dumps(shown, indent=2) + "\n")
     return run
+
+
+def _online_or_on_disk(settings: dict[str, Any], mode: Any) -> wandb.Run:
+    try:
+        return wandb.init(**settings, mode=mode)
+    except UsageError:
+        raise
+    except Error as error:
+        say(f"wandb: {_first_line(error)}; the run is kept on disk")
+        return wandb.init(**settings, mode="offline")
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from pme_lightning.configuration.composition import Composition
 from pme_lightning.configuration.group_files import GROUPS, GroupFiles
 from pme_lightning.configuration.keys import NULLABLE, check_key, keys_of, look_up, short_key
 from pme_lightning.configuration.parser import SECTIONS
-from pme_lightning.configuration.settings import Setting, setting_of_class, taken_by, type_in_words
+from pme_lightning.configuration.settings import Setting, setting_of_class, setting_of_key, type_in_words
 from pme_lightning.errors import BadInput
 from pme_lightning.help.layout import text_width, two_columns
 from pme_lightning.help.listing import list_text
@@ -136,7 +136,7 @@ def _setting(parser: LightningArgumentParser, values: Mapping[str, Any], path: S
         if path[end] == "init_args":
             owner = import_class(_at(values, path[:end])["class_path"])
             return setting_of_class(owner, ".".join(path[end + 1 :]))
-    return taken_by(parser, ".".join(path), SECTIONS.get(path[0]) if len(path) > 1 else None)
+    return setting_of_key(parser, ".".join(path), SECTIONS.get(path[0]) if len(path) > 1 else None)
 
 
 def _origin(composition: Composition, path: Sequence[str], value: Any) -> str:
