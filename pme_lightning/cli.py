@@ -43,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _let_everything_be_printed() -> None:
-    """Keeps names that standard output has no letters for, or its being closed, from ending a run."""
+    """Lets a run go on where standard output is closed, or has no letters for a name."""
     if sys.stdout is None:  # so Python has it where the program was started with it closed
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (it stays open)
     elif isinstance(sys.stdout, io.TextIOWrapper):
@@ -52,13 +52,13 @@ def _let_everything_be_printed() -> None:
 
 
 def leave_closed_pipe() -> NoReturn:
-    """Ends the program where the reader of its output (head, less) has seen enough."""
+    """Ends the program when the reader of its output (head, less) has seen enough."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(141)
 
 
 def _refuse(text: str) -> NoReturn:
-    """Says what is wrong, once if all processes find the same, and exits with 2."""
+    """Says what is wrong, once if all processes find the same, and exits with code 2."""
     if is_main():
         _say(f"error: {text}")
     elif is_watched():
@@ -79,7 +79,7 @@ def _say(text: str) -> None:
 
 
 def _check_one_place() -> None:
-    """Refuses parts of another clone, as an editable install of that one gives them to whoever starts in this one."""
+    """Refuses to run with the backbones or callbacks of another clone, which an editable install of that one brings."""
     here = Path(__file__).resolve().parent
     for name in ("backbones", "callbacks"):
         spec = find_spec(f"pme_lightning.{name}")
