@@ -29,7 +29,7 @@ from plot_exported import plot
 from recipes import recipe
 from tidy_results import ResultFile, read_results
 
-from pme_lightning.composition import GroupFiles
+from pme_lightning.configuration.group_files import GroupFiles
 from pme_lightning.errors import BadInput
 from pme_lightning.export import ServedModel
 from pme_lightning.export.measured import measured

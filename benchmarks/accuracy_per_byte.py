@@ -29,7 +29,7 @@ from measure import Measurement, quiet
 from methods import DEFAULT_METHODS, choose_methods
 from tidy_results import ResultFile, read_results, result_files, shard_path
 
-from pme_lightning.arguments import build
+from pme_lightning.configuration.objects import build
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
 from pme_lightning.search import parse_budget

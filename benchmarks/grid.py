@@ -12,7 +12,7 @@ from methods import search_config
 from recipes import Recipe, recipe
 from tidy_results import KEY
 
-from pme_lightning.composition import GroupFiles
+from pme_lightning.configuration.group_files import GroupFiles
 
 
 class Grid(NamedTuple):

@@ -18,7 +18,9 @@ from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from methods import with_seed
 from torch import Tensor
 
-from pme_lightning.arguments import (
+from pme_lightning.averages import without_averages
+from pme_lightning.class_path import instantiate
+from pme_lightning.configuration.objects import (
     backbone_arguments,
     build,
     init_args,
@@ -26,8 +28,6 @@ from pme_lightning.arguments import (
     optimizer_arguments,
     trainer_options,
 )
-from pme_lightning.averages import without_averages
-from pme_lightning.class_path import instantiate
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from pme_lightning.composition import GroupFiles
+from pme_lightning.configuration.group_files import GroupFiles
 from pme_lightning.errors import BadInput, did_you_mean
 
 # Stands for the seed of the run, so that what a method draws at random differs from seed to seed.

@@ -32,7 +32,7 @@ from recipes import recipe
 from torch import Tensor
 from torchmetrics.functional import spearman_corrcoef
 
-from pme_lightning.composition import GroupFiles
+from pme_lightning.configuration.group_files import GroupFiles
 from pme_lightning.errors import BadInput
 from pme_lightning.search import SearchResult
 

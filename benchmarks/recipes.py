@@ -12,8 +12,10 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from pme_lightning.arguments import parse_config
-from pme_lightning.composition import Composition, GroupFiles, compose, parse_words
+from pme_lightning.configuration.command_line import parse_words
+from pme_lightning.configuration.composition import Composition, compose
+from pme_lightning.configuration.group_files import GroupFiles
+from pme_lightning.configuration.parser import parse_config
 from pme_lightning.errors import BadInput
 
 ROWS_PER_TOKEN = 20

@@ -114,12 +114,9 @@ class BudgetSizes:
         tried = self._at_sample(scores)
         for _ in range(self.criterion.rounds):
             information = information.halfway(pruned.information(*self._kept(tried, values), basis))
-            if self.sample is None:
-                tried = self.scoring.agreed(self.criterion.scores_given(information, self.scoring.frequencies))
-            else:
-                tried = self.criterion.scores_given(information, self.scoring.frequencies, self.sample.tokens)
+            tried = self.scoring.given(information, self.sample)
         if self.sample is not None:
-            tried = self.scoring.agreed(self.criterion.scores_given(information, self.scoring.frequencies))
+            tried = self.scoring.given(information)
         return self.scoring.allocate(tried, values)
 
     def _at_sample(self, scores: Scores) -> Scores:

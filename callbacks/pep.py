@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, ClassVar, cast
 
 import torch
@@ -120,27 +121,21 @@ class PEPCallback(PruningCallback):
             BadInput: As in :class:`PruningCallback`, or no optimizer has the thresholds.
         """
         super().on_fit_start(trainer, pl_module)
-        raw = self._raw(pl_module)
-        for optimizer in trainer.optimizers:
-            for group in optimizer.param_groups:
-                theirs = [p for p in group["params"] if any(p is each for each in raw)]
-                if theirs:
-                    group["params"] = [p for p in group["params"] if all(p is not each for each in theirs)]
-                    plain = {"weight_decay": 0.0} if "weight_decay" in group else {}
-                    optimizer.add_param_group(group | plain | {"params": theirs})
-                    return
-        raise BadInput("PEPCallback: no optimizer of the module has the thresholds among its parameters")
+        found = next(self._groups(trainer, pl_module), None)
+        if found is None:
+            raise BadInput("PEPCallback: no optimizer of the module has the thresholds among its parameters")
+        optimizer, group, theirs = found
+        group["params"] = [p for p in group["params"] if all(p is not each for each in theirs)]
+        plain = {"weight_decay": 0.0} if "weight_decay" in group else {}
+        optimizer.add_param_group(group | plain | {"params": theirs})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets the thresholds' learning rate, for which the length of the search must be known."""
         super().on_train_start(trainer, pl_module)
         # Twice the mean speed: Adam's steps shorten as the decay weakens on the way.
         lr = self.lr or 2 * abs(self.init) / self.num_steps(self.steps_per_epoch)
-        raw = self._raw(pl_module)
-        for optimizer in trainer.optimizers:
-            for group in optimizer.param_groups:
-                if any(p is each for p in group["params"] for each in raw):
-                    group["lr"] = lr
+        for _, group, _ in self._groups(trainer, pl_module):
+            group["lr"] = lr
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Adds the decay to the thresholds' gradients, the same for every optimizer."""
@@ -181,6 +176,16 @@ class PEPCallback(PruningCallback):
     def _looks(self, steps: int) -> int:
         """How many looks are due after so many steps: the i-th after ``ceil(num_steps * i / checks)``."""
         return steps * self.checks // self.num_steps(self.steps_per_epoch)
+
+    def _groups(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> Iterator[tuple[Optimizer, dict[str, Any], list[nn.Parameter]]]:
+        """Yields the parameter groups that have thresholds: their optimizer, the group, and the thresholds."""
+        raw = self._raw(pl_module)
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                if theirs := [p for p in group["params"] if any(p is each for each in raw)]:
+                    yield optimizer, group, theirs
 
     def _raw(self, pl_module: LightningModule) -> list[nn.Parameter]:
         embedding = cast(FullEmbedding, pl_module.embedding)

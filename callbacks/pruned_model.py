@@ -2,78 +2,48 @@
 
 from __future__ import annotations
 
-import math
-from collections import deque
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pme_lightning.callbacks.rank_sums import spans_processes, sum_over_processes
+from pme_lightning.callbacks.rank_sums import spans_processes
+from pme_lightning.callbacks.recent_batches import Batch
 from pme_lightning.embedding import FullEmbedding
 from pme_lightning.embedding.projection import projected
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import RowInformation
-from pme_lightning.search.row_information import band_sums, use_sums
+from pme_lightning.search.popularity_bands import band_sums
+from pme_lightning.search.use import use_sums
 
-# Means over so many rows, of all processes together, are known to a few hundredths.
-_ROWS = 1 << 14
 # Values of a parameter that are looked at to tell whether it was trained.
 _SAMPLED = 1 << 12
 
-Batch = tuple[Tensor, Tensor]
 
+class _Pass(NamedTuple):
+    """A batch, as the pruned model reads it.
 
-class RecentBatches:
-    """The last batches of a fit, about 16,000 rows of all processes: each process has its own, equally many."""
+    Attributes:
+        frequencies: ``(B, F)``: rows of the training split of each token.
+        whole: ``(B, F, D)``: all values, pruned or not.
+        kept: ``(B, F, D)`` bool: which of them are kept.
+        values: ``(B, F, D)``: the values that are read, zero where they are pruned; the loss depends on them.
+        linear: first-order weights ``(B, F)``, alike; none without them.
+        loss: the log loss, summed over rows.
+    """
 
-    def __init__(self) -> None:
-        self._length: int | None = None
-        self._batches: deque[Batch] = deque()
-        self._everyones: list[list[Batch]] = []
-
-    def add(self, batch: Batch, processes: int) -> None:
-        """Keeps a batch, and lets go the one that is the longest ago if there are enough.
-
-        Args:
-            batch: ids ``(B, F)`` and labels ``(B,)``; the first one of the fit, with what all processes have of it,
-                says how many are enough.
-            processes: Of the run.
-        """
-        if self._length is None:
-            # The same in all processes, which may differ by a row: they look at what they keep together.
-            self._length = math.ceil(_ROWS / max(1, sum_over_processes(len(batch[0]))))
-        rows = math.ceil(_ROWS / processes)
-        self._batches.append((batch[0][:rows], batch[1][:rows]))
-        while len(self._batches) > self._length:
-            self._batches.popleft()
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self._batches)
-
-    def gather(self) -> None:
-        """Puts what every process has into what :meth:`state` returned; called by all of them together."""
-        if spans_processes():
-            everyones: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(everyones, [(ids.cpu(), labels.cpu()) for ids, labels in self._batches])
-            # In place: Lightning asks for states first, and lets callbacks add to them after.
-            self._everyones[:] = everyones
-
-    def state(self) -> dict[str, Any]:
-        """Returns the batches of all processes; where there are several, :meth:`gather` puts them in."""
-        self._everyones = [list(self._batches)]
-        return {"length": self._length, "batches": self._everyones}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Takes this process's batches out of what :meth:`state` gave."""
-        rank = dist.get_rank() if spans_processes() else 0
-        self._length = state["length"]
-        self._batches = deque(state["batches"][rank])
+    frequencies: Tensor
+    whole: Tensor
+    kept: Tensor
+    values: Tensor
+    linear: list[Tensor]
+    loss: Tensor
 
 
 class PrunedModel:
@@ -104,30 +74,22 @@ class PrunedModel:
         Raises:
             BadInput: The module has been trained since, or rebuilt.
         """
-        names = ("rows", "products", "firsts", "linear_products", "bands", "uses")
-        sums: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)
-        for frequencies, (whole, read), values, linear, loss in self._passes(kept, kept_linear, basis):
-            gradients = [each.double() for each in torch.autograd.grad(loss, [values, *linear], materialize_grads=True)]
-            sums["rows"] += values.new_tensor([len(values)], dtype=torch.float64)
-            by_field = gradients[0].transpose(0, 1)
+        sums: dict[str, Any] = defaultdict(float)
+        for seen in self._passes(kept, kept_linear, basis):
+            gradients = torch.autograd.grad(seen.loss, [seen.values, *seen.linear], materialize_grads=True)
+            at_values, *at_linear = (each.double() for each in gradients)
+            by_field = at_values.transpose(0, 1)
+            sums["rows"] += at_values.new_tensor([len(at_values)])
             sums["products"] += by_field.mT @ by_field
-            sums["bands"] += band_sums(frequencies, *gradients)
-            sums["uses"] += use_sums(whole, read, gradients[0])
-            if linear:
-                sums["firsts"] += gradients[1].square().sum(0)
-                sums["linear_products"] += (gradients[0] * gradients[1].unsqueeze(-1)).sum(0)
-        found = {name: each for name, each in sums.items() if isinstance(each, Tensor)}
+            for each in at_linear:
+                sums["linear_squares"] += each.square().sum(0)
+                sums["linear_products"] += (at_values * each.unsqueeze(-1)).sum(0)
+            sums["bands"] += band_sums(seen.frequencies, at_values, *at_linear)
+            sums["uses"] += use_sums(seen.whole, seen.kept, at_values)
         if spans_processes():
-            for each in found.values():
+            for each in sums.values():
                 dist.all_reduce(each)
-        return RowInformation.of_sums(
-            found["rows"],
-            found["products"],
-            found.get("firsts"),
-            found.get("linear_products"),
-            found["bands"],
-            found["uses"],
-        )
+        return RowInformation.of_sums(**sums)
 
     def loss(self, kept: Tensor | None = None, kept_linear: Tensor | None = None, basis: Tensor | None = None) -> float:
         """Returns the mean log loss of the rows where only the kept values are read; of the whole model by default.
@@ -143,53 +105,44 @@ class PrunedModel:
             BadInput: The module has been trained since, or rebuilt.
         """
         sums = torch.zeros(2, dtype=torch.float64, device=self.frequencies.device)
-        for _, _, values, _, loss in self._passes(kept, kept_linear, basis):
-            sums += torch.stack([loss.detach().double(), loss.new_tensor(len(values)).double()])
+        for seen in self._passes(kept, kept_linear, basis):
+            sums += torch.stack([seen.loss.detach().double(), seen.loss.new_tensor(len(seen.values)).double()])
         if spans_processes():
             dist.all_reduce(sums)
         return float(sums[0] / sums[1].clamp(min=1))
 
-    def _passes(
-        self, kept: Tensor | None, kept_linear: Tensor | None, basis: Tensor | None
-    ) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor], Tensor, list[Tensor], Tensor]]:
-        """Yields for each batch what is looked at.
-
-        That is the frequencies ``(B, F)``, all values and which are kept, those that are read ``(B, F, D)``, the
-        first-order weights ``(B, F)``, and the summed loss.
-        """
+    def _passes(self, kept: Tensor | None, kept_linear: Tensor | None, basis: Tensor | None) -> Iterator[_Pass]:
+        """Yields what is looked at of each batch; arguments as in :meth:`loss`."""
         self.check_as_it_was()
+        with _evaluated(self.module):
+            for ids, labels in self.batches:
+                yield self._pass(ids, labels, kept, kept_linear, basis)
+
+    def _pass(
+        self, ids: Tensor, labels: Tensor, kept: Tensor | None, kept_linear: Tensor | None, basis: Tensor | None
+    ) -> _Pass:
         embedding = cast(FullEmbedding, self.module.embedding)
         device = embedding.weight.device
+        tokens = ids.to(device).reshape(-1).long()
+        rows, linear = embedding.rows(tokens)
         masks = [part.to(device) for part in (kept, kept_linear) if part is not None]
-        training = [part for part in self.module.modules() if part.training]
-        self.module.eval()
-        try:
-            for ids, labels in self.batches:
-                tokens = ids.to(device).reshape(-1).long()
-                rows, linear = embedding.rows(tokens)
-                frequencies, *masked = embedding.gathered(tokens, self.frequencies, *masks)
-                values = rows.view(*ids.shape, -1)
-                if basis is not None:
-                    values = projected(values, basis)
-                whole, read = values, torch.ones_like(values, dtype=torch.bool)
-                if kept is not None:
-                    read = masked[0].view_as(values)
-                    values = values * read
-                values = values.detach().requires_grad_()
-                weights = []
-                if linear is not None:
-                    linear = linear if kept_linear is None else linear * masked[1]
-                    weights.append(linear.view(ids.shape).detach().requires_grad_())
-                with torch.enable_grad():
-                    # A backbone may write into what it is given, as it may while it trains.
-                    embeddings = values.clone() if basis is None else projected(values, basis.transpose(-1, -2))
-                    logits = self.module.backbone(embeddings, **({"linear": weights[0]} if weights else {}))
-                    wanted = labels.to(device).float()
-                    loss = F.binary_cross_entropy_with_logits(logits.float(), wanted, reduction="sum")
-                    yield frequencies.view(ids.shape), (whole, read), values, weights, loss
-        finally:
-            for part in training:
-                part.training = True
+        frequencies, *masked = embedding.gathered(tokens, self.frequencies, *masks)
+        whole = rows.view(*ids.shape, -1)
+        if basis is not None:
+            whole = projected(whole, basis)
+        read = torch.ones_like(whole, dtype=torch.bool) if kept is None else masked[0].view_as(whole)
+        values = (whole if kept is None else whole * read).detach().requires_grad_()
+        weights = {}
+        if linear is not None:
+            linear = linear if kept_linear is None else linear * masked[1]
+            weights["linear"] = linear.view(ids.shape).detach().requires_grad_()
+        with torch.enable_grad():
+            # A backbone may write into what it is given, as it may while it trains.
+            embeddings = values.clone() if basis is None else projected(values, basis.transpose(-1, -2))
+            logits = self.module.backbone(embeddings, **weights)
+            wanted = labels.to(device).float()
+            loss = F.binary_cross_entropy_with_logits(logits.float(), wanted, reduction="sum")
+        return _Pass(frequencies.view(ids.shape), whole, read, values, list(weights.values()), loss)
 
     @contextmanager
     def at_hand(self) -> Iterator[None]:
@@ -239,3 +192,15 @@ class PrunedModel:
             # NaN is not the same as itself.
             sums.append(float(some.nan_to_num(nan=0.5, posinf=1.5, neginf=2.5).sum()))
         return tuple(counts), tuple(sums)
+
+
+@contextmanager
+def _evaluated(module: nn.Module) -> Iterator[None]:
+    """Has a module work as it does when it is evaluated; afterwards each part of it trains that did before."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

@@ -13,15 +13,18 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pme_lightning.callbacks.budget_sizes import BudgetSizes
-from pme_lightning.callbacks.pruned_model import PrunedModel, RecentBatches
-from pme_lightning.callbacks.rank_sums import add_up, keep_on_main, sum_over_processes
+from pme_lightning.callbacks.criterion_state import criterion_state, move_criterion, restore_criterion
+from pme_lightning.callbacks.gathering import GradientGathering
+from pme_lightning.callbacks.gradual_pruning import prune_toward
+from pme_lightning.callbacks.pruned_model import PrunedModel
+from pme_lightning.callbacks.rank_sums import add_up, keep_on_main
+from pme_lightning.callbacks.recent_batches import RecentBatches
 from pme_lightning.callbacks.table_scores import TableScores, rows_of
 from pme_lightning.callbacks.token_sample import TokenSample
-from pme_lightning.embedding import FullEmbedding, RowLayout
+from pme_lightning.embedding import FullEmbedding
 from pme_lightning.embedding.field_dropout import fields_left
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
-from pme_lightning.optim import turn_state
 from pme_lightning.search import (
     ALONE,
     Allocator,
@@ -34,11 +37,8 @@ from pme_lightning.search import (
     SearchResult,
     SplitTokens,
     Tokens,
-    keep_fraction,
     parse_budget,
 )
-from pme_lightning.sixteen_bits import widened
-from pme_lightning.whole_checkpoints import SplitTensor
 
 
 class PruningCallback(Callback):
@@ -120,13 +120,10 @@ class PruningCallback(Callback):
         self.field_dropout = field_dropout
         self.step = 0
         self.steps_per_epoch = 0
-        self._gathered = 0  # batches or steps that the criterion has gathered from in the scoring window
         self._before = 0  # optimizer steps of the Trainer before the search
         self._started = -1  # the last step that a scoring window began in
-        self._observed = False  # whether gradients of rows have come since the last step
         self.field_tokens: list[int] = []
-        self.tokens: Tokens = ALONE
-        self._num_tokens = 0
+        self._gathering = GradientGathering(criterion)
         self._batches = RecentBatches()
         self._sizes: BudgetSizes | None = None
         self.kept: list[tuple[int, float]] = []
@@ -136,6 +133,11 @@ class PruningCallback(Callback):
     def kept_fraction(self) -> float:
         """Per-token values left so far, as a fraction of the full-size table's."""
         return self.kept[-1][1] if self.kept else 1.0
+
+    @property
+    def tokens(self) -> Tokens:
+        """How processes agree on what is known of all tokens, where these are split over them."""
+        return self.criterion.tokens
 
     @property
     def each_field(self) -> bool:
@@ -168,10 +170,11 @@ class PruningCallback(Callback):
         if self.step == 0:
             self._restore_axes()
         self.criterion.has_network = pl_module.has_network
-        shard = self._embedding(pl_module).shard
-        if shard is not None:
+        embedding = self._embedding(pl_module)
+        if embedding.shard is not None:
             self.check_splits()
-            self.tokens = self.criterion.tokens = SplitTokens(shard, self._embedding(pl_module).num_tokens)
+        # A search that had the criterion before may have been of another table.
+        self.criterion.tokens = ALONE if embedding.shard is None else SplitTokens(embedding.shard, embedding.num_tokens)
 
     def _restore_axes(self) -> None:
         """Gives the criterion the axes that it was asked for: a search that had it before may have settled others."""
@@ -217,22 +220,26 @@ class PruningCallback(Callback):
         self.field_tokens = cast(CTRModule, pl_module).field_tokens
         if isinstance(self.criterion, KnowsFields):
             self.criterion.field_tokens = self.tokens.counts(self.field_tokens)
-        if self.frequencies is None:
-            self.frequencies = getattr(getattr(trainer, "datamodule", None), "frequencies", None)
-        if self.frequencies is None:
-            raise BadInput("PruningCallback needs the tokens' frequencies: the datamodule has none, pass frequencies=")
-        self.frequencies = torch.as_tensor(self.frequencies)
-        known = len(self.frequencies)
-        if known != embedding.num_tokens:
-            raise BadInput(f"PruningCallback got frequencies of {known} tokens, the model has {embedding.num_tokens}")
-        self._num_tokens = known
-        # A row has a token of each field.
-        self.frequencies = self.tokens.cut(self.frequencies).to(embedding.weight.device)
+        self.frequencies = self._known_frequencies(trainer, embedding)
         self._scoring(pl_module).check_sizes(self._values(embedding))
         if self.schedule.num_steps(1) == 0:
             self.criterion.start(*rows_of(embedding), self.frequencies)
             self._prune(pl_module, 1.0)
             trainer.should_stop = True
+
+    def _known_frequencies(self, trainer: Trainer, embedding: FullEmbedding) -> Tensor:
+        """Returns how often each of the tokens that are here occurs in the training data, where the table is."""
+        found = self.frequencies
+        if found is None:
+            found = getattr(getattr(trainer, "datamodule", None), "frequencies", None)
+        if found is None:
+            raise BadInput("PruningCallback needs the tokens' frequencies: the datamodule has none, pass frequencies=")
+        found = torch.as_tensor(found)
+        if len(found) != embedding.num_tokens:
+            raise BadInput(
+                f"PruningCallback got frequencies of {len(found)} tokens, the model has {embedding.num_tokens}"
+            )
+        return self.tokens.cut(found).to(embedding.weight.device)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Learns how many optimizer steps an epoch has.
@@ -256,7 +263,7 @@ class PruningCallback(Callback):
                 "give the Trainer limit_train_batches=N"
             )
         self._before = trainer.global_step - self.step
-        self._to_device(self._embedding(pl_module).weight.device)
+        move_criterion(self.criterion, self._embedding(pl_module).weight.device)
         # The last batches of an epoch make a step even where they are fewer than accumulate_grad_batches.
         self.steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         if self.result is None and self.step >= self.num_steps(self.steps_per_epoch):
@@ -277,15 +284,11 @@ class PruningCallback(Callback):
         assert self.frequencies is not None
         if action.start and self._started < self.step:
             self.criterion.start(*rows_of(embedding), self.frequencies)
-            self._started, self._gathered = self.step, 0
+            self._started, self._gathering.gathered = self.step, 0
         if self.criterion.rounds:
             self._batches.add(batch, trainer.world_size)
-        if action.score and self.criterion.needs_rows:
-            ids = batch[0]
-            frequencies = embedding.gathered(ids.reshape(-1).long(), self.frequencies)[0].view(ids.shape)
-            embedding.observer = partial(self._observe, trainer, frequencies)
-            if embedding.shard is not None:
-                embedding.held_observer = partial(self._observe_held, trainer, embedding.shard.processes)
+        if action.score:
+            self._gathering.watch(trainer, embedding, batch[0], self.frequencies)
 
     def _leave_alone(self, pl_module: LightningModule) -> None:
         """Has the table's lookups be what they are without a search."""
@@ -293,56 +296,13 @@ class PruningCallback(Callback):
         if isinstance(embedding, FullEmbedding):
             embedding.observer = embedding.held_observer = embedding.fields_left = None
 
-    def _observe(
-        self, trainer: Trainer, frequencies: Tensor, ids: Tensor, rows: Tensor | None, linear: Tensor | None = None
-    ) -> None:
-        """Hands the gradients of each row's own loss to the criterion, given those of what was differentiated."""
-        if rows is None:
-            raise _no_gradient()
-        self._observed = True
-        if _overflowed(trainer, rows, linear):
-            return
-        self._gathered += 1
-        factor = self._factor(trainer, len(ids))
-        rows, linear = rows * factor, None if linear is None else linear * factor
-        if self.tokens is ALONE:
-            self.criterion.update_rows(ids, frequencies, rows, linear)
-            self.criterion.update_standing(*_as_stored(self._embedding(trainer.lightning_module)))
-        else:
-            self.criterion.update_moments(frequencies, rows, linear)
-
-    def _observe_held(
-        self, trainer: Trainer, processes: int, tokens: Tensor, rows: Tensor, linear: Tensor | None, counts: Tensor
-    ) -> None:
-        """Hands the sums of such gradients to the criterion, given their means over processes, of the tokens here."""
-        factor = self._factor(trainer, 1) * processes
-        self.criterion.update_tokens(tokens, rows * factor, None if linear is None else linear * factor)
-        self.criterion.update_standing(*_as_stored(self._embedding(trainer.lightning_module)), tokens, counts)
-
-    @staticmethod
-    def _factor(trainer: Trainer, rows: int) -> Tensor | float:
-        # Lightning divides the mean over a batch by the batches of a step, and scales what is 16 bits wide.
-        scaler = _scaler(trainer)
-        divided_by = getattr(trainer.lightning_module, "loss_rows", rows)
-        return divided_by * trainer.accumulate_grad_batches / (1.0 if scaler is None else scaler.get_scale())
-
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Gathers the gradients of this step; in a frozen step it also takes them away from the optimizer."""
         if self.result is not None:
             return  # trainer.min_epochs or min_steps keep the fit going
         action = self.schedule.action(self.step, self.steps_per_epoch)
-        embedding = self._embedding(pl_module)
-        if action.score and self.criterion.needs_rows and not self._observed:
-            raise _no_gradient()
-        self._observed = False
-        if action.score and self.criterion.needs_gradients:
-            weight_grad = embedding.weight.grad
-            if weight_grad is None:
-                raise _no_gradient()
-            linear_grad = None if embedding.linear is None else embedding.linear.grad
-            if not _overflowed(trainer, weight_grad, linear_grad):
-                self._gathered += 1
-                self.criterion.update(widened(weight_grad), None if linear_grad is None else widened(linear_grad))
+        if action.score:
+            self._gathering.take_step(trainer, self._embedding(pl_module))
         if action.frozen:
             # An optimizer passes over parameters without a gradient: nothing moves.
             optimizer.zero_grad(set_to_none=True)
@@ -356,19 +316,10 @@ class PruningCallback(Callback):
         action = self.schedule.action(self.step, self.steps_per_epoch)
         self.step += 1
         if action.prune is not None:
-            self._check_gathered(trainer)
+            self._gathering.check(trainer)
             self._prune(pl_module, action.prune, trainer.optimizers)
         if self.result is not None:
             trainer.should_stop = True
-
-    def _check_gathered(self, trainer: Trainer) -> None:
-        """Refuses to score what was never gathered, as the gradients of every step overflowed."""
-        gathers = self.criterion.needs_gradients or self.criterion.needs_rows
-        if gathers and _scaler(trainer) is not None and not sum_over_processes(self._gathered):
-            raise BadInput(
-                f"all gradients that were to be scored overflowed 16 bits (trainer.precision {trainer.precision}): "
-                "lower the learning rate, or use bf16-mixed"
-            )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuses to end without a result; not called when the fit fails or is interrupted.
@@ -396,11 +347,8 @@ class PruningCallback(Callback):
         return {
             "step": self.step,
             "started": self._started,
-            "criterion": {name: self._marked(name, tensor) for name, tensor in self.criterion.state().items()},
-            "basis": self.criterion.basis,
-            "axes": self.criterion.axes,
-            "turned_from": self.criterion.turned_from,
-            "gathered": self._gathered,
+            **criterion_state(self.criterion),
+            "gathered": self._gathering.gathered,
             "batches": self._batches.state(),
             "kept": [list(point) for point in self.kept],
         }
@@ -408,26 +356,10 @@ class PruningCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up an interrupted search."""
         self.step, self._started = state_dict["step"], state_dict["started"]
-        self.criterion.load_state({name: self._cut(name, each) for name, each in state_dict["criterion"].items()})
-        self.kept = [(step, fraction) for step, fraction in state_dict["kept"]]
-        self.criterion.basis = state_dict["basis"]
-        if state_dict["axes"] is not None:
-            self.criterion.axes = state_dict["axes"]
-        self.criterion.turned_from, self._gathered = state_dict["turned_from"], state_dict["gathered"]
+        restore_criterion(self.criterion, state_dict)
+        self._gathering.gathered = state_dict["gathered"]
         self._batches.load_state(state_dict["batches"])
-        # The checkpoint holds the sums of all processes.
-        keep_on_main(self.criterion)
-
-    def _marked(self, name: str, tensor: Tensor) -> Tensor | SplitTensor:
-        """Returns an accumulator for a checkpoint, which holds all tokens."""
-        if not isinstance(self.tokens, SplitTokens) or name not in self.criterion.per_token:
-            return tensor
-        return SplitTensor(tensor, RowLayout.of_rows(self._num_tokens, *tensor.shape[1:]), self.tokens.shard)
-
-    def _cut(self, name: str, whole: Tensor) -> Tensor:
-        if self.tokens is ALONE:
-            return whole
-        return self.tokens.cut(whole) if name in self.criterion.per_token else whole.clone()
+        self.kept = [(step, fraction) for step, fraction in state_dict["kept"]]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the sums of all processes up: the main one writes them."""
@@ -464,47 +396,19 @@ class PruningCallback(Callback):
             spectrum=scores.spectrum,
         )
 
-    def _to_device(self, device: torch.device) -> None:
-        """Brings what a checkpoint held to where the table is."""
-        self.criterion.load_state({name: tensor.to(device) for name, tensor in self.criterion.state().items()})
-        if self.criterion.basis is not None:
-            self.criterion.basis = self.criterion.basis.to(device)
-
     @torch.no_grad()
     def _prune(self, pl_module: LightningModule, progress: float, optimizers: list[Optimizer] | None = None) -> None:
+        scoring = self._scoring(pl_module)
         if progress < 1:
-            self._prune_toward(progress, self._scoring(pl_module), optimizers or [])
+            kept = prune_toward(scoring, progress, self._values(scoring.embedding), optimizers or [])
+            self.kept.append((self.step, kept))
         else:
-            self._finish(cast(CTRModule, pl_module), self._scoring(pl_module))
+            self._finish(cast(CTRModule, pl_module), scoring)
 
     def _scoring(self, pl_module: LightningModule) -> TableScores:
         assert self.frequencies is not None
-        return TableScores(
-            self.criterion, self.allocator, self._embedding(pl_module), self.frequencies, self.field_tokens, self.tokens
-        )
-
-    def _prune_toward(self, progress: float, scoring: TableScores, optimizers: list[Optimizer]) -> None:
-        """Prunes some of what the budget asks for, in the table itself."""
-        embedding, scores = scoring.embedding, scoring.scored()
-        target, total = self._values(embedding), embedding.num_parameters
-        allocation = scoring.allocate(scores, round(total * keep_fraction(progress, target / total)))
-        if scores.basis is not None:
-            if self.criterion.axes is None or scores.basis.ndim == 3:
-                lacks = "has no `axes` to set to 'original' once it is turned"
-                raise BadInput(
-                    f"search.criterion {type(self.criterion).__name__} turns the table and "
-                    f"{lacks if self.criterion.axes is None else 'has axes for each field'}: prune once, with "
-                    "search.schedule AfterWarmup"
-                )
-            embedding.rotate_(scores.basis)
-            for optimizer in optimizers:
-                turn_state(optimizer, embedding.weight, scores.basis)
-            # From here on rows are coordinates: the axes are those of the table itself.
-            self.criterion.turned_from = self.criterion.turned_from or self.criterion.axes
-            self.criterion.axes = "original"
-        embedding.prune_(self.allocator.kept(scores.table, allocation.sizes), allocation.linear)
-        linear_kept = 0 if allocation.linear is None else int(allocation.linear.sum())
-        self.kept.append((self.step, self.tokens.total(int(allocation.sizes.sum()) + linear_kept) / total))
+        embedding = self._embedding(pl_module)
+        return TableScores(self.criterion, self.allocator, embedding, self.frequencies, self.field_tokens)
 
     def _finish(self, module: CTRModule, scoring: TableScores) -> None:
         """Makes the sizes, of this budget and of any other that is asked for."""
@@ -513,23 +417,22 @@ class PruningCallback(Callback):
             scoring,
             None if measures and len(self.criterion.tries) > 1 else scoring.along_axes_of_the_table(),
             PrunedModel(module, self._batches, scoring.frequencies) if measures else None,
-            self._sample(scoring.frequencies.device) if measures else None,
+            self._sample(scoring.frequencies) if measures else None,
         )
         self.result = self.result_for(str(self.budget))
         self.kept.append((self.step, self.result.parameters / scoring.embedding.num_parameters))
         if self.criterion.turned_from is not None:
             self._restore_axes()
 
-    def _sample(self, device: torch.device) -> TokenSample | None:
+    def _sample(self, frequencies: Tensor) -> TokenSample | None:
         """Returns the tokens that sizes are tried on; None if that takes all of them."""
         if self.tokens is not ALONE or not self.allocator.has_one_price:
             return None
-        return TokenSample.of((ids for ids, _ in self._batches), self._num_tokens, device)
+        return TokenSample.of((ids for ids, _ in self._batches), len(frequencies), frequencies.device)
 
     def _values(self, embedding: FullEmbedding) -> int:
         """How many per-token values the budget leaves beside the projection, or those of all fields."""
-        table = FullTable.of(embedding, len(self.field_tokens))
-        return self.budget.values(table, self.each_field)
+        return self.budget.values(FullTable.of(embedding, len(self.field_tokens)), self.each_field)
 
     @staticmethod
     def _embedding(pl_module: LightningModule) -> FullEmbedding:
@@ -537,24 +440,3 @@ class PruningCallback(Callback):
         if not isinstance(embedding, FullEmbedding):
             raise BadInput("PruningCallback searches the sizes of a full-size table; this one is multi-size already")
         return embedding
-
-
-def _as_stored(embedding: FullEmbedding) -> tuple[Tensor, Tensor | None]:
-    return embedding.weight.detach(), None if embedding.linear is None else embedding.linear.detach()
-
-
-def _scaler(trainer: Trainer) -> Any:
-    """Returns what scales the loss where gradients are 16 bits wide; None where nothing does."""
-    return getattr(trainer.precision_plugin, "scaler", None)
-
-
-def _overflowed(trainer: Trainer, *gradients: Tensor | None) -> bool:
-    """Whether gradients, as they were scaled, are too large for 16 bits: the scaler leaves out such a step."""
-    if _scaler(trainer) is None:
-        return False
-    values = [each.coalesce().values() if each.is_sparse else each for each in gradients if each is not None]
-    return not all(bool(each.isfinite().all()) for each in values)
-
-
-def _no_gradient() -> BadInput:
-    return BadInput("PruningCallback found no gradient at the embedding: is it frozen?")

@@ -10,9 +10,9 @@ from torch import Tensor
 from pme_lightning.callbacks.rank_sums import added_up, same_on_all
 from pme_lightning.callbacks.token_sample import TokenSample
 from pme_lightning.embedding import FullEmbedding
-from pme_lightning.search import ALONE, Allocation, Allocator, Criterion, FullTable, Scores, Tokens
+from pme_lightning.search import ALONE, Allocation, Allocator, Criterion, FullTable, RowInformation, Scores, Tokens
 from pme_lightning.search.allocators import check_allocation
-from pme_lightning.search.criteria import check_scores
+from pme_lightning.search.criterion import check_scores
 from pme_lightning.sixteen_bits import widened
 
 
@@ -26,7 +26,6 @@ class TableScores:
         embedding: The table.
         frequencies: ``(V,)``: rows of the training split of each of the tokens that are here.
         field_tokens: Tokens of each field, over all processes.
-        tokens: How processes agree, where tokens are split over them.
     """
 
     criterion: Criterion
@@ -34,7 +33,11 @@ class TableScores:
     embedding: FullEmbedding
     frequencies: Tensor
     field_tokens: list[int]
-    tokens: Tokens
+
+    @property
+    def tokens(self) -> Tokens:
+        """How processes agree, where tokens are split over them."""
+        return self.criterion.tokens
 
     @property
     def table(self) -> FullTable:
@@ -64,6 +67,12 @@ class TableScores:
         """Returns them with the axes that rows of the table are coordinates of, where it was turned before."""
         scores, projection = self.scored(), self.embedding.projection
         return scores if projection is None else replace(scores, basis=projection.T)
+
+    def given(self, information: RowInformation, sample: TokenSample | None = None) -> Scores:
+        """Returns the scores of all tokens, or of some, of a model in which rows tell something else."""
+        if sample is not None:
+            return self.criterion.scores_given(information, self.frequencies, sample.tokens)
+        return self.agreed(self.criterion.scores_given(information, self.frequencies))
 
     def of_some(self, sample: TokenSample, axes: str) -> Scores:
         """Returns the scores of some tokens, along axes of that name."""

@@ -10,15 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from pme_lightning.composition import (
-    USES_CHECKPOINT,
-    CommandLine,
-    Composition,
-    GroupFiles,
-    compose,
-    parse_words,
-    read_yaml,
-)
+from pme_lightning.configuration.command_line import parse_words
+from pme_lightning.configuration.composition import Composition, compose
+from pme_lightning.configuration.group_files import GroupFiles
+from pme_lightning.configuration.inherited import inherited_config
 from pme_lightning.errors import BadInput, cannot_write
 from pme_lightning.ranks import global_rank, is_main, is_watched, let_others_speak
 from pme_lightning.version import __version__
@@ -48,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _let_everything_be_printed() -> None:
-    """Keeps names that standard output has no letters for, or its being closed, from ending a run."""
+    """Lets a run go on where standard output is closed, or has no letters for a name."""
     if sys.stdout is None:  # so Python has it where the program was started with it closed
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (it stays open)
     elif isinstance(sys.stdout, io.TextIOWrapper):
@@ -57,13 +52,13 @@ def _let_everything_be_printed() -> None:
 
 
 def leave_closed_pipe() -> NoReturn:
-    """Ends the program where the reader of its output (head, less) has seen enough."""
+    """Ends the program when the reader of its output (head, less) has seen enough."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(141)
 
 
 def _refuse(text: str) -> NoReturn:
-    """Says what is wrong, once if all processes find the same, and exits with 2."""
+    """Says what is wrong, once if all processes find the same, and exits with code 2."""
     if is_main():
         _say(f"error: {text}")
     elif is_watched():
@@ -84,7 +79,7 @@ def _say(text: str) -> None:
 
 
 def _check_one_place() -> None:
-    """Refuses parts of another clone, as an editable install of that one gives them to whoever starts in this one."""
+    """Refuses to run with the backbones or callbacks of another clone, which an editable install of that one brings."""
     here = Path(__file__).resolve().parent
     for name in ("backbones", "callbacks"):
         spec = find_spec(f"pme_lightning.{name}")
@@ -104,12 +99,12 @@ def _run(words: Sequence[str]) -> None:
         print(__version__)
         return
     if "--help" in line.flags:
-        from pme_lightning.help import help_text
+        from pme_lightning.help.overview import help_text
 
         print(help_text(GroupFiles(line.config_dir)))
         return
     if line.command == "list":
-        from pme_lightning.listing import list_text
+        from pme_lightning.help.listing import list_text
 
         print(list_text(GroupFiles(line.config_dir), line.asked))
         return
@@ -121,19 +116,20 @@ def _run(words: Sequence[str]) -> None:
     # Classes of the user's own are found in the folder where the command is given.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    composition = compose(line, base=_config_of_run(line))
+    composition = compose(line, base=inherited_config(line))
 
     # Lightning takes seconds to import: only from here on is it needed.
-    from pme_lightning.arguments import parse_config, print_config
+    from pme_lightning.configuration.config_text import config_text
+    from pme_lightning.configuration.parser import parse_config
 
     parser, config = parse_config(composition)
     if line.command == "explain":
-        from pme_lightning.explaining import explain_text
+        from pme_lightning.help.explaining import explain_text
 
         print(explain_text(line.asked, composition, parser, config, GroupFiles(line.config_dir)))
         return
     if "--print_config" in line.flags:
-        print(print_config(parser, config, composition.command), end="")
+        print(config_text(parser, config, composition.command), end="")
         return
     _run_command(composition, parser, config, words)
 
@@ -154,34 +150,3 @@ def _run_command(composition: Composition, parser: object, config: object, words
         # Every process says it: those of other machines have a terminal of their own.
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
-
-
-def _config_of_run(line: CommandLine) -> dict[str, object] | None:
-    """A checkpoint or a file of sizes brings the configuration of its run along; the command line goes over it."""
-    keys = dict(line.overrides)
-    if keys.get("resume"):
-        from pme_lightning.run_files import check_resumable
-
-        return read_yaml(check_resumable(keys["resume"]) / "config.yaml")
-    named = {"finetune": keys.get("sizes"), **dict.fromkeys(USES_CHECKPOINT, keys.get("ckpt_path"))}
-    file = named.get(line.command or "")
-    if not file:
-        return None
-    from pme_lightning.run_files import find_run_folder
-
-    if not Path(file).expanduser().is_file():
-        key, path = "sizes" if line.command == "finetune" else "ckpt_path", Path(file).expanduser()
-        inside = sorted(path.rglob("*.safetensors" if key == "sizes" else "*.ckpt")) if path.is_dir() else []
-        hint = f": it is a folder, with {', '.join(str(each.relative_to(path)) for each in inside)}" if inside else ""
-        raise BadInput(f"{key}: there is no file '{file}'{hint}")
-    folder = find_run_folder(file)
-    if folder is None:
-        return None
-    config = read_yaml(folder / "config.yaml")
-    # The trainer and the logger are of this command, the rest is what the file was made with.
-    parts = ["data", "model", "backbone", "optimizer", "embedding_optimizer", "transfer", "seed"]
-    if line.command == "finetune":
-        parts += ["trainer", "averaging", "early_stopping", "checkpoint"]
-    if is_main() and "--print_config" not in line.flags:
-        print(f"configuration: that of {folder.name}, and what the command line says")
-    return {key: config[key] for key in parts if key in config}

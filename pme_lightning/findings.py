@@ -1,7 +1,7 @@
 """``findings.json``: what a run found out beside its result, for the pictures of its report.
 
 It is written phase by phase, so that a run that goes on after a kill loses nothing of it. All of it is small, whatever
-the size of the vocabulary: see :mod:`pme_lightning.size_facts`.
+the size of the vocabulary: see :mod:`pme_lightning.size_facts` and :mod:`pme_lightning.score_spectrum`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import torch
 
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.run_folder import RunFolder
+from pme_lightning.score_spectrum import ScoreSpectrum, score_spectrum
 from pme_lightning.search import SearchResult
-from pme_lightning.size_facts import ScoreSpectrum, score_spectrum, size_facts
+from pme_lightning.size_facts import size_facts
 from pme_lightning.training_curve import TrainingCurve
 from pme_lightning.version import __version__
 
@@ -32,7 +33,7 @@ class Findings:
     ``curves`` (for each phase ``loss`` and ``valid``, as in :class:`TrainingCurve`), and of a run with sizes
     ``sizes``: for each budget, by its name, a :class:`~pme_lightning.size_facts.SizeFacts`. A search adds ``schedule``,
     points ``(steps, fraction of the per-token values kept)``, and ``scores``, a
-    :class:`~pme_lightning.size_facts.ScoreSpectrum`.
+    :class:`~pme_lightning.score_spectrum.ScoreSpectrum`.
 
     Args:
         folder: The folder of the run; what it holds of a run that goes on is kept.

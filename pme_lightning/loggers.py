@@ -12,15 +12,16 @@ from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.mlflow import _MLFLOW_AVAILABLE
 
-from pme_lightning.arguments import init_args
 from pme_lightning.class_path import import_class, instantiate
+from pme_lightning.configuration.objects import init_args
 from pme_lightning.dashboards import RunLogger
 from pme_lightning.errors import BadInput, first_line
 from pme_lightning.nested import leaves
 from pme_lightning.ranks import is_main
 from pme_lightning.run_folder import RunFolder
+from pme_lightning.score_spectrum import ScoreSpectrum
 from pme_lightning.search import SearchResult
-from pme_lightning.size_facts import ScoreSpectrum, size_facts
+from pme_lightning.size_facts import size_facts
 
 if TYPE_CHECKING:
     from pme_lightning.data import EncodedDataModule

@@ -16,9 +16,9 @@ from jsonargparse import Namespace
 from rich.table import Table
 
 from pme_lightning import report
-from pme_lightning.arguments import build
 from pme_lightning.budgets import Value, fitting_budgets, read_budgets
 from pme_lightning.checkpoints import searched_model
+from pme_lightning.configuration.objects import build
 from pme_lightning.errors import BadInput
 from pme_lightning.headline import curve_rows
 from pme_lightning.module import CTRModule

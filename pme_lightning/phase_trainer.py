@@ -10,11 +10,10 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 
-from pme_lightning.arguments import listed
 from pme_lightning.averages import without_averages
+from pme_lightning.configuration.objects import build_trainer, listed
 from pme_lightning.live_figures import live_figures
 from pme_lightning.progress import phase_progress
-from pme_lightning.run_checks import build_trainer
 from pme_lightning.whole_checkpoints import WholeCheckpoints
 
 

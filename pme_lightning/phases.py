@@ -21,10 +21,17 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from pme_lightning import report
-from pme_lightning.arguments import backbone_arguments, build, init_args, optimizer_arguments, trainer_options
 from pme_lightning.averages import too_slow_for, without_averages
+from pme_lightning.batch_limits import limited
 from pme_lightning.checkpoints import searched_model
 from pme_lightning.class_path import instantiate
+from pme_lightning.configuration.objects import (
+    backbone_arguments,
+    build,
+    init_args,
+    optimizer_arguments,
+    trainer_options,
+)
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import Shard
 from pme_lightning.epoch_steps import optimizer_steps
@@ -36,7 +43,6 @@ from pme_lightning.module import CTRModule
 from pme_lightning.phase_trainer import phase_trainer
 from pme_lightning.processes import check_processes
 from pme_lightning.resume_point import ResumePoint
-from pme_lightning.run_checks import limited
 from pme_lightning.run_files import sizes_files
 from pme_lightning.run_folder import RunFolder
 from pme_lightning.search import Budget, SearchResult
@@ -90,7 +96,7 @@ class Phases:
     """Searches, trains and tests models as a configuration says, and keeps what comes of it in a run folder.
 
     Args:
-        command: One of :data:`pme_lightning.composition.COMMANDS`.
+        command: One of :data:`pme_lightning.configuration.commands.COMMANDS`.
         config: The whole configuration.
         config_text: Returns it as text, for loggers.
         folder: The run folder.

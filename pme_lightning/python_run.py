@@ -11,9 +11,10 @@ from typing import Any
 from lightning.pytorch import Callback
 from torch import nn
 
-from pme_lightning.arguments import parse_config
 from pme_lightning.checkpoints import load_module
-from pme_lightning.composition import CommandLine, compose
+from pme_lightning.configuration.command_line import CommandLine
+from pme_lightning.configuration.composition import compose
+from pme_lightning.configuration.parser import parse_config
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
 from pme_lightning.export import ExportedModel, export_model

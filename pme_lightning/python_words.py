@@ -12,7 +12,8 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 
 from pme_lightning.class_path import class_path
-from pme_lightning.composition import CommandLine, GroupFiles, parse_words
+from pme_lightning.configuration.command_line import CommandLine, parse_words
+from pme_lightning.configuration.group_files import GroupFiles
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.data.frames import frame_file, is_frame
 from pme_lightning.errors import BadInput, did_you_mean

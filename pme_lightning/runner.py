@@ -13,12 +13,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from pme_lightning import pareto, report
-from pme_lightning.arguments import build, optimizer_arguments, print_config
-from pme_lightning.checkpoints import find_sizes, load_module
+from pme_lightning.batch_limits import check_batches
 from pme_lightning.class_path import class_path
-from pme_lightning.composition import USES_CHECKPOINT
+from pme_lightning.configuration.commands import USES_CHECKPOINT
+from pme_lightning.configuration.config_text import config_text
+from pme_lightning.configuration.objects import build
 from pme_lightning.data import EncodedDataModule
-from pme_lightning.embedding import MultiSizeEmbedding, Shard
+from pme_lightning.embedding import Shard
 from pme_lightning.errors import BadInput, cannot_write
 from pme_lightning.export import ExportedModel
 from pme_lightning.export.measured import measured
@@ -28,6 +29,7 @@ from pme_lightning.lightning_answers import interruptible, quiet_lightning
 from pme_lightning.loggers import abandon_loggers, finish_loggers
 from pme_lightning.lost_processes import ProcessLost, lost_process, telling_of_lost_processes
 from pme_lightning.module import CTRModule
+from pme_lightning.named_checkpoint import load_checkpoint, searched_checkpoint
 from pme_lightning.pages.run_page import write_run_page
 from pme_lightning.phases import Phases, full_size_module, starts_warm
 from pme_lightning.processes import ONE_PROCESS, join, missing_processes, part_at_exit, shard_of
@@ -40,12 +42,9 @@ from pme_lightning.resuming import (
     data_facts,
 )
 from pme_lightning.run_checks import (
-    check_batches,
     check_labels,
     check_parts,
     check_paths,
-    check_same_model,
-    check_unseen,
 )
 from pme_lightning.run_files import check_resumable, find_run_folder
 from pme_lightning.run_folder import RunFolder
@@ -66,7 +65,7 @@ class Runner:
     """Runs one command of the command line.
 
     Args:
-        command: One of :data:`pme_lightning.composition.COMMANDS`.
+        command: One of :data:`pme_lightning.configuration.commands.COMMANDS`.
         parser: The parser that checked the configuration; it builds what the configuration names.
         config: The whole configuration.
         given: Objects to use in the place of those that ``data`` and ``search`` of the configuration describe.
@@ -84,7 +83,6 @@ class Runner:
         self.config = config
         self.given = dict(given or {})
         self.sizes: SearchResult | None = None
-        self._numbered_by: SearchResult | None = None
         self._checked: Trainer | None = None
 
     def check(self) -> int:
@@ -104,7 +102,7 @@ class Runner:
         if self.config.sizes:
             self.sizes = SearchResult.load(self.config.sizes)
         if self.command == "finetune" and starts_warm(self.config) and not self.config.ckpt_path:
-            self._searched_model()
+            searched_checkpoint(self.config.sizes)
         return 1 if self.command in ONE_PROCESS else missing_processes(self._checked)
 
     def run(self) -> dict[str, Any]:
@@ -153,25 +151,31 @@ class Runner:
             if not self.folder.has_checkpoint():
                 self.folder.discard()
                 raise
-            folder = report.shown(self.folder.path)
-            kept = f"what was done so far is in {folder}"
-            # What is wrong with the input will be so the next time, too.
-            goes_on = self.command not in USES_CHECKPOINT and not isinstance(error, BadInput)
-            if goes_on and not (self.folder.path / "summary.json").is_file():
-                kept += f"; the same command with resume={folder} goes on"
-            if isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt(kept) from None
-            if isinstance(error, BadInput):
-                raise BadInput(f"{error} ({kept})") from error
-            lost = lost_process(error)
-            if lost is not None:
-                raise ProcessLost(f"{lost}; {kept}") from error
-            told = cannot_write(error)
-            if told is not None:
-                raise BadInput(f"{told} ({kept})") from error
-            raise
-        (pareto.print_curve if self.command == "pareto" else report.print_summary)(summary, self.folder.path)
+            told = self._with_what_is_kept(error)
+            if told is None:
+                raise
+            raise told from (None if isinstance(told, KeyboardInterrupt) else error)
+        show = pareto.print_curve if self.command == "pareto" else report.print_summary
+        show(summary, self.folder.path)
         return summary
+
+    def _with_what_is_kept(self, error: BaseException) -> BaseException | None:
+        """Returns an error that tells, too, where what was done is kept; ``None``: it is to be raised as it is."""
+        folder = report.shown(self.folder.path)
+        kept = f"what was done so far is in {folder}"
+        # What is wrong with the input will be so the next time, too.
+        goes_on = self.command not in USES_CHECKPOINT and not isinstance(error, BadInput)
+        if goes_on and not (self.folder.path / "summary.json").is_file():
+            kept += f"; the same command with resume={folder} goes on"
+        if isinstance(error, KeyboardInterrupt):
+            return KeyboardInterrupt(kept)
+        if isinstance(error, BadInput):
+            return BadInput(f"{error} ({kept})")
+        lost = lost_process(error)
+        if lost is not None:
+            return ProcessLost(f"{lost}; {kept}")
+        told = cannot_write(error)
+        return None if told is None else BadInput(f"{told} ({kept})")
 
     @contextmanager
     def _opened_folder(self) -> Iterator[None]:
@@ -183,32 +187,46 @@ class Runner:
         _, processes = place_among_processes()
         with ExitStack() as held:
             if self.config.resume:
-                with main_first():
-                    if is_main():
-                        held.enter_context(locked(check_resumable(self.config.resume)))
-                    self.folder = RunFolder.reopen(self.config.resume, writes=is_main())
-                    check_same_config(self.config.resume, self._config_text())
-                    check_same_data(self.config.resume, self.folder, self.data)
-                    check_same_processes(self.config.resume, self.folder, processes)
-                wait_for_all()
+                self._reopen_folder(held, processes)
             else:
-                with main_first():
-                    if is_main():
-                        self.folder.create()
-                        held.enter_context(locked(self.folder.path))
-                        self.folder.check_empty()
-                path = agree(str(self.folder.path) if is_main() else None)
-                if not is_main():
-                    self.folder = RunFolder(path, writes=False)
-                # First of all files: with it a run that is killed can be gone on with.
-                self.folder.write_text("config.yaml", self._config_text())
+                self._create_folder(held)
             self.folder.finish("data", data_facts(self.data))
             self.folder.finish("processes", {"count": processes})
-            search = self.given.get("search")
             self.phases = Phases(
-                self.command, self.config, self._config_text, self.folder, self.data, self.shard, search
+                self.command,
+                self.config,
+                self._config_text,
+                self.folder,
+                self.data,
+                self.shard,
+                search=self.given.get("search"),
             )
             yield
+
+    def _reopen_folder(self, held: ExitStack, processes: int) -> None:
+        """Opens the folder of the run to go on with, if it is this run."""
+        resume = self.config.resume
+        with main_first():
+            if is_main():
+                held.enter_context(locked(check_resumable(resume)))
+            self.folder = RunFolder.reopen(resume, writes=is_main())
+            check_same_config(resume, self._config_text())
+            check_same_data(resume, self.folder, self.data)
+            check_same_processes(resume, self.folder, processes)
+        wait_for_all()
+
+    def _create_folder(self, held: ExitStack) -> None:
+        """Makes a new folder, and tells the other processes of the run where it is."""
+        with main_first():
+            if is_main():
+                self.folder.create()
+                held.enter_context(locked(self.folder.path))
+                self.folder.check_empty()
+        path = agree(str(self.folder.path) if is_main() else None)
+        if not is_main():
+            self.folder = RunFolder(path, writes=False)
+        # First of all files: with it a run that is killed can be gone on with.
+        self.folder.write_text("config.yaml", self._config_text())
 
     # The commands.
 
@@ -240,9 +258,11 @@ class Runner:
 
     def _to_finetune(self) -> CTRModule:
         """Returns the model to start from: that of the checkpoint, the one that was searched, or a fresh one."""
-        if self.config.ckpt_path or not starts_warm(self.config):
-            return self._load() if self.config.ckpt_path else self.phases.module()
-        self.config.ckpt_path = self._searched_model()
+        if self.config.ckpt_path:
+            return self._load()
+        if not starts_warm(self.config):
+            return self.phases.module()
+        self.config.ckpt_path = searched_checkpoint(self.config.sizes)
         try:
             return self._load()
         except BadInput as error:
@@ -255,11 +275,7 @@ class Runner:
         return self.phases.summary(None, self.phases.trained("full", self.phases.module()))
 
     def _validate(self) -> dict[str, Any]:
-        module = self._load()
-        trainer = self.phases.trainer("validate", [])
-        with interruptible(trainer):
-            found = trainer.validate(module, datamodule=self.data, verbose=False)[0]
-        return self.phases.summary(None, report.block(module, None, found, split="valid"))
+        return self.phases.summary(None, self._validated(self._load()))
 
     def _test(self) -> dict[str, Any]:
         module = self._load()
@@ -278,16 +294,13 @@ class Runner:
         return self.phases.summary(None, report.block(module, None, None))
 
     def _export(self) -> dict[str, Any]:
-        module = self._load()
-        write_exported(module, self.data, self.folder.path, self._numbered_by, self.config.bits)
+        module, sizes = load_checkpoint(self.command, self.config, self.data, self.shard)
+        write_exported(module, self.data, self.folder.path, sizes, self.config.bits)
         exported = ExportedModel.load(self.folder.path)
         # Both by the rows that choices are made by: how many bits to take is one.
-        trainer = self.phases.trainer("validate", [], **_ONE)
-        with interruptible(trainer):
-            found = trainer.validate(module, datamodule=self.data, verbose=False)[0]
+        block = self._validated(module, **_ONE)
         self.data.renumber(torch.tensor(exported.ids).argsort())
         now = measured(exported.program, self.data.val_dataloader())
-        block = report.block(module, None, found, split="valid")
         block["exported"] = report.exported_block(block["embedding"], exported.facts, now)
         return self.phases.summary(None, block)
 
@@ -295,33 +308,17 @@ class Runner:
 
     def _load(self) -> CTRModule:
         """Loads the checkpoint that was named, and numbers the tokens as it does."""
-        path = self.config.ckpt_path
-        try:
-            module = load_module(path, self.shard)
-        except BadInput:
-            raise
-        except Exception as error:
-            raise BadInput(
-                f"ckpt_path: '{path}' cannot be read as a checkpoint of ours: it is damaged, or something else "
-                f"({type(error).__name__})"
-            ) from error
-        check_same_model(path, module, self.config)
-        # How to train on is the command's to say.
-        module.set_optimizers(**optimizer_arguments(self.config))
-        if module.field_tokens != self.data.field_tokens:
-            raise BadInput(
-                f"ckpt_path: '{path}' was trained on {len(module.field_tokens)} fields and "
-                f"{sum(module.field_tokens)} tokens; the data has {len(self.data.field_tokens)} and "
-                f"{self.data.num_tokens}: is it the data of that run?"
-            )
-        check_unseen(self.command, self.data)
-        if isinstance(module.embedding, MultiSizeEmbedding) and module.embedding.index is None:
-            sizes = find_sizes(path, module.hparams["sizes_fingerprint"], self.config.sizes)
-            self.data.renumber(sizes.order(), sizes.fingerprint())
-            self._numbered_by = sizes
-        return module
+        return load_checkpoint(self.command, self.config, self.data, self.shard)[0]
+
+    def _validated(self, module: CTRModule, **options: Any) -> dict[str, Any]:
+        """Measures a model on the validation split; returns its blocks of ``summary.json``."""
+        trainer = self.phases.trainer("validate", [], **options)
+        with interruptible(trainer):
+            found = trainer.validate(module, datamodule=self.data, verbose=False)[0]
+        return report.block(module, None, found, split="valid")
 
     def _data(self) -> EncodedDataModule:
+        """Reads the splits that the command needs, and checks them."""
         data = self.given.get("data") or build(self.config.data)
         data.seed = self.config.seed
         file = self.config.ckpt_path or self.config.sizes
@@ -348,20 +345,9 @@ class Runner:
         assert self._checked is not None
         return None if self.command in ONE_PROCESS else shard_of(self._checked)
 
-    def _searched_model(self) -> str:
-        """Returns the checkpoint of the model that the sizes were searched with."""
-        folder = find_run_folder(self.config.sizes)
-        path = folder and folder / "checkpoints" / "search" / "last.ckpt"
-        if path is None or not path.is_file():
-            raise BadInput(
-                "transfer.init=warm needs the model that was searched: ckpt_path=PATH of its checkpoint (search and "
-                "pareto keep one in checkpoints/search/last.ckpt), or start from nothing: transfer.init=scratch"
-            )
-        return str(path)
-
     def _config_text(self) -> str:
         """Returns what ``config.yaml`` holds; of objects that were given, their class and that they were."""
-        text = print_config(self.parser, self.config, self.command)
+        text = config_text(self.parser, self.config, self.command)
         if not self.given:
             return text
         told = {key: f"{class_path(type(value))} (an object of a program)" for key, value in self.given.items()}

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, RowLayout, Shard
-from pme_lightning.whole_checkpoints import SplitTensor, WholeCheckpoints
+from pme_lightning.split_checkpoints import SplitTensor
+from pme_lightning.whole_checkpoints import WholeCheckpoints
 
 
 class ShardedStrategy(DDPStrategy):

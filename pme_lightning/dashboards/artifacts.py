@@ -16,14 +16,12 @@ from pme_lightning.export.loaded import IDS, MODEL
 from pme_lightning.report import say
 from pme_lightning.run_files import find_run_folder, sizes_files
 
-_MODELS = ("finetune*/best.ckpt", "full/best.ckpt", "search/last.ckpt")
-
 
 def log_artifacts(run: wandb.Run, folder: Path, kinds: Sequence[Kind], summary: dict[str, Any]) -> None:
-    """Has the files of a complete run uploaded.
+    """Uploads the files of a complete run.
 
-    Each kind is an artifact of its own that the runs of a project share: contents that are the same are kept once. A
-    run's version has the run's id among its aliases (``sizes:ID``).
+    Each kind is one artifact for all runs of a project, so that equal contents are kept once. The version of a run has
+    the run's id among its aliases (``sizes:ID``).
 
     Args:
         run: The open run.
@@ -54,14 +52,16 @@ def files_of(folder: Path, kind: Kind) -> list[Path]:
         return [file for name in ("summary.json", "pareto.csv", "report.html") if (file := folder / name).is_file()]
     if kind == "model" and (folder / MODEL).is_file():
         return [folder / name for name in (MODEL, IDS)]
-    found = [sorted(checkpoints.glob(pattern)) for pattern in _MODELS]
+    finetuned = sorted(checkpoints.glob("finetune*/best.ckpt"))
+    full, searched = sorted(checkpoints.glob("full/best.ckpt")), sorted(checkpoints.glob("search/last.ckpt"))
     if kind == "full_model":
-        return found[1] if found[0] else []
-    return next((files for files in found if files), [])
+        # Without a multi-size model the full-size one is the model.
+        return full if finetuned else []
+    return finetuned or full or searched
 
 
 def log_inputs(run: wandb.Run, used: dict[str, str | None]) -> None:
-    """Notes which runs' files a run starts from, and links them where the server can be asked.
+    """Notes in the run's configuration which artifacts it starts from, and links them where there is a server.
 
     Args:
         run: The open run.
@@ -81,7 +81,7 @@ def log_inputs(run: wandb.Run, used: dict[str, str | None]) -> None:
 
 
 def _artifact_of(file: str, kind: str) -> str | None:
-    """Returns the name of the artifact that a file in another run's folder is, if a dashboard shows that run."""
+    """Returns the artifact that a file of another run is in; ``None`` if no dashboard shows that run."""
     folder = find_run_folder(file)
     shown = shown_by(folder) if folder else {}
     if not shown:
@@ -90,7 +90,7 @@ def _artifact_of(file: str, kind: str) -> str | None:
 
 
 def _description(run: wandb.Run, first: dict[Kind, str]) -> str:
-    """Says how to repeat the run from its artifacts, on the page of each; ``first``: a file of each kind there is."""
+    """Returns how to repeat the run from its artifacts; ``first``: the first file of each kind that it has."""
     model = first.get("model")
     place = f"{run.entity or 'ENTITY'}/{run.project}"
     lines = [

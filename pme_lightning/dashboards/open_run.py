@@ -25,15 +25,15 @@ _VARIABLES = ("WANDB_PROJECT", "WANDB_RUN_ID", "WANDB_TAGS", "WANDB_MODE")
 
 
 def open_run(arguments: Mapping[str, Any], folder: RunFolder, command: str) -> wandb.Run:
-    """Opens a run, or goes on with the one that the folder was shown by before.
+    """Opens a new run, or the run that shows the run folder already, where that was reopened.
 
-    With no key, no network or a key that is refused the run is kept on disk, in the run folder: training does not
-    depend on a dashboard.
+    Without a key, without network, or with a key that is refused, the run is kept on disk, in the run folder: training
+    does not depend on a dashboard.
 
     Args:
         arguments: Those of :class:`RunLogger`.
         folder: The run folder.
-        command: The command, which is the run's type of job where the arguments name none.
+        command: The command: the run's job type, if the arguments name none.
 
     Raises:
         BadInput: An argument is not one that Weights & Biases takes.
@@ -53,19 +53,23 @@ def open_run(arguments: Mapping[str, Any], folder: RunFolder, command: str) -> w
             say(f"wandb: {reason}; the run is kept on disk")
             mode = "offline"
     try:
-        try:
-            run = wandb.init(**settings, mode=mode)
-        except UsageError:
-            raise
-        except Error as error:
-            say(f"wandb: {_first_line(error)}; the run is kept on disk")
-            run = wandb.init(**settings, mode="offline")
+        run = _online_or_on_disk(settings, mode)
     except (UsageError, ValueError) as error:
         raise BadInput(f"logger: {_first_line(error)}") from error
     if not run.disabled:
         shown = {"id": run.id, "project": run.project, "entity": run.entity or settings["entity"]}
         folder.write_text(RUN_FILE, json.dumps(shown, indent=2) + "\n")
     return run
+
+
+def _online_or_on_disk(settings: dict[str, Any], mode: Any) -> wandb.Run:
+    try:
+        return wandb.init(**settings, mode=mode)
+    except UsageError:
+        raise
+    except Error as error:
+        say(f"wandb: {_first_line(error)}; the run is kept on disk")
+        return wandb.init(**settings, mode="offline")
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
@@ -99,7 +103,7 @@ def shown_by(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def going_on_without(what: str) -> Iterator[None]:
-    """Says in one line what a dashboard will lack where it cannot be written: the run itself is whole."""
+    """Says in one line what a dashboard lacks, where it cannot be written to, and lets the run go on."""
     try:
         yield
     except (Error, OSError) as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Curve:
-    """Figures of a phase over its steps; or another axis."""
+    """Figures of a run over an axis: of a phase, its steps."""
 
     title: str
     x: str

@@ -10,7 +10,8 @@ import numpy as np
 import wandb
 from wandb.plot import CustomChart, bar, line, line_series
 
-from pme_lightning.size_facts import FieldFacts, PopularityBand, ScoreSpectrum, SizeFacts
+from pme_lightning.score_spectrum import ScoreSpectrum
+from pme_lightning.size_facts import FieldFacts, PopularityBand, SizeFacts
 
 # The x-axis of the density: bands of popularity double, so this is log2(1 + training rows), rounded up.
 POPULARITY_AXIS = "density/log2_rows"
@@ -112,7 +113,7 @@ def _lines(xs: Sequence[float], ys: dict[str, list[float]], title: str, xname: s
 
 
 def _histogram(counts: Sequence[int]) -> wandb.Histogram:
-    """One bin a size: those of ``D`` up to 511 have one each, which is as many as are shown."""
+    """Returns a histogram with one bin a size; with more sizes than bins (``D`` above 511), each bin holds several."""
     edges = np.arange(len(counts) + 1) - 0.5
     if len(counts) <= wandb.Histogram.MAX_LENGTH:
         return wandb.Histogram(np_histogram=(np.asarray(counts), edges))
@@ -122,12 +123,12 @@ def _histogram(counts: Sequence[int]) -> wandb.Histogram:
 
 
 def _quantile(histogram: Sequence[int], part: float) -> int:
-    """Returns the smallest size that so large a part of the tokens does not exceed."""
+    """Returns the smallest size that this part of the tokens does not exceed."""
     return int(np.searchsorted(np.cumsum(histogram), part * sum(histogram)))
 
 
 def _plain_names(fields: Sequence[FieldFacts]) -> list[str]:
-    """Returns a name for each field that is a key: letters of no other meaning, each name once."""
+    """Returns a name for each field that may stand in a key: without special characters, and each name once."""
     names: list[str] = []
     for field in fields:
         plain = re.sub(r"[^\w -]", "_", field.name) or "_"

@@ -12,16 +12,13 @@ from torch.nn import functional as F
 
 from pme_lightning.embedding.distinct import DistinctTokens
 from pme_lightning.embedding.exchange import RowExchange
+from pme_lightning.embedding.row_chunks import row_chunks
 from pme_lightning.embedding.row_lookup import RowLookup
-from pme_lightning.embedding.shard import RowLayout, Shard
+from pme_lightning.embedding.shard import RowLayout, Shard, cut_parameters
 from pme_lightning.embedding.shard_lookup import ShardRowLookup
 from pme_lightning.embedding.soft_threshold import SoftThreshold
 from pme_lightning.errors import BadInput
 from pme_lightning.sixteen_bits import widened
-
-# Rows worked on at a time, so that no intermediate result is as large as the table.
-_CHUNK_ROWS = 1 << 15
-
 
 # Gets ids (B, F) and the gradients at the rows (B, F, D) and first-order weights (B, F) that were looked up for them;
 # None stands for gradients of rows that there are not.
@@ -164,26 +161,30 @@ class FullEmbedding(nn.Module):
             rows, linear = RowLookup.apply(ids, self.weight, self.linear, self.sparse, distinct)
         else:
             rows, linear = ShardRowLookup.apply(ids, self.weight, self.linear, self)
-        embeddings = rows
+        self._watch(ids, *(each for each in (rows, linear) if each is not None))
+        embeddings, linear = self._as_read(ids, rows, linear)
+        if self.fields_left is None or not self.training:
+            return embeddings, linear
+        left = self.fields_left(ids)
+        return embeddings * left.unsqueeze(-1), None if linear is None else linear * left
+
+    def _as_read(self, ids: Tensor, rows: Tensor, linear: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Returns what a model reads of rows ``(..., D)`` and first-order weights ``(...)`` of ids ``(...)``."""
         if self.threshold is not None:
-            embeddings = self.threshold(ids, embeddings)
+            rows = self.threshold(ids, rows)
+            linear = None if linear is None else self.threshold.forward_linear(ids, linear)
+        # After the gather, never over the whole table.
         if self.kept is not None:
-            # After the gather, never over the whole table.
-            embeddings = embeddings * F.embedding(ids, self.kept)
-        if self.projection is not None:
-            embeddings = embeddings @ self.projection
-        left = self.fields_left(ids) if self.fields_left is not None and self.training else None
-        if left is not None:
-            embeddings = embeddings * left.unsqueeze(-1)
-        if linear is None:
-            self._watch(ids, rows)
-            return embeddings, None
-        self._watch(ids, rows, linear)
-        if self.threshold is not None:
-            linear = self.threshold.forward_linear(ids, linear)
-        if self.kept_linear is not None:
+            rows = rows * F.embedding(ids, self.kept)
+        if linear is not None and self.kept_linear is not None:
             linear = linear * F.embedding(ids, self.kept_linear).squeeze(-1)
-        return embeddings, linear if left is None else linear * left
+        return rows if self.projection is None else rows @ self.projection, linear
+
+    @torch.no_grad()
+    def read(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns rows ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)`` as :meth:`lookup` does."""
+        rows, linear = self.rows(tokens)
+        return self._as_read(tokens.to(rows.device), rows, linear)
 
     def rows(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the rows ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, wherever they are held."""
@@ -244,22 +245,10 @@ class FullEmbedding(nn.Module):
         """Takes the thresholds out and leaves the values as they were read with them; the output stays the same."""
         if self.threshold is None:
             return
-        for ids in torch.arange(self.num_tokens, device=self.weight.device).split(_CHUNK_ROWS):
+        for part in row_chunks(0, self.num_tokens):
+            ids = torch.arange(part.start, part.stop, device=self.weight.device)
             rows, linear = self.rows(ids)
-            self.weight[ids] = self.threshold(ids, rows).to(self.dtype)
+            self.weight[part] = self.threshold(ids, rows).to(self.dtype)
             if self.linear is not None and linear is not None:
-                self.linear[ids, 0] = self.threshold.forward_linear(ids, linear).to(self.dtype)
+                self.linear[part, 0] = self.threshold.forward_linear(ids, linear).to(self.dtype)
         self.threshold = None
-
-
-def cut_parameters(module: nn.Module, state_dict: dict[str, Any], prefix: str) -> dict[str, Tensor]:
-    """Returns this process's part of the whole parameters in a state dict; what is cut already stays as it is."""
-    shard, layouts = module.shard, module.layouts
-    assert isinstance(shard, Shard)
-    assert isinstance(layouts, dict)
-    whole = {name: layout for name, layout in layouts.items() if prefix + name in state_dict}
-    return {
-        prefix + name: layout.cut(state_dict[prefix + name], shard)
-        for name, layout in whole.items()
-        if state_dict[prefix + name].shape == layout.shape
-    }

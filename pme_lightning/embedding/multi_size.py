@@ -3,47 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from pme_lightning.embedding.distinct import DistinctTokens
 from pme_lightning.embedding.field_decays import FieldDecays
-from pme_lightning.embedding.full import FullEmbedding, cut_parameters
-from pme_lightning.embedding.projection import FieldGroups, groups_of
-from pme_lightning.embedding.row_lookup import rows_at, sparse_gradient
-from pme_lightning.embedding.shard import RowLayout, Shard
+from pme_lightning.embedding.fields import field_ends, fields_of
+from pme_lightning.embedding.full import FullEmbedding
+from pme_lightning.embedding.multi_size_lookup import MultiSizeLookup
+from pme_lightning.embedding.projection import FieldGroups
+from pme_lightning.embedding.row_chunks import row_chunks
+from pme_lightning.embedding.shard import RowLayout, Shard, cut_parameters
 from pme_lightning.embedding.shard_lookup import ShardMultiSizeLookup
-from pme_lightning.embedding.token_rows import places_of_classes, token_rows
+from pme_lightning.embedding.size_classes import SizeClass, class_ends, size_classes, size_order, size_ranks
+from pme_lightning.embedding.token_rows import places_of_classes
 from pme_lightning.optim import RowBlock
-from pme_lightning.sixteen_bits import widened
-
-# Rows that are brought from where they are at a time.
-_CHUNK_ROWS = 1 << 15
-
-
-@dataclass(frozen=True)
-class SizeClass:
-    """The tokens that own equally many values.
-
-    Attributes:
-        size: Embedding values of each token, ``0 ... D``.
-        linear: Whether each token also owns a first-order weight.
-        count: How many tokens there are.
-    """
-
-    size: int
-    linear: bool
-    count: int
-
-    @property
-    def width(self) -> int:
-        """Values of each token, the first-order weight included."""
-        return self.size + int(self.linear)
 
 
 class MultiSizeEmbedding(nn.Module):
@@ -127,12 +104,11 @@ class MultiSizeEmbedding(nn.Module):
             counts = shard.counts([c.count for c in self.classes])
             self.held = [replace(c, count=count) for c, count in zip(self.classes, counts, strict=True)]
         self.values = nn.Parameter(torch.empty(sum(c.count * c.width for c in self.held), dtype=dtype))
-        each = () if field_projections is None else (field_projections,)
-        self.projection = nn.Parameter(torch.empty(*each, embedding_dim, embedding_dim))
+        fields = () if field_projections is None else (field_projections,)
+        self.projection = nn.Parameter(torch.empty(*fields, embedding_dim, embedding_dim))
         # Not a parameter's size: one number a class.
-        ends, held = (torch.tensor([c.count for c in each]).cumsum(0) for each in (self.classes, self.held))
-        self.register_buffer("ends", held, persistent=False)
-        self.register_buffer("whole_ends", None if shard is None else ends, persistent=False)
+        self.register_buffer("ends", class_ends(self.held), persistent=False)
+        self.register_buffer("whole_ends", None if shard is None else class_ends(self.classes), persistent=False)
         self.register_buffer("class_places", places_of_classes(self.classes, first_order), persistent=False)
         self.register_buffer("index", None if index is None else index.to(torch.int32))
         self.reset_parameters()
@@ -163,17 +139,13 @@ class MultiSizeEmbedding(nn.Module):
             dtype: As in the class.
             field_decays: As in the class.
         """
-        flags = torch.zeros_like(sizes, dtype=torch.bool) if linear is None else linear.bool()
-        key = sizes.long() * 2 + flags.long()
-        order = torch.argsort(key, descending=True, stable=True)
-        values, counts = torch.unique_consecutive(key[order], return_counts=True)
-        classes = [SizeClass(k // 2, bool(k % 2), n) for k, n in zip(values.tolist(), counts.tolist(), strict=True)]
-        index = None
+        ranks = size_ranks(sizes, linear)
+        order, index = size_order(ranks), None
         if not torch.equal(order, torch.arange(len(order))):
             index = torch.empty_like(order)
             index[order] = torch.arange(len(order))
         return cls(
-            classes,
+            size_classes(ranks),
             embedding_dim,
             linear is not None,
             index,
@@ -212,45 +184,23 @@ class MultiSizeEmbedding(nn.Module):
             self.projection.copy_(basis.transpose(-1, -2))
             if basis.ndim == 3:
                 assert field_tokens is not None
-                ends = torch.tensor(field_tokens, device=order.device).cumsum(0)
-        start, step = 0, 1 if self.shard is None else self.shard.processes
+                ends = field_ends(field_tokens, order.device)
+        shard, start = self.shard or Shard(0, 1), 0
         for c, table in zip(self.classes, self.tables(), strict=True):
-            own = order[start : start + c.count]
-            if self.shard is not None:
-                own = own[self.shard.first(start) :: step]
+            tokens = order[start : start + c.count][shard.first(start) :: shard.processes]
             start += c.count
-            if c.width:
-                fields = None if ends is None else torch.bucketize(own.contiguous(), ends, right=True)
-                self._load_rows(full, c, table, own, -(-c.count // step), basis, fields)
-
-    def _load_rows(
-        self,
-        full: FullEmbedding,
-        c: SizeClass,
-        table: Tensor,
-        tokens: Tensor,
-        most: int,
-        basis: Tensor | None,
-        fields: Tensor | None,
-    ) -> None:
-        """Fills a class's table ``(n, width)`` from the rows of its tokens; no process has more than ``most``."""
-        for begin in range(0, most, _CHUNK_ROWS):
             # Where the table is split all processes bring their rows together, those that have none left too.
-            part = slice(begin, begin + _CHUNK_ROWS)
-            rows, linear = full.rows(tokens[part])
-            # A search that prunes step by step reads what it has pruned as zeros: that is where to go on from.
-            if full.kept is not None:
-                rows = rows * full.kept[tokens[part]]
-            if linear is not None and full.kept_linear is not None:
-                linear = linear * full.kept_linear[tokens[part], 0]
-            if full.projection is not None:
-                rows = rows @ full.projection
-            if basis is not None:
-                groups = None if fields is None else FieldGroups.of_fields(fields[part], len(basis))
-                rows = rows @ basis if groups is None else groups.times(rows, basis)
-            table[part, int(c.linear) :] = rows[:, : c.size]
-            if c.linear and linear is not None:
-                table[part, 0] = linear
+            most = -(-c.count // shard.processes) if c.width else 0
+            for part in row_chunks(0, most):
+                rows, linear = full.read(tokens[part])
+                if basis is not None and ends is not None:
+                    fields = fields_of(tokens[part], ends)
+                    rows = FieldGroups.of_fields(fields, len(basis)).times(rows, basis)
+                elif basis is not None:
+                    rows = rows @ basis
+                table[part, int(c.linear) :] = rows[:, : c.size]
+                if c.linear and linear is not None:
+                    table[part, 0] = linear
 
     @property
     def layouts(self) -> dict[str, RowLayout]:
@@ -346,55 +296,6 @@ class MultiSizeEmbedding(nn.Module):
         positions = ids.reshape(-1)
         if self.index is not None:
             positions = self.index.index_select(0, positions)
-        lookup = _Lookup if self.shard is None else ShardMultiSizeLookup
+        lookup = MultiSizeLookup if self.shard is None else ShardMultiSizeLookup
         embeddings, linear = lookup.apply(positions, self.values, self.projection, self)
         return embeddings.view(*ids.shape, self.embedding_dim), None if linear is None else linear.view(ids.shape)
-
-
-class _Lookup(torch.autograd.Function):
-    """Reads rows of all sizes and projects them; each distinct token of the batch is read and projected once.
-
-    All values are one parameter: an optimizer step is one operation then, not one for each of some thirty tables. That
-    needs a gradient of our own, as autograd would fill a gradient of full length for each table that is cut out.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, positions: Tensor, values: Tensor, projection: Tensor, layout: MultiSizeEmbedding
-    ) -> tuple[Tensor, Tensor | None]:
-        """Returns embeddings ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, numbered by size.
-
-        The tokens are those of ids ``(B, F)``, row by row: where each field has a projection, that tells their fields.
-        """
-        distinct = DistinctTokens.of(positions)
-        owned = token_rows(layout, distinct.tokens)
-        rows = widened(owned.padded(values))
-        ctx.layout, ctx.distinct, ctx.owned = layout, distinct, owned
-        ctx.save_for_backward(rows, projection)
-        places = distinct.places
-        ctx.groups = groups_of(distinct, projection)
-        own = rows[:, int(layout.first_order) :]
-        embeddings = rows_at(places, ctx.groups.times(own, projection))
-        # Of single values, next to one another, index_select is several times faster than embedding.
-        return embeddings, rows[:, 0].contiguous().index_select(0, places) if layout.first_order else None
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_embeddings: Tensor, grad_linear: Tensor | None) -> tuple[Any, ...]:
-        """Returns the gradients of the values, each token's at its place, and of the projection."""
-        rows, projection = ctx.saved_tensors
-        layout, distinct = ctx.layout, ctx.distinct
-        first = int(layout.first_order)
-        grad_distinct = distinct.sum(grad_embeddings)
-        grad_projection = ctx.groups.products(rows[:, first:], grad_distinct) if ctx.needs_input_grad[2] else None
-        if not ctx.needs_input_grad[1]:
-            return None, None, grad_projection, None
-        grad_rows = torch.empty_like(rows)
-        grad_rows[:, first:] = ctx.groups.times(grad_distinct, projection.transpose(-1, -2))
-        if grad_linear is not None:
-            grad_rows[:, :1] = distinct.sum(grad_linear.unsqueeze(-1))
-        grad_rows = grad_rows.to(layout.dtype)
-        if not layout.sparse:
-            return None, ctx.owned.spread(grad_rows, layout.values), grad_projection, None
-        grad = sparse_gradient(ctx, ctx.owned.places(), ctx.owned.flat(grad_rows), layout.values.shape)
-        return None, grad, grad_projection, None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Values drawn at a time. torch fills 16 of them together: drawn in pieces of a multiple of that, they are the same.
 _DRAWN = 1 << 20
@@ -177,3 +178,16 @@ class Part:
                 if row % self.step == self.first:
                     table[row // self.step, column : column + taken] = values[place - begin :][:taken]
             place += taken
+
+
+def cut_parameters(module: nn.Module, state_dict: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    """Returns this process's part of the whole parameters in a state dict; what is cut already stays as it is."""
+    shard, layouts = module.shard, module.layouts
+    assert isinstance(shard, Shard)
+    assert isinstance(layouts, dict)
+    whole = {name: layout for name, layout in layouts.items() if prefix + name in state_dict}
+    return {
+        prefix + name: layout.cut(state_dict[prefix + name], shard)
+        for name, layout in whole.items()
+        if state_dict[prefix + name].shape == layout.shape
+    }

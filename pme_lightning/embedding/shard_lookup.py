@@ -13,7 +13,7 @@ from pme_lightning.embedding.distinct import DistinctTokens
 from pme_lightning.embedding.exchange import RowExchange
 from pme_lightning.embedding.projection import groups_of
 from pme_lightning.embedding.row_lookup import as_gradient, rows_at
-from pme_lightning.embedding.token_rows import each_value
+from pme_lightning.embedding.token_rows import each_value, places_of_classes
 from pme_lightning.sixteen_bits import widened
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ class ShardMultiSizeLookup(torch.autograd.Function):
         exchange = RowExchange(positions, layout.shard, layout.num_tokens)
         first, dim = int(layout.first_order), layout.embedding_dim
         kinds = torch.searchsorted(layout.whole_ends, exchange.tokens.long(), right=True)
-        table = torch.tensor([(c.width, first - int(c.linear)) for c in layout.classes], device=values.device)
-        wanted, begin = table[kinds].unbind(1)
+        wanted, begin, _ = layout.class_places[kinds].unbind(1)
         widths, held = _held_values(layout, exchange.asked)
         flat = widened(exchange.answers(values.index_select(0, held), (widths, wanted)))
         rows = flat.new_zeros(len(wanted), first + dim)
@@ -137,12 +136,7 @@ class ShardMultiSizeLookup(torch.autograd.Function):
 
 def _held_values(layout: MultiSizeEmbedding, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Returns how many values each of the rows has that this process holds, and where all of them stand, row by row."""
-    facts, start, offset = [], 0, 0
-    for c in layout.held:
-        facts.append((c.width, offset - start * c.width))
-        start, offset = start + c.count, offset + c.count * c.width
-    widths, shifts = torch.tensor(facts, device=rows.device)[torch.searchsorted(layout.ends, rows, right=True)].unbind(
-        1
-    )
+    places = places_of_classes(layout.held, layout.first_order).to(rows.device)
+    widths, _, shifts = places[torch.searchsorted(layout.ends, rows, right=True)].unbind(1)
     number, column = each_value(widths)
     return widths, (shifts + rows * widths)[number] + column

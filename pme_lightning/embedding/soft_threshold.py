@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pme_lightning.embedding.fields import field_ends, fields_of
 from pme_lightning.errors import BadInput, did_you_mean
 
 Granularity = Literal["global", "dimension", "field", "token", "token_dimension"]
@@ -60,7 +61,7 @@ class SoftThreshold(nn.Module):
         columns = embedding_dim if granularity in ("dimension", "token_dimension") else 1
         self.raw = nn.Parameter(torch.full((rows, columns), float(init)))
         self.raw_linear = nn.Parameter(torch.full((rows, 1), float(init))) if first_order else None
-        self.register_buffer("field_ends", torch.tensor(field_tokens).cumsum(0))
+        self.register_buffer("field_ends", field_ends(field_tokens))
 
     @classmethod
     def like(cls, state: dict[str, Tensor]) -> SoftThreshold:
@@ -101,5 +102,5 @@ class SoftThreshold(nn.Module):
         if len(raw) == 1:
             return raw
         if len(raw) == len(self.field_ends):
-            ids = torch.bucketize(ids.long(), self.field_ends, right=True)
+            ids = fields_of(ids.long(), self.field_ends)
         return F.embedding(ids, raw)

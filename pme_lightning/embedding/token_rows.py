@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from pme_lightning.embedding.multi_size import MultiSizeEmbedding, SizeClass
+    from pme_lightning.embedding.multi_size import MultiSizeEmbedding
+    from pme_lightning.embedding.size_classes import SizeClass
 
 
 class TokenRows(Protocol):

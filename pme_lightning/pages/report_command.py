@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pme_lightning.composition import CommandLine
+from pme_lightning.configuration.command_line import CommandLine
 from pme_lightning.errors import BadInput, did_you_mean
 from pme_lightning.pages.comparison_page import comparison_page
 from pme_lightning.pages.run_page import write_run_page

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pme_lightning.composition import read_yaml
+from pme_lightning.configuration.yaml_files import read_yaml
 from pme_lightning.errors import BadInput
 from pme_lightning.json_shape import Optional, misfit
 

@@ -2,11 +2,14 @@
 
 from pme_lightning.search.across import ALONE, SplitTokens, Tokens
 from pme_lightning.search.allocators import Allocation, Allocator, Prefix, TopK
+from pme_lightning.search.axes import principal_axes
 from pme_lightning.search.budget import Budget, FullTable, parse_budget
 from pme_lightning.search.controls import Control, FieldPopularity, Popularity, Random, Uniform
-from pme_lightning.search.criteria import Criterion, Fisher, Magnitude, Saliency, Scores, principal_axes
-from pme_lightning.search.field_level import FieldSaliency, FieldSizes, KnowsFields, SingleShot
+from pme_lightning.search.criterion import Criterion, KnowsFields, Scores
+from pme_lightning.search.field_level import FieldSaliency, FieldSizes
+from pme_lightning.search.gradient_criteria import Fisher, Saliency
 from pme_lightning.search.information import ExpectedInformation
+from pme_lightning.search.magnitude import Magnitude
 from pme_lightning.search.nesting import nested_axes
 from pme_lightning.search.result import SearchResult
 from pme_lightning.search.row_information import RowInformation
@@ -17,6 +20,7 @@ from pme_lightning.search.schedules import (
     Gradual,
     NoTraining,
     Schedule,
+    SingleShot,
     keep_fraction,
 )
 from pme_lightning.search.survival import Survival

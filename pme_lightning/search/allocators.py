@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pme_lightning.errors import BadInput, did_you_mean
 from pme_lightning.search.across import ALONE, Tokens
-from pme_lightning.search.concave import majorant_slopes, row_chunks
+from pme_lightning.search.concave import cached_chunks, majorant_slopes
 from pme_lightning.search.selection import select, select_by_field
 
 _SCOPES = ("global", "field")
@@ -189,7 +189,7 @@ class Allocator(ABC):
         slopes = torch.empty((first + len(costs), num_tokens), dtype=dtype, device=scores.device)
         if linear_scores is not None:
             slopes[0] = linear_scores
-        for rows in row_chunks(num_tokens, embedding_dim):
+        for rows in cached_chunks(num_tokens, embedding_dim):
             columns = self._in_order(scores[rows]).T[self.min_size : sizes[-1]].double()
             if max(costs, default=1) > 1:
                 columns = torch.stack([step.sum(0) for step in columns.split(costs)])
@@ -316,7 +316,7 @@ class TopK(Allocator):
         """Returns ``(V, D)`` bool: each token's ``sizes`` positions of highest score, the first of equals."""
         kept = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
         places = torch.arange(scores.shape[1], device=scores.device)
-        for rows in row_chunks(*scores.shape):
+        for rows in cached_chunks(*scores.shape):
             order = scores[rows].argsort(dim=1, descending=True, stable=True)
             kept[rows] = kept[rows].scatter(1, order, places < sizes[rows].unsqueeze(1))
         return kept

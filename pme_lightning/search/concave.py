@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from pme_lightning.embedding.row_chunks import row_chunks
+
 # Values of one chunk: they stay in the processor's cache, and torch runs so few in one thread, where the many short
 # operations here are faster than with threads that wait for each other.
 _CHUNK_VALUES = 1 << 15
@@ -45,7 +47,6 @@ def majorant_slopes(sums: Tensor, widths: Sequence[int]) -> Tensor:
     return means.index_copy_(1, rising, slopes)
 
 
-def row_chunks(rows: int, width: int) -> Iterator[slice]:
-    """Slices that cover ``rows`` rows of ``width`` values in pieces of bounded memory."""
-    step = max(1, _CHUNK_VALUES // max(1, width))
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+def cached_chunks(rows: int, width: int) -> Iterator[slice]:
+    """Slices that cover ``rows`` rows of ``width`` values in pieces that stay in the processor's cache."""
+    return row_chunks(0, rows, max(1, _CHUNK_VALUES // max(1, width)))

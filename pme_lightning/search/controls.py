@@ -15,9 +15,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from pme_lightning.embedding.fields import for_each_token
 from pme_lightning.errors import BadInput, did_you_mean
-from pme_lightning.search.criteria import Criterion, Scores
-from pme_lightning.search.field_level import KnowsFields
+from pme_lightning.search.criterion import Criterion, KnowsFields, Scores
 
 _PLACES = ("first", "last")
 
@@ -118,8 +118,9 @@ class FieldPopularity(KnowsFields, Control):
 
     def value(self, frequencies: Tensor) -> Tensor:
         """Returns ``(p_f / max p) ** alpha`` of each token's field, in (0, 1]."""
-        fields = torch.tensor(self._fields(len(frequencies)), device=frequencies.device)
-        return ((fields.min() / fields).double() ** self.alpha).repeat_interleave(fields)
+        fields = self._fields(len(frequencies))
+        tokens = torch.tensor(fields, device=frequencies.device)
+        return for_each_token((tokens.min() / tokens).double() ** self.alpha, fields)
 
     @torch.no_grad()
     def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from pme_lightning.embedding.fields import field_slices, for_each_token
+from pme_lightning.embedding.row_chunks import row_chunks
 from pme_lightning.errors import BadInput
 from pme_lightning.search.across import ALONE, Tokens
 from pme_lightning.search.allocators import Allocation, TopK
-from pme_lightning.search.criteria import Saliency, Scores
-from pme_lightning.search.schedules import Action, Schedule
-
-# Rows worked on at a time, so that no intermediate result is as large as the table.
-_CHUNK_ROWS = 1 << 15
-
-
-class KnowsFields:
-    """A criterion that looks at fields; the search tells it of them before anything else.
-
-    Attributes:
-        field_tokens: the number of tokens of each field, whose ids lie side by side.
-    """
-
-    field_tokens: Sequence[int] = ()
-
-    def _fields(self, num_tokens: int) -> Sequence[int]:
-        if sum(self.field_tokens) != num_tokens:
-            raise RuntimeError(
-                f"{type(self).__name__}: field_tokens add up to {sum(self.field_tokens)}, there are {num_tokens} "
-                "tokens; set them before start and scores"
-            )
-        return self.field_tokens
+from pme_lightning.search.criterion import KnowsFields, Scores
+from pme_lightning.search.gradient_criteria import Saliency
 
 
 class FieldSaliency(KnowsFields, Saliency):
@@ -42,8 +22,9 @@ class FieldSaliency(KnowsFields, Saliency):
 
     Every (field, dimension) pair is given a mask of 1. Its saliency is the change of the loss, to first order, when
     the mask becomes 0: ``|∂L/∂mask_fk| = |Σ_{v in f} w_vk · Σ_batches g_vk|``, divided by the sum over all pairs. It
-    is exact for weights that stay as they are while gradients are gathered (:class:`SingleShot`). All tokens of a
-    field get the field's scores, which is what :class:`FieldSizes` takes.
+    is exact for weights that stay as they are while gradients are gathered
+    (:class:`~pme_lightning.search.SingleShot`). All tokens of a field get the field's scores, which is what
+    :class:`FieldSizes` takes.
 
     The paper has no first-order weights: here those of a field are one further pair, ``|Σ_{v in f} l_v · Σ_batches
     g_v|``, that competes with the others.
@@ -56,59 +37,25 @@ class FieldSaliency(KnowsFields, Saliency):
 
     @torch.no_grad()
     def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
-        gradients, linear_gradients = self._sums()
-        if linear_gradients is not None and linear is None:
-            raise ValueError("the first-order weights given to start are missing")
-        fields = list(self._fields(len(weight)))
+        gradients, linear_gradients = self._sums(linear)
+        fields = self._fields(len(weight))
         table = _by_field(weight, gradients, fields)
         column = None if linear is None or linear_gradients is None else _by_field(linear, linear_gradients, fields)
         total = table.sum() if column is None else table.sum() + column.sum()
         scale = 1 / total if total > 0 else total
-        tokens = torch.tensor(fields, device=weight.device)
         return Scores(
-            table=(table * scale).to(weight.dtype).repeat_interleave(tokens, dim=0),
-            linear=None if column is None else (column[:, 0] * scale).to(weight.dtype).repeat_interleave(tokens),
+            table=for_each_token((table * scale).to(weight.dtype), fields),
+            linear=None if column is None else for_each_token((column[:, 0] * scale).to(weight.dtype), fields),
         )
 
 
 def _by_field(weight: Tensor, gradients: Tensor, field_tokens: Sequence[int]) -> Tensor:
     """Returns ``(F, K)`` float64: ``|Σ_v w_vk g_vk|`` over the tokens of each field."""
     sums = weight.new_zeros(len(field_tokens), weight.shape[1], dtype=torch.float64)
-    for field, (rows, slopes) in enumerate(
-        zip(weight.split(list(field_tokens)), gradients.split(list(field_tokens)), strict=True)
-    ):
-        for part, slope in zip(rows.split(_CHUNK_ROWS), slopes.split(_CHUNK_ROWS), strict=True):
-            sums[field] += (part.double() * slope.double()).sum(0)
+    for total, own in zip(sums, field_slices(field_tokens), strict=True):
+        for part in row_chunks(own.start, own.stop):
+            total += (weight[part].double() * gradients[part].double()).sum(0)
     return sums.abs_()
-
-
-class SingleShot(Schedule):
-    """Trains, then scores on a few batches while nothing moves, then prunes once.
-
-    Args:
-        epochs: length of the training; may be a part of an epoch.
-        batches: how many batches are scored.
-
-    Raises:
-        BadInput: an argument is out of range.
-    """
-
-    def __init__(self, epochs: float = 1.0, batches: int = 50) -> None:
-        if not math.isfinite(epochs) or epochs <= 0:
-            raise BadInput(f"SingleShot: epochs is {epochs}; it must be above 0")
-        if batches < 1:
-            raise BadInput(f"SingleShot: batches is {batches}; it must be 1 or more")
-        self.epochs = epochs
-        self.batches = batches
-
-    def num_steps(self, steps_per_epoch: int) -> int:
-        return max(1, round(self.epochs * steps_per_epoch)) + self.batches
-
-    def _action(self, step: int, num_steps: int) -> Action:
-        first = num_steps - self.batches
-        if step < first:
-            return Action()
-        return Action(frozen=True, start=step == first, score=True, prune=1.0 if step == num_steps - 1 else None)
 
 
 class FieldSizes(TopK):
@@ -162,13 +109,9 @@ class FieldSizes(TopK):
                 linear[field] = True
             else:
                 sizes[field] += 1
-        tokens_of = torch.tensor(field_tokens, device=scores.device)
-        return Allocation(
-            sizes=torch.tensor(sizes, device=scores.device).repeat_interleave(tokens_of),
-            linear=None
-            if linear_scores is None
-            else torch.tensor(linear, device=scores.device).repeat_interleave(tokens_of),
-        )
+        of_fields = torch.tensor(sizes, device=scores.device), torch.tensor(linear, device=scores.device)
+        of_tokens = [for_each_token(each, field_tokens) for each in of_fields]
+        return Allocation(of_tokens[0], None if linear_scores is None else of_tokens[1])
 
     def check_sizes(
         self, num_tokens: int, embedding_dim: int, budget: int, field_tokens: Sequence[int] | None = None

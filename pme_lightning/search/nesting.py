@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pme_lightning.search.across import ALONE, Tokens
-from pme_lightning.search.criteria import facing_up
+from pme_lightning.search.axes import facing_up
 
 # Tokens that are looked at: those that say the most, and as many others, which stand for all the rest.
 _TOKENS = 1 << 12

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pme_lightning.embedding.size_classes import size_classes, size_order, size_ranks
 from pme_lightning.errors import BadInput, first_line
 from pme_lightning.written_whole import written_whole
 
@@ -109,17 +110,15 @@ class SearchResult:
 
     def order(self) -> Tensor:
         """Returns ``(V,)`` token ids by falling size, those with a first-order weight first, then by id."""
-        return self._rank().argsort(descending=True, stable=True)
+        return size_order(self._ranks())
 
     def classes(self) -> list[tuple[int, bool, int]]:
         """Returns ``(size, has a first-order weight, number of tokens)`` of each class, in :meth:`order`."""
-        ranks, counts = self._rank().unique(return_counts=True)
-        pairs = zip(ranks.tolist(), counts.tolist(), strict=True)
-        return [(rank // 2, bool(rank % 2), count) for rank, count in pairs][::-1]
+        return [(c.size, c.linear, c.count) for c in size_classes(self._ranks())]
 
     def fingerprint(self) -> str:
         """Returns a short text that tells these sizes from others: a checkpoint names the sizes it was built with."""
-        return hashlib.sha256(self._rank().to(torch.int32).numpy().tobytes()).hexdigest()[:16]
+        return hashlib.sha256(self._ranks().to(torch.int32).numpy().tobytes()).hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
         """Writes one safetensors file; it appears under its name only when whole."""
@@ -182,5 +181,5 @@ class SearchResult:
         except (KeyError, ValueError) as error:
             raise BadInput(f"sizes={path}: its parts do not fit together ({error}); search again") from error
 
-    def _rank(self) -> Tensor:
-        return self.sizes * 2 + (0 if self.linear is None else self.linear.long())
+    def _ranks(self) -> Tensor:
+        return size_ranks(self.sizes, self.linear)

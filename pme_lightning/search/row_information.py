@@ -8,89 +8,11 @@ import torch
 from torch import Tensor
 
 from pme_lightning.search.in_turn import InTurn
+from pme_lightning.search.popularity_bands import band_of, over_the_field
+from pme_lightning.search.use import use_of_sums
 
 # Squares of gradients that are this small beside the largest are what rounding leaves of zeros.
 _ROUNDING = 1e-10
-# Tokens of a field with 1, 2 to 3, 4 to 7, ... rows of the training split form a band.
-BANDS = 32
-# So many rows of its field speak for a band, beside its own.
-_PRIOR_ROWS = 64
-# What is left of a value's information where values like it do not help: rounds come back from it.
-_LEAST_USE = 0.02
-_LEAST_ENERGY = 1e-5
-
-
-def _band(frequencies: Tensor) -> Tensor:
-    """Returns the band of each frequency, the whole part of its binary logarithm; that of a token never seen is 0."""
-    return (torch.frexp(frequencies.double().clamp(min=1)).exponent.long() - 1).clamp(max=BANDS - 1)
-
-
-def band_sums(frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> Tensor:
-    """Sums over the rows of a batch, for each field and band of its tokens' popularity.
-
-    Args:
-        frequencies: ``(B, F)``: how many rows of the training split have the token.
-        row_grad: ``(B, F, D)``: gradients of each row's loss at its embeddings.
-        linear_grad: ``(B, F)``: the same at its first-order weights; None without them.
-
-    Returns:
-        float64 ``(2, F, 32)``, with first-order weights ``(3, F, 32)``: how many rows, and of how large gradients: the
-        squares added up over the axes, and those at first-order weights.
-    """
-    fields = frequencies.shape[1]
-    place = (_band(frequencies) + torch.arange(fields, device=frequencies.device) * BANDS).reshape(-1)
-    # The norm of a row makes no copy of the gradients, which are as large as a batch of embeddings.
-    squares = torch.linalg.vector_norm(row_grad, dim=-1).double().square_()
-    weights = [torch.ones_like(place, dtype=torch.float64), squares.reshape(-1)]
-    if linear_grad is not None:
-        weights.append(linear_grad.double().square().reshape(-1))
-    sums = [torch.zeros(fields * BANDS, dtype=torch.float64, device=place.device) for _ in weights]
-    return torch.stack([own.index_add_(0, place, each) for own, each in zip(sums, weights, strict=True)]).view(
-        len(weights), fields, BANDS
-    )
-
-
-def use_sums(values: Tensor, kept: Tensor, gradients: Tensor) -> Tensor:
-    """Sums over the rows of a batch, for each field and axis: how values go with the gradients of the pruned model.
-
-    Args:
-        values: ``(B, F, D)``: the values of each row's tokens, pruned or not.
-        kept: ``(B, F, D)`` bool: which of them the pruned model reads.
-        gradients: ``(B, F, D)``: gradients of each row's loss at them, where the model is pruned.
-
-    Returns:
-        float64 ``(9, F, D)``, of what :func:`_use` takes. Of all rows: the values. Of those whose value is kept: how
-        many they are, values ``w``, gradients ``g``, and ``w²``, ``gw``, ``g²``, ``g²w``, ``g²w²``.
-    """
-    w, m, g = values, kept.to(values), gradients * kept
-    own, both = w * m, g * w
-    summands = (w, m, own, g, own * w, both, g * g, both * g, both * both)
-    return torch.stack([each.sum(0, dtype=torch.float64) for each in summands])
-
-
-def _use(rows: Tensor, squares: Tensor, sums: Tensor) -> Tensor:
-    """Returns what share of what kept values are expected to save they do save; NaN where none is kept.
-
-    To leave a value out changes the loss by ``-g w + h w² / 2``, to second order, and by ``h w² / 2`` where the model
-    is as it was when the value was learned. What all tokens of a field have in common others can say: ``w`` is the
-    distance from the field's mean. The share is drawn to 1, with a standard deviation of 1, by how little rows say.
-
-    Args:
-        rows: How many there are.
-        squares: ``(F, D)``: the squares of all gradients, added up.
-        sums: What :func:`use_sums` gave, added up.
-    """
-    w, m, mw, mg, mww, mgw, mgg, mggw, mggww = sums
-    mean = w / rows
-    energy = (mww - 2 * mean * mw + mean.square() * m).clamp(min=0)
-    # Where all values are the mean, rounding leaves a little.
-    energy = torch.where(energy > _LEAST_ENERGY * mww, energy, 0)
-    expected = squares / rows * energy / 2
-    known = expected > 0
-    expected = torch.where(known, expected, 1)
-    share = 1 - (mgw - mean * mg) / expected
-    noise = (mggww - 2 * mean * mggw + mean.square() * mgg).clamp(min=0) / expected.square()
-    return torch.where(known, ((share + noise) / (1 + noise)).clamp(_LEAST_USE, 1), torch.nan)
 
 
 @dataclass(frozen=True)
@@ -137,20 +59,22 @@ class RowInformation:
             products: ``(F, D, D)`` of the products of the gradients at two embedding values.
             linear_squares: ``(F,)`` of the squared gradients at first-order weights.
             linear_products: ``(F, D)`` of the products of those at embedding values and first-order weights.
-            bands: what :func:`band_sums` gave, added up; None if all rows of a field are to count the same.
-            uses: what :func:`use_sums` gave, added up; None of a model that is not pruned.
+            bands: what :func:`~pme_lightning.search.popularity_bands.band_sums` gave, added up; None if all rows of a
+                field are to count the same.
+            uses: what :func:`~pme_lightning.search.use.use_sums` gave, added up; None of a model that is not pruned.
         """
         rows = rows.clamp(min=1)
         in_turn = InTurn.of(products / rows)
         table = torch.where(in_turn.told > _ROUNDING * in_turn.told.max(), in_turn.told, 0)
-        use = None if uses is None else _use(rows, products.diagonal(dim1=1, dim2=2), uses)
+        use = None if uses is None else use_of_sums(rows, products.diagonal(dim1=1, dim2=2), uses)
+        ratios = None if bands is None else over_the_field(bands)
         if linear_squares is None or linear_products is None:
-            return cls(table, bands=_over_the_field(bands), use=use, in_turn=in_turn)
+            return cls(table, bands=ratios, use=use, in_turn=in_turn)
         linear = linear_squares / rows
         both = table * linear.unsqueeze(1)
         beyond = in_turn.gradients(slice(None), (linear_products / rows).unsqueeze(1)).squeeze(1)
         shared = torch.where(both > 0, beyond.square() / both.clamp(min=1e-300), 0).clamp(max=1)
-        return cls(table, linear, shared, _over_the_field(bands), use, in_turn)
+        return cls(table, linear, shared, ratios, use, in_turn)
 
     def of_tokens(self, field: int, frequencies: Tensor, linear: bool = False) -> Tensor:
         """Returns what one row tells about the values of tokens of a field, float64 ``(n, D)``, or ``(n, 1)``.
@@ -166,7 +90,7 @@ class RowInformation:
             told = self.linear[field, None]
         if self.bands is None:
             return told.expand(len(frequencies), -1)
-        return self.bands[int(linear), field, _band(frequencies)].unsqueeze(1) * told
+        return self.bands[int(linear), field, band_of(frequencies)].unsqueeze(1) * told
 
     def halfway(self, other: RowInformation) -> RowInformation:
         """Returns the geometric mean of this and that of a pruned model, with the correlations of the other.
@@ -179,13 +103,3 @@ class RowInformation:
         before = torch.ones_like(self.table) if self.use is None else self.use
         use = before if other.use is None else torch.where(other.use.isnan(), before, other.use)
         return RowInformation((self.table * other.table * use).sqrt(), linear, other.shared, bands, use)
-
-
-def _over_the_field(bands: Tensor | None) -> Tensor | None:
-    """Returns the mean square of each band over that of its field; the fewer rows a band has, the nearer to 1."""
-    if bands is None:
-        return None
-    rows, squares = bands[0], bands[1:]
-    field = squares.sum(-1, keepdim=True) / rows.sum(-1, keepdim=True).clamp(min=1)
-    found = (squares + _PRIOR_ROWS * field) / ((rows + _PRIOR_ROWS) * torch.where(field > 0, field, 1))
-    return torch.where(field > 0, found, 1)

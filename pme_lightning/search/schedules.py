@@ -54,7 +54,8 @@ class Schedule(ABC):
         return replace(action, prune=1.0) if step == num_steps - 1 else action
 
     @abstractmethod
-    def _action(self, step: int, num_steps: int) -> Action: ...
+    def _action(self, step: int, num_steps: int) -> Action:
+        """Returns what to do in a step; of the last one, all but that it prunes."""
 
 
 class NoTraining(Schedule):
@@ -78,15 +79,36 @@ class AtInit(Schedule):
     """
 
     def __init__(self, batches: int = 50) -> None:
-        if batches < 1:
-            raise BadInput(f"AtInit: batches is {batches}; it must be 1 or more")
-        self.batches = batches
+        self.batches = _at_least_one("AtInit", "batches", batches)
 
     def num_steps(self, steps_per_epoch: int) -> int:
         return self.batches
 
     def _action(self, step: int, num_steps: int) -> Action:
-        return Action(frozen=True, start=step == 0, score=True, prune=1.0 if step == num_steps - 1 else None)
+        return Action(frozen=True, start=step == 0, score=True)
+
+
+class SingleShot(Schedule):
+    """Trains, then scores on a few batches while nothing moves, then prunes once.
+
+    Args:
+        epochs: length of the training; may be a part of an epoch.
+        batches: how many batches are scored.
+
+    Raises:
+        BadInput: an argument is out of range.
+    """
+
+    def __init__(self, epochs: float = 1.0, batches: int = 50) -> None:
+        self.epochs = _positive_epochs("SingleShot", epochs)
+        self.batches = _at_least_one("SingleShot", "batches", batches)
+
+    def num_steps(self, steps_per_epoch: int) -> int:
+        return max(1, round(self.epochs * steps_per_epoch)) + self.batches
+
+    def _action(self, step: int, num_steps: int) -> Action:
+        first = num_steps - self.batches
+        return Action(frozen=True, start=step == first, score=True) if step >= first else Action()
 
 
 class AfterWarmup(Schedule):
@@ -142,7 +164,7 @@ class AfterWarmup(Schedule):
 
     def _action(self, step: int, num_steps: int) -> Action:
         first = num_steps - max(1, round(self.score_last * num_steps))
-        return Action(start=step == first, score=step >= first, prune=1.0 if step == num_steps - 1 else None)
+        return Action(start=step == first, score=step >= first)
 
 
 class Gradual(Schedule):
@@ -166,10 +188,8 @@ class Gradual(Schedule):
         self.epochs = _positive_epochs("Gradual", epochs)
         if not 0 <= start < 1:
             raise BadInput(f"Gradual: start is {start}; it must be at least 0 and below 1")
-        if prunings < 1:
-            raise BadInput(f"Gradual: prunings is {prunings}; it must be 1 or more")
         self.start = start
-        self.prunings = prunings
+        self.prunings = _at_least_one("Gradual", "prunings", prunings)
 
     def num_steps(self, steps_per_epoch: int) -> int:
         return max(1, round(self.epochs * steps_per_epoch))
@@ -201,3 +221,9 @@ def _positive_epochs(owner: str, epochs: float) -> float:
     if not math.isfinite(epochs) or epochs <= 0:
         raise BadInput(f"{owner}: epochs is {epochs}; it must be above 0")
     return epochs
+
+
+def _at_least_one(owner: str, what: str, number: int) -> int:
+    if number < 1:
+        raise BadInput(f"{owner}: {what} is {number}; it must be 1 or more")
+    return number

@@ -6,14 +6,13 @@ import torch
 from torch import Tensor
 
 from pme_lightning.embedding import SoftThreshold
-from pme_lightning.search.criteria import Criterion, Scores
+from pme_lightning.embedding.row_chunks import row_chunks
+from pme_lightning.search.criterion import Scores, TableCriterion
 
-# Rows worked on at a time, so that no intermediate result is as large as the table.
-_CHUNK_ROWS = 1 << 15
 MOST_CHECKS = 255  # what a byte a value can hold
 
 
-class Survival(Criterion):
+class Survival(TableCriterion):
     """How long each value stayed above its learned threshold, and by what margin it ended.
 
     The search looks at the table a number of times (:meth:`observe`). The score of a value is the number of the last
@@ -29,9 +28,8 @@ class Survival(Criterion):
     threshold: SoftThreshold | None
 
     def __init__(self) -> None:
+        super().__init__()
         self.threshold = None
-        self._table: Tensor | None = None
-        self._linear: Tensor | None = None
 
     @torch.no_grad()
     def observe(self, look: int, weight: Tensor, linear: Tensor | None) -> int:
@@ -51,9 +49,8 @@ class Survival(Criterion):
             self._table = torch.zeros_like(weight, dtype=torch.uint8)
             self._linear = None if linear is None else torch.zeros_like(linear, dtype=torch.uint8)
         alive = 0
-        for ids in torch.arange(len(weight), device=weight.device).split(_CHUNK_ROWS):
-            rows = slice(int(ids[0]), int(ids[0]) + len(ids))
-            table, column = self._margins(ids, weight[rows], None if linear is None else linear[rows])
+        for rows in row_chunks(0, len(weight)):
+            table, column = self._margins(rows, weight, linear)
             alive += int((table > 0).sum())
             self._table[rows].masked_fill_(table > 0, look)
             if column is not None and self._linear is not None:
@@ -66,27 +63,19 @@ class Survival(Criterion):
         if self._table is None:
             raise RuntimeError("Survival was asked for scores before it observed anything")
         scores, linear_scores = torch.empty_like(weight), None if linear is None else torch.empty_like(linear)
-        for ids in torch.arange(len(weight), device=weight.device).split(_CHUNK_ROWS):
-            rows = slice(int(ids[0]), int(ids[0]) + len(ids))
-            table, column = self._margins(ids, weight[rows], None if linear is None else linear[rows])
+        for rows in row_chunks(0, len(weight)):
+            table, column = self._margins(rows, weight, linear)
             scores[rows] = self._table[rows] + _squash(table)
             if column is not None and linear_scores is not None and self._linear is not None:
                 linear_scores[rows] = self._linear[rows] + _squash(column)
         return Scores(scores, None if linear_scores is None else linear_scores[:, 0])
 
-    def state(self) -> dict[str, Tensor]:
-        named = {"table": self._table, "linear": self._linear}
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        if unknown := set(state) - {"table", "linear"}:
-            raise ValueError(f"Survival has no accumulator {sorted(unknown)}")
-        self._table, self._linear = state.get("table"), state.get("linear")
-
-    def _margins(self, ids: Tensor, weight: Tensor, linear: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _margins(self, rows: slice, weight: Tensor, linear: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Returns by how much some rows of a table exceed their thresholds."""
         if self.threshold is None:
             raise RuntimeError("Survival needs the thresholds that the search learns: set threshold first")
-        return self.threshold.margins(ids, weight, linear)
+        ids = torch.arange(rows.start, rows.stop, device=weight.device)
+        return self.threshold.margins(ids, weight[rows], None if linear is None else linear[rows])
 
 
 def _squash(margin: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from methods import DEFAULT_METHODS, METHODS, Method, choose_methods, search_config, with_seed
 
-from pme_lightning.arguments import build
-from pme_lightning.composition import GroupFiles
+from pme_lightning.configuration.group_files import GroupFiles
+from pme_lightning.configuration.objects import build
 from pme_lightning.errors import BadInput
 from pme_lightning.search import NoTraining
 

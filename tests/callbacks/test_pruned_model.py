@@ -8,13 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pme_lightning.backbones import DCN, FM, DeepFM
-from pme_lightning.callbacks import pruned_model
-from pme_lightning.callbacks.pruned_model import PrunedModel, RecentBatches
+from pme_lightning.callbacks.pruned_model import PrunedModel
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import RowInformation
 from pme_lightning.search.in_turn import InTurn
-from pme_lightning.search.row_information import use_sums
+from pme_lightning.search.use import use_sums
 
 FIELDS, D = [5, 4, 3], 4
 V = sum(FIELDS)
@@ -148,27 +147,3 @@ def test_its_loss_is_that_of_a_model_whose_table_is_cut(axes: str) -> None:
         other.embedding.linear.mul_(kept_linear[:, None])  # type: ignore[union-attr]
     assert cut == pytest.approx(loss(), rel=1e-5)
     assert cut != pytest.approx(whole, rel=1e-3)
-
-
-def test_the_last_batches_are_kept_about_16000_sum_over_processes_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruned_model, "sum_over_processes", lambda rows: 2 * rows)
-    recent = RecentBatches()
-    for number in range(20):
-        recent.add((torch.full((2048, 3), number), torch.zeros(2048)), processes=2)
-    assert [int(ids[0, 0]) for ids, _ in recent] == [16, 17, 18, 19]
-    recent.add((torch.full((5, 3), 20), torch.zeros(5)), processes=2)  # the end of an epoch
-    assert [len(ids) for ids, _ in recent] == [2048, 2048, 2048, 5]
-    other = RecentBatches()
-    other.load_state(recent.state())
-    other.add((torch.full((2048, 3), 21), torch.zeros(2048)), processes=2)
-    assert [int(ids[0, 0]) for ids, _ in other] == [18, 19, 20, 21]
-    # As many as in the other process, which has a row less of the first batch.
-    monkeypatch.setattr(pruned_model, "sum_over_processes", lambda _: 8191)
-    uneven = RecentBatches()
-    for _ in range(5):
-        uneven.add((torch.zeros(4096, 3), torch.zeros(4096)), processes=2)
-    assert len(list(uneven)) == 3
-    monkeypatch.undo()
-    large = RecentBatches()
-    large.add((torch.zeros(100_000, 3), torch.zeros(100_000)), processes=4)
-    assert [len(ids) for ids, _ in large] == [4096]

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from pme_lightning.backbones import DCN, FM
 from pme_lightning.callbacks import PEPCallback, PruningCallback, TransferCallback
-from pme_lightning.embedding import MultiSizeEmbedding
+from pme_lightning.embedding import MultiSizeEmbedding, Shard
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import (
@@ -33,10 +33,12 @@ from pme_lightning.search import (
     NoTraining,
     Popularity,
     Prefix,
+    Random,
     Saliency,
     Schedule,
     Scores,
     SearchResult,
+    SplitTokens,
     TopK,
     principal_axes,
 )
@@ -506,6 +508,17 @@ def test_a_criterion_may_search_once_more(
     assert first.axes == again.axes
 
 
+def test_a_criterion_that_searched_a_split_table_may_search_a_whole_one(
+    tiny: LightningDataModule, make_trainer: Build
+) -> None:
+    used = Random()
+    used.tokens = SplitTokens(Shard(0, 2), 33)
+    found = [PruningCallback(criterion, NoTraining(), Prefix(), budget=0.5) for criterion in (used, Random())]
+    for callback in found:
+        search(tiny, make_trainer, callback)
+    assert torch.equal(found[0].result.sizes, found[1].result.sizes)  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("criterion", [Fisher, ExpectedInformation])
 def test_a_step_that_a_scaler_leaves_out_is_not_gathered(
     tiny: LightningDataModule, make_trainer: Build, criterion: type[Criterion]
@@ -517,7 +530,7 @@ def test_a_step_that_a_scaler_leaves_out_is_not_gathered(
         tiny, make_trainer, callback, module(tiny, DCN, backbone_args={"hidden_units": [8]}), plugins=[plugin]
     )
     assert float(plugin.scaler.get_scale()) < 2.0**28  # type: ignore[union-attr]
-    assert 0 < callback._gathered < callback.step
+    assert 0 < callback._gathering.gathered < callback.step
     assert callback.result is not None
     assert model.embedding.weight.isfinite().all()
 

@@ -10,9 +10,12 @@ import pytest
 import torch
 import yaml
 
-from pme_lightning.arguments import optimizer_arguments, parse_config
 from pme_lightning.cli import main
-from pme_lightning.composition import GroupFiles, compose, parse_words
+from pme_lightning.configuration.command_line import parse_words
+from pme_lightning.configuration.composition import compose
+from pme_lightning.configuration.group_files import GroupFiles
+from pme_lightning.configuration.objects import optimizer_arguments
+from pme_lightning.configuration.parser import parse_config
 
 Run = Callable[..., dict[str, Any]]
 FAST = ["backbone=deepfm", "backbone.hidden_units=[16]"]

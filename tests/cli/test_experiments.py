@@ -6,9 +6,12 @@ import pytest
 import torch
 from jsonargparse import Namespace
 
-from pme_lightning.arguments import build, init_args, optimizer_arguments, parse_config
 from pme_lightning.callbacks import PlateauCallback
-from pme_lightning.composition import GroupFiles, compose, parse_words
+from pme_lightning.configuration.command_line import parse_words
+from pme_lightning.configuration.composition import compose
+from pme_lightning.configuration.group_files import GroupFiles
+from pme_lightning.configuration.objects import build, init_args, optimizer_arguments
+from pme_lightning.configuration.parser import parse_config
 from pme_lightning.module import CTRModule
 
 FRAPPE = {

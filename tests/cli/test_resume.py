@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from pme_lightning.cli import main
-from pme_lightning.composition import merge
+from pme_lightning.configuration.composition import merge
 from pme_lightning.data import ClickDataModule
 from pme_lightning.errors import BadInput
 from pme_lightning.resuming import check_same_config, check_same_data, data_facts

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from pme_lightning.dashboards.search_charts import size_charts, spectrum_charts
+from pme_lightning.score_spectrum import score_spectrum
 from pme_lightning.search import Scores, SearchResult
-from pme_lightning.size_facts import score_spectrum, size_facts
+from pme_lightning.size_facts import size_facts
 
 
 def test_names_that_are_no_keys_and_fields_of_the_same_name_are_told_apart() -> None:

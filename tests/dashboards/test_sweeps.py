@@ -16,8 +16,10 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 from wandb.wandb_agent import Agent
 
-from pme_lightning.arguments import parse_config
-from pme_lightning.composition import GROUPS, compose, parse_words
+from pme_lightning.configuration.command_line import parse_words
+from pme_lightning.configuration.composition import compose
+from pme_lightning.configuration.group_files import GROUPS
+from pme_lightning.configuration.parser import parse_config
 
 # As an installed package has them.
 FILES = sorted(Path(str(importlib.resources.files("pme_lightning.configs"))).glob("sweep/*.yaml"))

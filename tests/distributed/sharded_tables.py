@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, RowLayout, Shard
 from pme_lightning.optim import LazyAdagrad, clip_gradients
-from pme_lightning.whole_checkpoints import SplitTensor, WholeCheckpoints
+from pme_lightning.split_checkpoints import SplitTensor
+from pme_lightning.whole_checkpoints import WholeCheckpoints
 
 V, D, F = 103, 6, 3
 ROWS = (9, 6, 1, 8)  # of each process: batches are uneven

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pme_lightning import whole_checkpoints
+from pme_lightning import split_checkpoints
 from pme_lightning.embedding import RowLayout, Shard, exchange
 
 THERE = torch.device("meta")
@@ -31,7 +31,7 @@ def group(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
         seen.extend(tensor.device for tensor in tensors)
         raise OnItsWay
 
-    for module in (exchange, whole_checkpoints):
+    for module in (exchange, split_checkpoints):
         monkeypatch.setattr(module, "meeting_device", lambda: THERE)
     for name in ("all_to_all_single", "gather"):
         monkeypatch.setattr(dist, name, take)
@@ -50,7 +50,7 @@ def answered() -> None:
 def written() -> None:
     (part,) = RowLayout.of_rows(4, 2).parts(Shard(0, 2))
     (other,) = RowLayout.of_rows(4, 2).parts(Shard(1, 2))
-    whole_checkpoints._gathered(torch.ones(2, 2), part, (part, other), 0, 4)
+    split_checkpoints._gathered(torch.ones(2, 2), part, (part, other), 0, 4)
 
 
 @pytest.mark.parametrize("send", [asked_for, answered, written])

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 import yaml
 
+from pme_lightning.score_spectrum import score_spectrum
 from pme_lightning.search import Scores, SearchResult
-from pme_lightning.size_facts import score_spectrum, size_facts
+from pme_lightning.size_facts import size_facts
 
 
 def model(auc: float | None, fraction: float, full: int = 10_000) -> dict[str, Any]:

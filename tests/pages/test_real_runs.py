@@ -18,7 +18,7 @@ import pytest
 from page_text import Page
 
 from pme_lightning.cli import main
-from pme_lightning.composition import parse_words
+from pme_lightning.configuration.command_line import parse_words
 from pme_lightning.search import SearchResult
 
 ROOT = Path(__file__).parents[2]

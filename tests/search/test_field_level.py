@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pme_lightning.errors import BadInput
-from pme_lightning.search import Action, FieldPopularity, FieldSaliency, FieldSizes, SingleShot
+from pme_lightning.search import FieldPopularity, FieldSaliency, FieldSizes
 
 FIELDS = [3, 1, 5]
 V, D = sum(FIELDS), 4
@@ -134,22 +134,3 @@ def test_a_budget_below_the_smallest_field_is_refused() -> None:
 def test_wrong_fields_are_refused(fields: list[int] | None) -> None:
     with pytest.raises(BadInput, match="field_tokens must add up to the 9 tokens"):
         FieldSizes().allocate(torch.ones(V, D), 9, field_tokens=fields)
-
-
-def test_single_shot_trains_then_scores_frozen() -> None:
-    schedule = SingleShot(epochs=0.5, batches=2)
-    assert schedule.num_steps(6) == 5
-    assert [schedule.action(step, 6) for step in range(5)] == [
-        Action(),
-        Action(),
-        Action(),
-        Action(frozen=True, start=True, score=True),
-        Action(frozen=True, score=True, prune=1.0),
-    ]
-    assert SingleShot(epochs=1, batches=1).action(6, 6) == Action(frozen=True, start=True, score=True, prune=1.0)
-
-
-@pytest.mark.parametrize("arguments", [{"epochs": 0}, {"epochs": float("nan")}, {"batches": 0}])
-def test_wrong_arguments_of_single_shot(arguments: dict[str, float]) -> None:
-    with pytest.raises(BadInput, match=next(iter(arguments))):
-        SingleShot(**arguments)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from pme_lightning.errors import BadInput
 from pme_lightning.search import ExpectedInformation, RowInformation, information
-from pme_lightning.search.row_information import BANDS, band_sums, use_sums
 from pme_lightning.search.spectrum import Spectrum
 
 FIELDS = [3, 2]
@@ -210,7 +208,7 @@ def test_targets_of_tokens_start_from_where_their_rows_stood_and_spectra_from_wh
     stood = sum(n * each for n, each in zip(counts, there, strict=True)) / met
     stood[4], stood[0, 1] = there[1][4], 0
     found.scores(there[1], firsts[1], frequencies)
-    assert found._expected is not None
+    assert found._sums is not None
     without = criterion()
     without.start(there[1], None, frequencies)
     without.update_rows(ids, frequencies[ids], gradients)
@@ -229,7 +227,9 @@ def test_targets_of_tokens_start_from_where_their_rows_stood_and_spectra_from_wh
     # First-order weights, one value a token, alike.
     of_firsts = sum(n * each for n, each in zip(counts, firsts, strict=True)) / met
     of_firsts[4] = firsts[1][4]
-    torch.testing.assert_close(found._standing(firsts[1][:, 0], "linear_stood", slice(0, TOKENS)), of_firsts[:, 0])
+    torch.testing.assert_close(
+        found._sums.mean_standing(firsts[1][:, 0], slice(0, TOKENS), linear=True), of_firsts[:, 0]
+    )
 
 
 def test_of_many_tokens_nothing_is_kept_of_where_rows_stood(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +286,7 @@ def test_axes_of_each_field_are_those_of_its_tokens_alone() -> None:
         torch.testing.assert_close(found.linear[own], expected.linear, rtol=1e-3, atol=1e-4)  # type: ignore[index]
         torch.testing.assert_close(found.spectrum[field], expected.spectrum[0], rtol=1e-3, atol=1e-4)  # type: ignore[index]
         energy = frequencies[own].float() @ (weight[own] @ found.basis[field]).square()
-        told = together._sums["information"][field].float()
+        told = together.state()["information"][field].float()
         worth = energy * (found.basis[field].T @ told @ found.basis[field]).diagonal()
         assert (worth.diff() <= 1e-4 * worth.max()).all(), "in the order of what rows depend on them"
         torch.testing.assert_close(together.information.table[field], alone.information.table[0], rtol=1e-3, atol=1e-4)
@@ -507,65 +507,6 @@ def test_rows_of_popular_tokens_may_tell_less() -> None:
     assert (told[0] < 0.06).all(), "64 rows of the field's speak for it too"
 
 
-def test_bands_of_popularity_by_hand() -> None:
-    # Two fields, three rows; tokens that never occur count as those that occur once.
-    frequencies = torch.tensor([[0, 7], [1, 8], [4, 4]])
-    gradients = torch.tensor([[[3.0, 4.0], [1.0, 0.0]], [[0.0, 1.0], [2.0, 0.0]], [[2.0, 0.0], [0.0, 3.0]]])
-    linear = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 4.0]])
-    sums = band_sums(frequencies, gradients, linear)
-    assert sums.shape == (3, 2, BANDS)
-    assert sums[0, :, :4].tolist() == [[2, 0, 1, 0], [0, 0, 2, 1]]
-    assert sums[1, :, :4].tolist() == [[26, 0, 4, 0], [0, 0, 10, 4]]
-    assert sums[2, :, :4].tolist() == [[10, 0, 0, 0], [0, 0, 20, 0]]
-    assert torch.equal(band_sums(frequencies, gradients), sums[:2])
-    squares = torch.stack([gradients[:, field].square().sum(0) for field in range(2)]).double()
-    # As if gradients of two values were not alike.
-    found = RowInformation.of_sums(
-        torch.tensor(3.0).double(),
-        squares.diag_embed(),
-        torch.tensor([10.0, 20.0]).double(),
-        torch.zeros(2, 2).double(),
-        sums,
-    )
-    # Of the first field a row tells (13, 17) / 3, 10 over both; rows of band 0 have 13 of it, of band 2 have 4.
-    about = found.of_tokens(0, torch.tensor([0, 4]))
-    expected = [(26 + 64 * 10) / (2 + 64) / 10, (4 + 64 * 10) / (1 + 64) / 10]
-    for token, ratio in enumerate(expected):
-        assert about[token].tolist() == pytest.approx([13 / 3 * ratio, 17 / 3 * ratio])
-    first = found.of_tokens(0, torch.tensor([1]), linear=True)
-    assert first.tolist() == [[pytest.approx(10 / 3 * (10 + 64 * 10 / 3) / (2 + 64) / (10 / 3))]]
-    twice = found.halfway(replace(found, table=found.table.flip(1)))
-    assert twice.of_tokens(0, torch.tensor([4]))[0].tolist() == pytest.approx([(13 * 17) ** 0.5 / 3 * expected[1]] * 2)
-    assert RowInformation(squares).of_tokens(1, torch.tensor([5]))[0].tolist() == squares[1].tolist()
-    huge = band_sums(torch.tensor([[2**31 - 1, 2**31, 2**40]]), torch.ones(1, 3, 1))
-    assert [int(row.nonzero()) for row in huge[0]] == [30, 31, 31]
-
-
-def test_information_of_rows_by_hand() -> None:
-    def of(products: list[list[float]], *linear: Tensor) -> RowInformation:
-        return RowInformation.of_sums(torch.tensor([2.0]).double(), torch.tensor([products]).double(), *linear)
-
-    of_linear, both = torch.tensor([2.0]).double(), torch.tensor([[4.0, 3.0]]).double()
-    found = of([[8.0, 0.0], [0.0, 18.0]], of_linear, both)
-    assert found.table.tolist() == [[pytest.approx(4.0), pytest.approx(9.0)]]
-    assert found.linear.tolist() == [1.0]  # type: ignore[union-attr]
-    assert found.shared.tolist() == [[pytest.approx(1.0), pytest.approx(0.25)]]  # type: ignore[union-attr]
-    # Half of the second value's gradient is that of the first: (18 - 8) / 2 is left, and (3 - 4)² / (2 · 10) of that of
-    # the first-order weight.
-    alike = of([[8.0, 8.0], [8.0, 18.0]], of_linear, both)
-    assert alike.table.tolist() == [[pytest.approx(4.0), pytest.approx(5.0, rel=1e-4)]]
-    assert alike.shared.tolist() == [[pytest.approx(1.0), pytest.approx(0.05, rel=1e-3)]]  # type: ignore[union-attr]
-    found = RowInformation(torch.tensor([[4.0, 9.0]]), torch.tensor([1.0]), torch.tensor([[1.0, 0.25]]))
-    other = RowInformation(torch.tensor([[1.0, 4.0]]), torch.tensor([9.0]), torch.tensor([[0.5, 0.0]]))
-    between = found.halfway(other)
-    assert between.table.tolist() == [[2.0, 6.0]]
-    assert between.linear.tolist() == [3.0]  # type: ignore[union-attr]
-    assert between.shared.tolist() == [[0.5, 0.0]]  # type: ignore[union-attr]
-    rounded = of([[8.0, 0.0], [0.0, 1e-12]])
-    assert rounded.table.tolist() == [[pytest.approx(4.0), 0.0]], "rounding tells nothing"
-    assert RowInformation.of_sums(torch.zeros(1).double(), torch.zeros(1, 2, 2).double()).table.tolist() == [[0.0, 0.0]]
-
-
 @given(st.integers(0, 10_000), st.sampled_from([0.01, 1.0, 30.0]))
 def test_scores_are_finite_and_cost_no_more_than_their_noise(seed: int, scale: float) -> None:
     ids, gradients, linear = rows(20, seed)
@@ -617,61 +558,6 @@ def test_it_says_what_is_wrong() -> None:
         found.update_rows(ids, ids, gradients, linear)
     with pytest.raises(ValueError, match="no accumulator"):
         found.load_state({"table": torch.zeros(1)})
-
-
-def uses_of(values: Tensor, kept: Tensor, gradients: Tensor) -> Tensor:
-    """What ``RowInformation.use`` is to be, value by value in plain numbers."""
-    n, fields, dim = values.shape
-    found = torch.full((fields, dim), torch.nan, dtype=torch.float64)
-    for f in range(fields):
-        for k in range(dim):
-            w, g, m = (each[:, f, k].tolist() for each in (values, gradients, kept))
-            told, mean = sum(each**2 for each in g) / n, sum(w) / n
-            own = [(w[i] - mean, g[i]) for i in range(n) if m[i]]
-            expected = sum(told * each**2 / 2 for each, _ in own)
-            if expected > 1e-5 * sum(told * w[i] ** 2 / 2 for i in range(n) if m[i]):
-                share = sum(-slope * each + told * each**2 / 2 for each, slope in own) / expected
-                noise = sum((slope * each) ** 2 for each, slope in own) / expected**2
-                found[f, k] = min(1.0, max(0.02, (share + noise) / (1 + noise)))
-    return found
-
-
-@given(seed=st.integers(0, 10_000), rows=st.integers(1, 9), scale=st.sampled_from([0.1, 1.0, 10.0]))
-def test_the_use_of_kept_values_is_what_leaving_them_out_costs(seed: int, rows: int, scale: float) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    values, gradients = (torch.randn(rows, 2, DIM, generator=generator) for _ in range(2))
-    values, kept = values * scale + 0.5, torch.rand(rows, 2, DIM, generator=generator) < 0.6
-    by_field, sums = gradients.double().transpose(0, 1), use_sums(values, kept, gradients)
-    found = RowInformation.of_sums(torch.tensor([float(rows)]).double(), by_field.mT @ by_field, uses=sums).use
-    assert found is not None
-    torch.testing.assert_close(found, uses_of(values, kept, gradients), rtol=1e-3, atol=1e-3, equal_nan=True)
-
-
-@pytest.mark.parametrize(("best", "use"), [(1.0, 1.0), (2.0, 1.0), (0.75, 0.5), (0.0, 0.02)])
-def test_values_that_the_pruned_model_wants_smaller_are_of_less_use(best: float, use: float) -> None:
-    # A loss of h (w - best w)² / 2 in each row, beside noise of the gradients as large as h: what is left of the use is
-    # 1 - 2 (1 - best), and nothing is less than none.
-    generator = torch.Generator().manual_seed(1)
-    values = torch.randn(200_000, 1, 1, generator=generator) * 0.1
-    gradients = 0.5 * (1 - best) * values + 0.5**0.5 * torch.randn(values.shape, generator=generator)
-    sums = use_sums(values, torch.ones(values.shape, dtype=torch.bool), gradients)
-    rows = torch.tensor([float(len(values))]).double()
-    found = RowInformation.of_sums(rows, gradients.double().square().sum().view(1, 1, 1), uses=sums)
-    assert found.use is not None
-    assert float(found.use) == pytest.approx(use, abs=0.1)
-
-
-def test_use_counts_and_lasts_until_it_is_known_again() -> None:
-    told = torch.tensor([[4.0, 9.0]]).double()
-    start, nan = RowInformation(told), torch.nan
-    once = start.halfway(RowInformation(told, use=torch.tensor([[0.25, nan]]).double()))
-    assert once.table.tolist() == [[2.0, 9.0]]
-    assert once.use is not None
-    assert once.use.tolist() == [[0.25, 1.0]]
-    twice = once.halfway(RowInformation(told, use=torch.tensor([[nan, 1.0]]).double()))
-    assert twice.table.tolist() == [[pytest.approx((2 * 4 * 0.25) ** 0.5), 9.0]]
-    assert twice.use is not None
-    assert twice.use.tolist() == [[0.25, 1.0]]
 
 
 @pytest.mark.parametrize("axes", ["principal", "field"])

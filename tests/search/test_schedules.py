@@ -14,6 +14,7 @@ from pme_lightning.search import (
     Gradual,
     NoTraining,
     Schedule,
+    SingleShot,
     keep_fraction,
 )
 
@@ -176,3 +177,22 @@ def test_least_steps_are_no_more_than_so_many_epochs() -> None:
 def test_a_warm_up_is_not_shorter_than_its_least_steps(least: int, most: int) -> None:
     with pytest.raises(BadInput, match=f"AfterWarmup: max_steps is {most}; it must be {max(1, least)} or more"):
         AfterWarmup(min_steps=least, max_steps=most)
+
+
+def test_single_shot_trains_then_scores_frozen() -> None:
+    schedule = SingleShot(epochs=0.5, batches=2)
+    assert schedule.num_steps(6) == 5
+    assert [schedule.action(step, 6) for step in range(5)] == [
+        Action(),
+        Action(),
+        Action(),
+        Action(frozen=True, start=True, score=True),
+        Action(frozen=True, score=True, prune=1.0),
+    ]
+    assert SingleShot(epochs=1, batches=1).action(6, 6) == Action(frozen=True, start=True, score=True, prune=1.0)
+
+
+@pytest.mark.parametrize("arguments", [{"epochs": 0}, {"epochs": float("nan")}, {"batches": 0}])
+def test_wrong_arguments_of_single_shot(arguments: dict[str, float]) -> None:
+    with pytest.raises(BadInput, match=next(iter(arguments))):
+        SingleShot(**arguments)

@@ -18,12 +18,16 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from pme_lightning.arguments import SECTIONS, check_key, keys_of
 from pme_lightning.class_path import import_class
-from pme_lightning.composition import COMMANDS, GROUPS, NULLABLE, Composition, GroupFiles
+from pme_lightning.configuration.commands import COMMANDS
+from pme_lightning.configuration.composition import Composition
+from pme_lightning.configuration.group_files import GROUPS, GroupFiles
+from pme_lightning.configuration.keys import NULLABLE, check_key, keys_of, look_up, short_key
+from pme_lightning.configuration.parser import SECTIONS
+from pme_lightning.configuration.settings import Setting, setting_of_class, setting_of_key, type_in_words
 from pme_lightning.errors import BadInput
-from pme_lightning.listing import list_text, rows, text_width
-from pme_lightning.settings import Setting, setting_of_class, taken_by, typed
+from pme_lightning.help.layout import text_width, two_columns
+from pme_lightning.help.listing import list_text
 
 
 def explain_text(
@@ -49,19 +53,19 @@ def explain_text(
         raise BadInput("explain what? Name a key, such as explain search.budget; --print_config shows all of them")
     explained = []
     for key in asked:
-        key = key.replace(".init_args", "").lstrip("-")
+        key = short_key(key).lstrip("-")
         parts = []
         if key in COMMANDS:
             parts.append(textwrap.fill(f"{key} (a command): {COMMANDS[key]}", text_width(), subsequent_indent="  "))
         if key in GROUPS:
             parts.append(list_text(files, [key]))
         if key not in COMMANDS or key in GROUPS:
-            parts += _about(key, composition, parser, config)
+            parts += _paragraphs(key, composition, parser, config)
         explained.append("\n\n".join(parts))
     return "\n\n\n".join(explained)
 
 
-def _about(key: str, composition: Composition, parser: LightningArgumentParser, config: Namespace) -> list[str]:
+def _paragraphs(key: str, composition: Composition, parser: LightningArgumentParser, config: Namespace) -> list[str]:
     """Returns paragraphs on a key: itself, and the settings below it."""
     if key == "experiment":
         return []
@@ -76,34 +80,33 @@ def _about(key: str, composition: Composition, parser: LightningArgumentParser, 
                 f"to be set of it; name one: explain {key} {above}=CHOICE"
             )
         # A key below a leaf: one entry of a mapping that the leaf holds.
-        return _about(above, composition, parser, config)
-    path = _whole_path(values, key)
-    setting, value = _setting(parser, values, path), _at(values, path)
-    origin = _origin(composition, path, value)
+        return _paragraphs(above, composition, parser, config)
+    value, path = look_up(values, key)
+    setting, origin = _setting(parser, values, path), _origin(composition, path, value)
     if key in SECTIONS:
         paragraphs = []
     elif "." not in key and (isinstance(value, Mapping) or key in NULLABLE):
         paragraphs = [f"now: {_shown(value)}, from {origin}"]
     else:
-        paragraphs = [] if setting is None else [_of_one(key, setting, value, origin)]
+        paragraphs = [] if setting is None else [_paragraph(key, setting, value, origin)]
     below = [name for name in known if name.rpartition(".")[0] == key and not name.endswith(".class_path")]
     if isinstance(value, Mapping) and below:
         what = f"settings of {value['class_path'].rpartition('.')[2]}" if "class_path" in value else "settings"
-        lines = [_in_a_line(parser, values, name) for name in below]
+        lines = [_line(parser, values, name) for name in below]
         paragraphs.append("\n".join([f"{what}, as they are now:", *lines]))
     return paragraphs
 
 
-def _in_a_line(parser: LightningArgumentParser, values: Mapping[str, Any], key: str) -> str:
-    path = _whole_path(values, key)
+def _line(parser: LightningArgumentParser, values: Mapping[str, Any], key: str) -> str:
+    value, path = look_up(values, key)
     setting = _setting(parser, values, path)
     words = f": {_first_sentence(setting.help)}" if setting is not None and setting.help else ""
-    text = f"{key}={_shown(_at(values, path))}{words}"
+    text = f"{key}={_shown(value)}{words}"
     return textwrap.fill(text, text_width(), initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
 
 
-def _of_one(key: str, setting: Setting, value: Any, origin: str) -> str:
-    facts = {"value": f"{_shown(value)}, from {origin}", "type": typed(setting.type)}
+def _paragraph(key: str, setting: Setting, value: Any, origin: str) -> str:
+    facts = {"value": f"{_shown(value)}, from {origin}", "type": type_in_words(setting.type)}
     if setting.default is not inspect.Parameter.empty:
         facts["default"] = _shown(setting.default) + (f" in {setting.owner.__name__}" if setting.owner else "")
     if setting.owner is not None:
@@ -114,23 +117,10 @@ def _of_one(key: str, setting: Setting, value: Any, origin: str) -> str:
     words = textwrap.fill(
         setting.help or "(its class says nothing about it)", text_width(), initial_indent="  ", subsequent_indent="  "
     )
-    return "\n".join([key, words, "", *rows({name: text for name, text in facts.items() if text}, text_width())])
+    return "\n".join([key, words, "", *two_columns({name: text for name, text in facts.items() if text})])
 
 
 # Where a key lies, who takes it, and where its value comes from.
-
-
-def _whole_path(values: Mapping[str, Any], key: str) -> list[str]:
-    """Returns the path of a key, with the ``init_args`` that the short way of writing it leaves out."""
-    path: list[str] = []
-    node: Any = values
-    for part in key.split("."):
-        if part not in node and isinstance(node.get("init_args"), Mapping):
-            path.append("init_args")
-            node = node["init_args"]
-        path.append(part)
-        node = node.get(part)
-    return path
 
 
 def _at(values: Mapping[str, Any], path: Sequence[str]) -> Any:
@@ -146,14 +136,14 @@ def _setting(parser: LightningArgumentParser, values: Mapping[str, Any], path: S
         if path[end] == "init_args":
             owner = import_class(_at(values, path[:end])["class_path"])
             return setting_of_class(owner, ".".join(path[end + 1 :]))
-    return taken_by(parser, ".".join(path), SECTIONS.get(path[0]) if len(path) > 1 else None)
+    return setting_of_key(parser, ".".join(path), SECTIONS.get(path[0]) if len(path) > 1 else None)
 
 
 def _origin(composition: Composition, path: Sequence[str], value: Any) -> str:
     """Returns in words where a value comes from: the last that said it."""
     short = ".".join(part for part in path if part != "init_args")
     for key, given in reversed(composition.overrides):
-        if key.replace(".init_args", "").rstrip("+") == short:
+        if short_key(key) == short:
             return f"the command line ({key}={given})"
     for name, layer in reversed(composition.layers):
         try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import textwrap
 from collections.abc import Sequence
 
-from pme_lightning.composition import GROUPS, GroupFiles
+from pme_lightning.configuration.group_files import GROUPS, GroupFiles
 from pme_lightning.errors import BadInput, did_you_mean
+from pme_lightning.help.layout import text_width, two_columns
 
 _ABOUT = {
     "backbone": "the network behind the embeddings",
@@ -46,23 +46,4 @@ def _heading(group: str, default: dict[str, str]) -> str:
 
 def _choices(files: GroupFiles, group: str) -> list[str]:
     told = {name: files.description(group, name) for name in files.choices(group)}
-    if not told:
-        return ["  (none)"]
-    return rows(told, text_width())
-
-
-def text_width() -> int:
-    """Returns how wide text may be: as the terminal, but neither very narrow nor very wide."""
-    return max(60, min(shutil.get_terminal_size((80, 24)).columns, 100))
-
-
-def rows(entries: dict[str, str], width: int) -> list[str]:
-    """Returns lines of names and what they mean, in two columns."""
-    column = max(len(key) for key in entries) + 4
-    lines = []
-    for key, text in entries.items():
-        first = f"  {key}".ljust(column)
-        lines += textwrap.wrap(
-            text, width, initial_indent=first, subsequent_indent=" " * column, break_on_hyphens=False
-        ) or [first.rstrip()]
-    return lines
+    return two_columns(told) if told else ["  (none)"]

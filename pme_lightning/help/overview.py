@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pme_lightning.composition import COMMANDS, GROUPS, QUESTIONS, GroupFiles
-from pme_lightning.listing import rows, text_width
+from pme_lightning.configuration.commands import COMMANDS, QUESTIONS
+from pme_lightning.configuration.group_files import GROUPS, GroupFiles
+from pme_lightning.help.layout import two_columns
 
 _KEYS = {
     "search.budget": "what to keep: a fraction (0.2), a parameter count (2000000), bytes (20MB), or bytes as exported "
@@ -22,11 +23,16 @@ _KEYS = {
     "sizes": "file of sizes, for finetune",
     "ckpt_path": "checkpoint, for validate, test, predict and export",
 }
+_OPTIONS = {
+    "--print_config": "print the whole configuration and stop; every key that can be set is in it",
+    "--config=FILE": "start from a configuration file, such as the config.yaml of a run",
+    "config_dir=DIR": "a folder with group files of your own (DIR/backbone/mine.yaml)",
+    "--version": "print the version and stop",
+}
 
 
 def help_text(files: GroupFiles) -> str:
     """Returns the help, wrapped to the terminal's width."""
-    width = text_width()
     lines = [
         "Searches the embedding size of every token of a CTR model, and trains with those sizes.",
         "",
@@ -34,24 +40,16 @@ def help_text(files: GroupFiles) -> str:
         "   or: python train.py ...",
         "",
         "commands:",
-        *rows(COMMANDS | QUESTIONS, width),
+        *two_columns(COMMANDS | QUESTIONS),
         "",
         "groups and their choices:",
-        *rows({group: ", ".join(files.choices(group)) or "-" for group in GROUPS}, width),
+        *two_columns({group: ", ".join(files.choices(group)) or "-" for group in GROUPS}),
         "",
         "keys that are typed most:",
-        *rows(_KEYS, width),
+        *two_columns(_KEYS),
         "",
         "options:",
-        *rows(
-            {
-                "--print_config": "print the whole configuration and stop; every key that can be set is in it",
-                "--config=FILE": "start from a configuration file, such as the config.yaml of a run",
-                "config_dir=DIR": "a folder with group files of your own (DIR/backbone/mine.yaml)",
-                "--version": "print the version and stop",
-            },
-            width,
-        ),
+        *two_columns(_OPTIONS),
         "",
         "examples:",
         "  python train.py backbone=deepfm",

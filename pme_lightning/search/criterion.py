@@ -1,23 +1,17 @@
-"""Criteria: what each embedding value is worth, judged from the weights and the gradients of the loss."""
+"""What a criterion is: it says what each embedding value is worth, in scores."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from pme_lightning.errors import BadInput, did_you_mean
+from pme_lightning.errors import BadInput
 from pme_lightning.search.across import ALONE, Tokens
 from pme_lightning.search.row_information import RowInformation
-
-# Rows worked on at a time where a whole table of intermediate results would cost as much memory as the table.
-_CHUNK_ROWS = 1 << 15
-# Far below what a table holds along an axis that is used, far above what rounding leaves along one that is not.
-_WHERE_EMPTY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -211,31 +205,12 @@ class Criterion(ABC):
             raise ValueError(f"{type(self).__name__} keeps no accumulators, got {sorted(state)}")
 
 
-class _GradientCriterion(Criterion):
-    """A criterion with one accumulator per value: a sum over batches of ``g`` or ``g²``."""
-
-    needs_gradients: ClassVar[bool] = True
-    splits: ClassVar[bool] = True
-    per_token: ClassVar[tuple[str, ...]] = ("table", "linear")
-    squared = True
+class TableCriterion(Criterion):
+    """A criterion that accumulates one number for each value of the table, and each first-order weight."""
 
     def __init__(self) -> None:
         self._table: Tensor | None = None
         self._linear: Tensor | None = None
-
-    def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
-        self._table = torch.zeros_like(weight, requires_grad=False)
-        self._linear = None if linear is None else torch.zeros_like(linear, requires_grad=False)
-
-    @torch.no_grad()
-    def update(self, weight_grad: Tensor, linear_grad: Tensor | None = None) -> None:
-        if self._table is None:
-            raise RuntimeError(f"{type(self).__name__}.update was called before start")
-        if (linear_grad is None) != (self._linear is None):
-            raise ValueError("first-order weights must be given to both start and update, or to neither")
-        self._add(self._table, weight_grad, self.basis)
-        if self._linear is not None and linear_grad is not None:
-            self._add(self._linear, linear_grad, None)
 
     def state(self) -> dict[str, Tensor]:
         named = {"table": self._table, "linear": self._linear}
@@ -246,175 +221,20 @@ class _GradientCriterion(Criterion):
             raise ValueError(f"{type(self).__name__} has no accumulator {sorted(unknown)}")
         self._table, self._linear = state.get("table"), state.get("linear")
 
-    def _add(self, total: Tensor, grad: Tensor, basis: Tensor | None) -> None:
-        if grad.is_sparse:
-            grad = grad.coalesce()
-            rows, values = grad.indices()[0], grad.values()
-        elif basis is None:
-            total.addcmul_(grad, grad) if self.squared else total.add_(grad)
-            return
-        else:
-            # Most rows of a batch's gradient are zero, and rotating costs D operations a value.
-            rows, values = grad.any(dim=1).nonzero().squeeze(1), None
-        for index, chunk in enumerate(rows.split(_CHUNK_ROWS)):
-            part = grad[chunk] if values is None else values[index * _CHUNK_ROWS :][: len(chunk)]
-            part = part.to(total.dtype) if basis is None else part.to(total.dtype) @ basis
-            total.index_add_(0, chunk, part.square() if self.squared else part)
 
-    def _sums(self) -> tuple[Tensor, Tensor | None]:
-        if self._table is None:
-            raise RuntimeError(f"{type(self).__name__} was asked for scores before start and update")
-        return self._table, self._linear
+class KnowsFields:
+    """A criterion that looks at fields; the search tells it of them before anything else.
 
-
-class Saliency(_GradientCriterion):
-    """Saliency of each value, as taken for pruning at initialization.
-
-    Power 1 is SNIP, ``|w · Σ g|`` (Lee, Ajanthan, Torr 2019, arXiv:1810.02340): the change of the loss, to
-    first order, when the value is removed. Power 2 is ``w² · Σ g²``, where batches do not cancel.
-
-    Args:
-        power: 1 or 2.
-
-    Raises:
-        BadInput: another power.
+    Attributes:
+        field_tokens: the number of tokens of each field, whose ids lie side by side.
     """
 
-    def __init__(self, power: Literal[1, 2] = 1) -> None:
-        super().__init__()
-        if power not in (1, 2):
-            raise BadInput(f"Saliency: power is {power!r}; it must be 1 or 2")
-        self.power = power
-        self.squared = power == 2
+    field_tokens: Sequence[int] = ()
 
-    @torch.no_grad()
-    def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
-        table, column = self._sums()
-        return Scores(self._score(weight, table), None if column is None else self._score(linear, column)[:, 0])
-
-    def _score(self, weight: Tensor | None, total: Tensor) -> Tensor:
-        if weight is None:
-            raise ValueError("the first-order weights given to start are missing")
-        return weight.square().mul_(total) if self.squared else (weight * total).abs_()
-
-
-class Fisher(_GradientCriterion):
-    """Second-order estimate of what removing a value costs: ``w² · Σ g²`` over batches.
-
-    This is Taylor's second-order term with the empirical Fisher information in place of the Hessian (Theis et
-    al. 2018, arXiv:1801.05787; Molchanov et al. 2019, arXiv:1906.10771). In principal axes, table and gradients
-    are first rotated to the eigenvectors of ``Σ_v freq_v w_v w_vᵀ``, where the leading values of a row hold most
-    of it. First-order weights are one value a token and are never rotated.
-
-    Args:
-        axes: ``original`` or ``principal``.
-
-    Raises:
-        BadInput: other axes; or, on start, a table that is not finite.
-
-    Examples:
-        >>> weight, frequencies = torch.tensor([[1.0, 2.0], [0.0, 3.0]]), torch.tensor([5, 1])
-        >>> fisher = Fisher(axes="original")
-        >>> fisher.start(weight, None, frequencies)
-        >>> fisher.update(torch.tensor([[1.0, 0.5], [2.0, 0.0]]))  # the gradient of a batch
-        >>> fisher.scores(weight, None, frequencies).table
-        tensor([[1., 1.],
-                [0., 0.]])
-    """
-
-    def __init__(self, axes: Literal["original", "principal"] = "principal") -> None:
-        super().__init__()
-        self.axes = known_axes("Fisher", axes)
-
-    def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
-        super().start(weight, linear, frequencies)
-        self.basis = principal_axes(weight, frequencies, self.tokens) if self.axes == "principal" else None
-
-    @torch.no_grad()
-    def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
-        table, column = self._sums()
-        if column is not None and linear is None:
-            raise ValueError("the first-order weights given to start are missing")
-        return Scores(
-            table=_squares(weight, self.basis).mul_(table),
-            linear=None if column is None or linear is None else linear.square().mul_(column)[:, 0],
-            basis=self.basis,
-        )
-
-
-class Magnitude(Criterion):
-    """The square of each value: no gradients, no loss.
-
-    Args:
-        axes: ``original``, or ``principal`` as for :class:`Fisher`, of the table that is scored.
-
-    Raises:
-        BadInput: other axes; or, when scoring, a table that is not finite.
-    """
-
-    splits: ClassVar[bool] = True
-
-    def __init__(self, axes: Literal["original", "principal"] = "original") -> None:
-        self.axes = known_axes("Magnitude", axes)
-
-    @torch.no_grad()
-    def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
-        self.basis = principal_axes(weight, frequencies, self.tokens) if self.axes == "principal" else None
-        return Scores(
-            table=_squares(weight, self.basis),
-            linear=None if linear is None else linear.square()[:, 0],
-            basis=self.basis,
-        )
-
-
-@torch.no_grad()
-def principal_axes(
-    weight: Tensor, frequencies: Tensor, tokens: Tokens = ALONE, where_empty: Tensor | None = None
-) -> Tensor:
-    """Eigenvectors of ``Σ_v freq_v w_v w_vᵀ`` by falling eigenvalue.
-
-    Args:
-        weight: ``(V, D)``.
-        frequencies: ``(V,)``, at least 0.
-        tokens: how processes agree, where tokens are split over them.
-        where_empty: ``(D, D)`` symmetric, not negative: its energy is what counts along axes where the table has none,
-            as that of fewer than ``D`` tokens; without it those are arbitrary.
-
-    Returns:
-        ``(D, D)`` orthogonal, one axis a column, the largest entry of each positive; the identity where the
-        weighted table is all zeros.
-
-    Raises:
-        BadInput: the table holds NaN or infinity.
-    """
-    energy = torch.zeros(weight.shape[1], weight.shape[1], dtype=torch.float64, device=weight.device)
-    for rows, counts in zip(weight.split(_CHUNK_ROWS), frequencies.split(_CHUNK_ROWS), strict=True):
-        rows = rows.double()
-        energy += rows.T @ (rows * counts.to(rows).unsqueeze(1))
-    energy = tokens.sum(energy)
-    if not bool(energy.isfinite().all()):
-        raise BadInput("the embedding table holds NaN or infinity: the search diverged; lower the learning rate")
-    if where_empty is not None and bool(where_empty.any()):
-        energy += where_empty * (_WHERE_EMPTY * energy.trace() / where_empty.trace())
-    if not bool(energy.any()):
-        return torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
-    return tokens.same(facing_up(torch.linalg.eigh(energy).eigenvectors.flip(1)).to(weight.dtype))
-
-
-def facing_up(axes: Tensor) -> Tensor:
-    """Returns axes ``(D, D)``, one a column, each with a sign that makes its largest entry positive.
-
-    Eigenvectors come column by column. They are put row by row, as a file gives them back: products round by it.
-    """
-    return (axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()).contiguous()
-
-
-def _squares(weight: Tensor, basis: Tensor | None) -> Tensor:
-    return weight.square() if basis is None else (weight @ basis).square_()
-
-
-def known_axes(owner: str, axes: str, known: Sequence[str] = ("original", "principal")) -> str:
-    """Returns ``axes``; raises BadInput, naming their owner, where there are no such axes."""
-    if axes not in known:
-        raise BadInput(f"{owner}: axes {axes!r} are unknown; {did_you_mean(str(axes), known)}")
-    return axes
+    def _fields(self, num_tokens: int) -> Sequence[int]:
+        if sum(self.field_tokens) != num_tokens:
+            raise RuntimeError(
+                f"{type(self).__name__}: field_tokens add up to {sum(self.field_tokens)}, there are {num_tokens} "
+                "tokens; set them before start and scores"
+            )
+        return self.field_tokens

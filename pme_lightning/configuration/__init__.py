@@ -1,0 +1,1 @@
+"""One configuration from YAML files and the words of a command line: composed, checked, and built."""
