@@ -9,9 +9,10 @@ from jsonargparse import Namespace
 from pme_lightning.checkpoints import find_sizes, load_module
 from pme_lightning.configuration.objects import backbone_arguments, optimizer_arguments
 from pme_lightning.data import EncodedDataModule
-from pme_lightning.embedding import MultiSizeEmbedding, Shard
+from pme_lightning.embedding import Shard
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
+from pme_lightning.numbering import numbers_by_size
 from pme_lightning.run_files import find_run_folder
 from pme_lightning.search import SearchResult
 
@@ -60,7 +61,7 @@ def load_checkpoint(
             f"{data.num_tokens}: is it the data of that run?"
         )
     _check_unseen(command, data)
-    if not isinstance(module.embedding, MultiSizeEmbedding) or module.embedding.index is not None:
+    if not numbers_by_size(module.embedding):
         return module, None
     sizes = find_sizes(path, module.hparams["sizes_fingerprint"], config.sizes)
     data.renumber(sizes.order(), sizes.fingerprint())

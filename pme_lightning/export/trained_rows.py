@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, SizeClass
+from pme_lightning.embedding.fields import field_ends, fields_of
 from pme_lightning.errors import BadInput
 from pme_lightning.export.packed import errors, scales_of, stored
 from pme_lightning.export.packed_table import PackedTable
@@ -50,7 +50,7 @@ class TrainedRows:
         else:
             order = torch.arange(table.num_tokens)
             classes = [SizeClass(table.embedding_dim, module.first_order, len(order))]
-        fields = torch.bucketize(order, torch.tensor(list(accumulate(module.field_tokens))), right=True)
+        fields = fields_of(order, field_ends(module.field_tokens))
         counts = torch.ones(len(order)) if frequencies is None else frequencies[order].clamp(min=1)
         return cls(table, classes, order, fields, counts, len(module.field_tokens))
 
