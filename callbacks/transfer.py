@@ -149,9 +149,7 @@ class TransferCallback(Callback):
         classes = [(size, count) for size, _, count in result.classes()]
         scaled = module.embedding_optimizer_args.get("scale_by_fields", True)
         prior = prior_variance(len(module.field_tokens) if scaled else 1)
-        # Of many fields a short search may have learned next to nothing, and their decay is strong as it is.
-        most = max(1.0, 2 * prior / prior_variance(1))
-        return FieldDecays.of_spectrum(result.spectrum, classes, order, module.field_tokens, prior, most)
+        return FieldDecays.of_spectrum(result.spectrum, classes, order, module.field_tokens, prior)
 
     def _check(self, module: CTRModule) -> None:
         """Raises BadInput where the sizes are not for this module, or not those it was built with."""

@@ -23,9 +23,8 @@ class FieldDecays:
     :func:`~pme_lightning.optim.prior_variance`, 1/16 where fields are few. A search has found what mean
     square ``σ²`` values of a field have along an axis; but it ended early, and that it found little is no proof that
     nothing is there. So theirs is for the mean of both variances: the optimizer's times ``2 σ0² / (σ0² + σ²)``, twice
-    as much where the search expects nothing. With many fields the optimizer's own decay is stronger already; there it
-    is never more than twice that of few fields, or the optimizer's own if that is more. Nothing is left to tune.
-    Another strength of the optimizer changes the decay of all values in the same proportion.
+    as much where the search expects nothing. Nothing is left to tune. Whoever sets the optimizer's strength otherwise
+    sets that of all values, in the same proportion.
 
     Attributes:
         factors: float32 ``(F, D)``: what the optimizer's decay is multiplied by for a value, by its token's field and
@@ -45,7 +44,6 @@ class FieldDecays:
         order: Tensor,
         field_tokens: Sequence[int],
         prior: float,
-        most: float = 2.0,
     ) -> FieldDecays:
         """Finds them for a table of tokens that are numbered by size.
 
@@ -55,11 +53,10 @@ class FieldDecays:
             order: ``(V,)``: the token at each position, by falling size and then by number.
             field_tokens: Number of tokens of each field.
             prior: ``σ0²``, the variance that the optimizer's decay is for.
-            most: What the optimizer's decay is multiplied by at most.
         """
         fields = fields_of(order, field_ends(field_tokens, order.device))
         own = [part.bincount(minlength=len(field_tokens)).cpu() for part in fields.split([n for _, n in classes])]
-        factors = (2 / (1 + spectrum.to("cpu", torch.float64) / prior)).clamp(max=most)
+        factors = 2 / (1 + spectrum.to("cpu", torch.float64) / prior)
         return cls(factors.float(), [counts.tolist() for counts in own])
 
     @classmethod

@@ -278,23 +278,6 @@ def test_a_full_size_table_is_tested_with_the_ids_of_the_vocabulary(
     assert torch.equal(next(iter(tiny.test_dataloader()))[0], before)
 
 
-@pytest.mark.parametrize(("fields", "scaled", "most"), [(3, True, 2), (10, True, 1.4), (39, True, 1), (39, False, 2)])
-def test_of_many_fields_values_that_a_search_expects_to_be_small_decay_no_more(
-    fields: int, scaled: bool, most: float
-) -> None:
-    found = result(2 * fields, spectrum=torch.tensor([0.0, 100.0]).repeat(fields, D // 2))
-    arguments = {"lr": 0.1, "scale_by_fields": scaled}
-    optimizer = {"embedding_optimizer": LazyAdagrad, "embedding_optimizer_args": arguments}
-    model = CTRModule([2] * fields, DeepFM, embedding_dim=D, **optimizer)
-    TransferCallback(found).rebuild(model)
-    assert isinstance(model.embedding, MultiSizeEmbedding)
-    assert model.embedding.field_decays is not None
-    factors = model.embedding.field_decays.factors
-    assert factors[:, ::2].tolist() == [[pytest.approx(most)] * (D // 2)] * fields
-    prior = prior_variance(fields if scaled else 1)
-    assert factors[:, 1::2].tolist() == [[pytest.approx(2 / (1 + 100 / prior))] * (D // 2)] * fields
-
-
 @pytest.mark.parametrize("renumbered", [True, False])
 def test_weight_decay_goes_by_what_the_search_expects(tiny: LightningDataModule, renumbered: bool) -> None:
     spectrum = 0.2 + torch.rand(len(tiny.field_tokens), D, generator=torch.Generator().manual_seed(2))
