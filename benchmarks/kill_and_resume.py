@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from pme_lightning.run_files import sizes_files
+from pme_lightning.runs.files import sizes_files
 from pme_lightning.search import SearchResult
 
 SMALL = ["data.rows=12000", "data.tokens=2000", "data.num_fields=5", "data.batch_size=64", "model.embedding_dim=8"]

@@ -28,8 +28,8 @@ from zipf_clicks import ZipfClicks
 
 from pme_lightning import CTRModule
 from pme_lightning.callbacks import PruningCallback, TransferCallback
-from pme_lightning.checkpoints import load_module
 from pme_lightning.embedding import Shard
+from pme_lightning.runs.checkpoints import load_module
 from pme_lightning.search import AfterWarmup, ExpectedInformation, Prefix
 
 Made = TypeVar("Made")

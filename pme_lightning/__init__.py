@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding
     from pme_lightning.export import ExportedModel, export_model
     from pme_lightning.module import CTRModule
-    from pme_lightning.python_run import Outcome, search_and_finetune
+    from pme_lightning.runs.python_run import Outcome, search_and_finetune
     from pme_lightning.search import SearchResult
 
 __all__ = [
@@ -40,11 +40,11 @@ _HOMES = {
     "ExportedModel": "pme_lightning.export",
     "FullEmbedding": "pme_lightning.embedding",
     "MultiSizeEmbedding": "pme_lightning.embedding",
-    "Outcome": "pme_lightning.python_run",
+    "Outcome": "pme_lightning.runs.python_run",
     "SearchResult": "pme_lightning.search",
     "SyntheticDataModule": "pme_lightning.data",
     "export_model": "pme_lightning.export",
-    "search_and_finetune": "pme_lightning.python_run",
+    "search_and_finetune": "pme_lightning.runs.python_run",
 }
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAver
 from pme_lightning.class_path import import_class
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding
 from pme_lightning.errors import BadInput
-from pme_lightning.processes import shard_of
+from pme_lightning.processes.connection import shard_of
 
 # So many times what it spans a training should last.
 _SPANS = 3

@@ -15,7 +15,7 @@ from pme_lightning.configuration.composition import Composition, compose
 from pme_lightning.configuration.group_files import GroupFiles
 from pme_lightning.configuration.inherited import inherited_config
 from pme_lightning.errors import BadInput, cannot_write
-from pme_lightning.ranks import global_rank, is_main, is_watched, let_others_speak
+from pme_lightning.processes.ranks import global_rank, is_main, is_watched, let_others_speak
 from pme_lightning.version import __version__
 
 
@@ -135,9 +135,9 @@ def _run(words: Sequence[str]) -> None:
 
 
 def _run_command(composition: Composition, parser: object, config: object, words: Sequence[str]) -> None:
-    from pme_lightning.launching import launch
-    from pme_lightning.lost_processes import ProcessLost
-    from pme_lightning.runner import Runner
+    from pme_lightning.processes.launching import launch
+    from pme_lightning.processes.lost import ProcessLost
+    from pme_lightning.runs.runner import Runner
 
     runner = Runner(composition.command, parser, config)  # type: ignore[arg-type]
     processes = runner.check()

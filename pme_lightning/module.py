@@ -17,14 +17,14 @@ from pme_lightning.class_path import class_path, instantiate
 from pme_lightning.embedding import FullEmbedding, MultiSizeEmbedding, Shard
 from pme_lightning.epoch_steps import expected_steps
 from pme_lightning.errors import BadInput
-from pme_lightning.global_batch import over_ranks
 from pme_lightning.metrics import ClickMetrics
 from pme_lightning.numbering import check_numbering
 from pme_lightning.optim import average_rows, build_optimizer, clip_gradients, takes_sparse_gradients
 from pme_lightning.plain_values import check_plain, with_python_numbers
 from pme_lightning.precision import check_precision
+from pme_lightning.processes.global_batch import over_ranks
+from pme_lightning.processes.sharded_strategy import ShardedStrategy
 from pme_lightning.search import FullTable
-from pme_lightning.sharded_strategy import ShardedStrategy
 from pme_lightning.sixteen_bits import check_bits, widened
 from pme_lightning.table_description import build_table, check_table, described_table
 
@@ -61,8 +61,9 @@ class CTRModule(LightningModule):
         field_decays: How the weight decay of its values differs by field and axis, as
             :meth:`~pme_lightning.embedding.FieldDecays.plain` has it.
         sizes_fingerprint: Tells which sizes the ids are numbered by.
-        shard: Where the table is split over processes (:class:`~pme_lightning.sharded_strategy.ShardedStrategy`), this
-            process. It is not part of the description that checkpoints carry: they hold the table as a whole.
+        shard: This process, where the table is split over processes
+            (:class:`~pme_lightning.processes.sharded_strategy.ShardedStrategy`). It is not part of the description that
+            checkpoints carry: they hold the table as a whole.
 
     Attributes:
         batch_loss: The mean log loss of the last training batch, over all processes.

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pme_lightning import pareto, report
+from pme_lightning import report
+from pme_lightning.runs import pareto
 
 HUGE = 98_765_432_109
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from pme_lightning.budgets import DEFAULT_BUDGETS, read_budgets
 from pme_lightning.class_path import import_class
 from pme_lightning.configuration.command_line import kind_of_files
 from pme_lightning.configuration.composition import Composition
@@ -16,6 +15,7 @@ from pme_lightning.configuration.keys import NULLABLE, check_key, short_key
 from pme_lightning.configuration.objects import init_args
 from pme_lightning.configuration.settings import setting_of_class, takes_null, type_in_words
 from pme_lightning.errors import BadInput, did_you_mean
+from pme_lightning.runs.budgets import DEFAULT_BUDGETS, read_budgets
 
 # What a run measures, and which way is better.
 _METRICS = {"valid_auc": "max", "valid_logloss": "min", "train_loss": "min"}

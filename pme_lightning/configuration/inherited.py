@@ -9,7 +9,7 @@ from pme_lightning.configuration.command_line import CommandLine
 from pme_lightning.configuration.commands import USES_CHECKPOINT
 from pme_lightning.configuration.yaml_files import read_yaml
 from pme_lightning.errors import BadInput
-from pme_lightning.ranks import is_main
+from pme_lightning.processes.ranks import is_main
 
 
 def inherited_config(line: CommandLine) -> dict[str, Any] | None:
@@ -21,7 +21,7 @@ def inherited_config(line: CommandLine) -> dict[str, Any] | None:
     overrides = dict(line.overrides)
     # Run folders need torch, which takes seconds to import.
     if overrides.get("resume"):
-        from pme_lightning.run_files import check_resumable
+        from pme_lightning.runs.files import check_resumable
 
         return read_yaml(check_resumable(overrides["resume"]) / "config.yaml")
     if line.command == "finetune":
@@ -34,7 +34,7 @@ def inherited_config(line: CommandLine) -> dict[str, Any] | None:
     if not file:
         return None
     _check_file(key, file)
-    from pme_lightning.run_files import find_run_folder
+    from pme_lightning.runs.files import find_run_folder
 
     folder = find_run_folder(file)
     if folder is None:

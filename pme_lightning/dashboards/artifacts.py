@@ -14,7 +14,7 @@ from pme_lightning.dashboards.run_logger import Kind
 from pme_lightning.errors import first_line
 from pme_lightning.export.loaded import IDS, MODEL
 from pme_lightning.report import say
-from pme_lightning.run_files import find_run_folder, sizes_files
+from pme_lightning.runs.files import find_run_folder, sizes_files
 
 
 def log_artifacts(run: wandb.Run, folder: Path, kinds: Sequence[Kind], summary: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from wandb.errors import Error, UsageError
 from pme_lightning.dashboards.run_logger import INIT_ARGUMENTS
 from pme_lightning.errors import BadInput, first_line
 from pme_lightning.report import say
-from pme_lightning.run_folder import RunFolder
+from pme_lightning.runs.folder import RunFolder
 
 # In the run folder: which run of the dashboard shows it.
 RUN_FILE = "wandb_run.json"

@@ -24,7 +24,7 @@ from pme_lightning.data.streamed_rows import StreamedRows, stream_loader
 from pme_lightning.data.streams import Stream
 from pme_lightning.data.vocabulary import Vocabulary
 from pme_lightning.errors import BadInput
-from pme_lightning.synchronization import place_among_processes
+from pme_lightning.processes.synchronization import place_among_processes
 
 
 class ClickDataModule(EncodedDataModule):

@@ -18,7 +18,7 @@ from pme_lightning.data.encoded_data import EncodedData
 from pme_lightning.data.on_gpu import RowsOnGPU, all_or_none, belongs_on_gpu
 from pme_lightning.data.options import SPLITS, check_whole_number
 from pme_lightning.errors import BadInput
-from pme_lightning.synchronization import place_among_processes
+from pme_lightning.processes.synchronization import place_among_processes
 
 if TYPE_CHECKING:
     from pme_lightning.data.vocabulary import Vocabulary

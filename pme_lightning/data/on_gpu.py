@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from pme_lightning.data.batches import ClickDataset
 from pme_lightning.errors import BadInput
-from pme_lightning.synchronization import place_among_processes
+from pme_lightning.processes.synchronization import place_among_processes
 
 # Rows brought over at a time.
 _CHUNK_ROWS = 1 << 20

@@ -14,7 +14,7 @@ from pme_lightning.pages.search_section import search_of_run
 from pme_lightning.pages.size_section import sizes_of_run
 from pme_lightning.pages.training_section import training_of_run
 from pme_lightning.pages.written import write_page
-from pme_lightning.run_files import sizes_files
+from pme_lightning.runs.files import sizes_files
 
 FILE = "report.html"
 

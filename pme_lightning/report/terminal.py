@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pme_lightning import headline
-from pme_lightning.ranks import is_main
+from pme_lightning.processes.ranks import is_main
 
 if TYPE_CHECKING:
     from pme_lightning.data import EncodedDataModule

@@ -16,8 +16,8 @@ from lightning_utilities.core.imports import RequirementCache
 import pme_lightning.cli
 from pme_lightning.cli import main
 from pme_lightning.data import SyntheticDataModule
-from pme_lightning.folder_lock import locked
-from pme_lightning.phases import Phases
+from pme_lightning.runs.folder_lock import locked
+from pme_lightning.runs.phases import Phases
 
 SMALL = ["data.rows=6000", "data.tokens=600", "data.num_fields=4", "model.embedding_dim=8"]
 CASES = [
@@ -188,7 +188,7 @@ def test_a_package_that_a_logger_lacks_is_told_before_data_is_read(
     for package in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
         monkeypatch.setattr(f"lightning.fabric.loggers.tensorboard.{package}", RequirementCache("not-there"))
     assert "logger TensorBoardLogger needs a package" in fails([*SMALL, "logger=tensorboard"], capsys)
-    monkeypatch.setattr("pme_lightning.loggers._MLFLOW_AVAILABLE", RequirementCache("not-there"))
+    monkeypatch.setattr("pme_lightning.runs.loggers._MLFLOW_AVAILABLE", RequirementCache("not-there"))
     mlflow = "--logger=lightning.pytorch.loggers.MLFlowLogger"
     assert "logger MLFlowLogger needs a package" in fails([*SMALL, mlflow], capsys)
 
@@ -468,7 +468,7 @@ def test_a_folder_that_another_run_is_at_work_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pme_lightning.runner.locked", partial(locked, patience=0.0))
+    monkeypatch.setattr("pme_lightning.runs.runner.locked", partial(locked, patience=0.0))
     (tmp_path / "out").mkdir()
     words = ["fit", "backbone=fm", *SMALL, "trainer.max_epochs=1", "run_dir=out"]
     with locked(tmp_path / "out"):

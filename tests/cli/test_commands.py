@@ -18,7 +18,7 @@ import yaml
 from pme_lightning.cli import main
 from pme_lightning.data.vocabulary import Vocabulary
 from pme_lightning.module import CTRModule
-from pme_lightning.runner import Runner
+from pme_lightning.runs.runner import Runner
 from pme_lightning.search import SearchResult
 
 Run = Callable[..., dict[str, Any]]

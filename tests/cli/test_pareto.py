@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 
-from pme_lightning.budgets import budget_name
 from pme_lightning.cli import main
 from pme_lightning.module import CTRModule
+from pme_lightning.runs.budgets import budget_name
 from pme_lightning.search import SearchResult
 
 Run = Callable[..., dict[str, Any]]

@@ -20,9 +20,9 @@ from pme_lightning.cli import main
 from pme_lightning.configuration.composition import merge
 from pme_lightning.data import ClickDataModule
 from pme_lightning.errors import BadInput
-from pme_lightning.resuming import check_same_config, check_same_data, data_facts
-from pme_lightning.run_folder import RunFolder
-from pme_lightning.runner import Runner
+from pme_lightning.runs.folder import RunFolder
+from pme_lightning.runs.resuming import check_same_config, check_same_data, data_facts
+from pme_lightning.runs.runner import Runner
 from pme_lightning.search import SearchResult
 
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ from pme_lightning.backbones import DCN, FM
 from pme_lightning.callbacks import PEPCallback, PruningCallback, token_sample
 from pme_lightning.embedding import Shard
 from pme_lightning.optim import LazyAdagrad
-from pme_lightning.resume_point import ResumePoint
+from pme_lightning.runs.resume_point import ResumePoint
 from pme_lightning.search import (
     AfterWarmup,
     AtInit,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pme_lightning import BadInput, CTRModule, ExportedModel, SyntheticDataModule, export_model, search_and_finetune
-from pme_lightning.python_run import Outcome
+from pme_lightning.runs.python_run import Outcome
 
 # A server's program: torch and numpy are all there is.
 SERVER = """

@@ -1,0 +1,1 @@
+"""Runs over several processes: how they start, connect, agree and end."""

@@ -1,0 +1,1 @@
+"""How far a fit has come: a bar, lines, live figures and the curve of a training."""
