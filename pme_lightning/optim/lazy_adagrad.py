@@ -65,7 +65,8 @@ class LazyAdagrad(Optimizer):
     - with more than 14 it starts at ``(7 / F)²`` of that and rises over ``warmup_steps``: Adagrad's first step moves
       every value by the whole rate, whatever its gradient, and values of all fields the same way. The sum over pairs
       moves by ``F²`` as much: of 39 fields a first step of .1 makes logits of a hundred, and what Adagrad sums up then
-      makes steps short for good.
+      makes steps short for good;
+    - what blocks of rows are scaled by is raised to the power ``7 / F``, so that it matters less.
 
     Parameters of 16 bits (bfloat16) have a sum ``s`` of 16 bits; steps are computed in 32 and rounded at random, so
     that small ones are not lost (:func:`~pme_lightning.sixteen_bits.rounded_at_random`). The number of the step decides
@@ -120,6 +121,8 @@ class LazyAdagrad(Optimizer):
                 raise BadInput(f"LazyAdagrad: {name} is {steps}; it must be a whole number of steps")
         self.scale_by_size, self.scale_by_fields = scale_by_size, scale_by_fields
         self._fields = 1
+        # As the model gave them, and as they are used with so many fields.
+        self._given: dict[Tensor, Sequence[RowBlock]] = {}
         self._blocks: dict[Tensor, Sequence[RowBlock]] = {}
         self._steps: dict[Tensor, StepsByPlace] = {}
         super().__init__(params, defaults)
@@ -130,6 +133,7 @@ class LazyAdagrad(Optimizer):
             "scale_by_size": self.scale_by_size,
             "scale_by_fields": self.scale_by_fields,
             "_fields": self._fields,
+            "_given": self._given,
             "_blocks": self._blocks,
             "_steps": {},
         }
@@ -183,6 +187,8 @@ class LazyAdagrad(Optimizer):
             raise BadInput(f"LazyAdagrad: there are {fields} fields")
         if self.scale_by_fields:
             self._fields = fields
+            for parameter in self._given:
+                self._use_blocks(parameter)
 
     def set_blocks(self, parameter: Tensor, blocks: Sequence[RowBlock]) -> None:
         """Says how the rows of a flat parameter lie, and how their steps and decays are scaled.
@@ -197,7 +203,13 @@ class LazyAdagrad(Optimizer):
             ValueError: The blocks do not fill the parameter.
         """
         check_blocks(parameter, blocks)
-        self._blocks[parameter] = blocks
+        self._given[parameter] = blocks
+        self._use_blocks(parameter)
+
+    def _use_blocks(self, parameter: Tensor) -> None:
+        """Scales by blocks less where there are many fields."""
+        few, given = self._few(), self._given[parameter]
+        self._blocks[parameter] = given if few == 1 else [block.to_the_power(few) for block in given]
         self._steps.pop(parameter, None)
 
     def blocks_of(self, parameter: Tensor) -> Sequence[RowBlock]:
@@ -256,9 +268,13 @@ class LazyAdagrad(Optimizer):
                     decay(parameter, state["sum"], now, blocks, chance)
         return loss
 
+    def _few(self) -> float:
+        """Returns 1 for few fields, and 7 over their number for many."""
+        return min(1.0, _FIELDS / self._fields)
+
     def _rate(self, done: int, rise: int) -> float:
         """Returns what the rate is multiplied by after so many steps."""
-        few = min(1.0, _FIELDS / self._fields)
+        few = self._few()
         start = few**2 if self._fields > _RISES_BEYOND else 1.0
         return few**0.5 * (1.0 if done >= rise else start + (1 - start) * done / rise)
 

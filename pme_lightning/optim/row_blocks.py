@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -35,6 +35,10 @@ class RowBlock:
                 f"groups of {sum(self.groups)} rows with decays of shape {tuple(self.decays.shape)} do not make up a "
                 f"block of {self.count} rows"
             )
+
+    def to_the_power(self, power: float) -> RowBlock:
+        """Returns the same rows with what they are scaled by raised to a power: 0 would not scale them at all."""
+        return replace(self, steps=self.steps**power, decays=self.decays**power)
 
     @property
     def width(self) -> int:

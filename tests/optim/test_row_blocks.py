@@ -71,6 +71,31 @@ def test_steps_and_decays_are_scaled_block_by_block(shapes: list[tuple[int, int]
     assert parameter.tolist() == pytest.approx(expected(start, grads, blocks), abs=1e-5)
 
 
+@pytest.mark.parametrize("told_first", [True, False])
+@pytest.mark.parametrize(
+    ("fields", "scaled", "power"), [(7, True, 1), (14, True, 0.5), (28, True, 0.25), (28, False, 1)]
+)
+def test_with_many_fields_blocks_scale_less(fields: int, scaled: bool, power: float, told_first: bool) -> None:
+    parameter, steps, decays = nn.Parameter(torch.ones(2)), torch.tensor([4.0, 0.25]), torch.tensor([16.0, 0.5])
+    optimizer = LazyAdagrad(
+        [parameter],
+        lr=0.01,
+        weight_decay=0.5,
+        initial_accumulator_value=3.0,
+        decay_interval=1,
+        warmup_steps=0,
+        scale_by_fields=scaled,
+    )
+    told = [lambda: optimizer.set_fields(fields), lambda: optimizer.set_blocks(parameter, [RowBlock(1, steps, decays)])]
+    for tell in told if told_first else reversed(told):
+        tell()
+    parameter.grad = torch.ones(2)
+    optimizer.step()
+    rate = 0.01 * power**0.5  # and the sum of squares is 4
+    expected = [(1 - rate * s**power / 2) * (1 - rate * 0.5 * d**power / 2) for s, d in ((4, 16), (0.25, 0.5))]
+    assert parameter.tolist() == pytest.approx(expected, abs=1e-6)
+
+
 def test_blocks_that_do_not_fill_a_parameter_and_torn_rows_are_refused() -> None:
     parameter = nn.Parameter(torch.zeros(6))
     optimizer = LazyAdagrad([parameter])
