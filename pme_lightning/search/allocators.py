@@ -75,8 +75,8 @@ class Allocator(ABC):
     undershot by less than one size step, and a larger budget never makes any token smaller.
 
     Args:
-        scope: ``global``: all tokens compete with each other; ``field``: every field keeps the same
-            fraction of its own values.
+        scope: which tokens compete: all of them (``global``), or those of each field (``field``), in which case every
+            field keeps the same fraction of its own values.
         allowed_sizes: the sizes a token may have besides 0; null for all of 1 ... D.
         min_size: minimum size of every token.
 
