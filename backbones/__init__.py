@@ -1,8 +1,8 @@
-"""CTR models that turn the embeddings of a row into a logit: plain ``nn.Module`` classes on torch alone.
+"""CTR models that turn the embeddings of a row into a logit: plain ``nn.Module`` classes that need only torch.
 
 A backbone is built as ``Backbone(num_fields, embedding_dim, ...)`` and called with embeddings ``(B, F, D)``;
-it returns logits ``(B,)``. One with a first-order term takes a second input, ``linear`` ``(B, F)``. Nothing
-that belongs to a single token is ever owned by a backbone.
+it returns logits ``(B,)``. A backbone with a first-order term takes a second input, ``linear`` ``(B, F)``.
+Backbones never own per-token parameters.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of constructor arguments: each raises a ``ValueError`` of one line that names the argument."""
+"""Checks of constructor arguments: each raises a one-line ``ValueError`` that names the argument."""
 
 from __future__ import annotations
 

@@ -11,24 +11,24 @@ from .layers import MLP, InteractingLayer, linear
 
 
 class AutoInt(nn.Module):
-    r"""Layers of multi-head self-attention over the fields, flattened into one linear layer.
+    r"""Layers of multi-head self-attention over the fields, followed by one linear layer on the flattened output.
 
     .. math:: \hat y = w^\top [e^{(L)}_1; \dots; e^{(L)}_F] + b
 
-    where each layer maps every field's vector as :class:`~.layers.InteractingLayer` says. No first-order
-    term, as in the paper.
+    Each layer maps every field's vector as described in :class:`~.layers.InteractingLayer`. As in the paper,
+    there is no first-order term.
 
     Args:
         num_fields: F, number of fields, at least 1.
         embedding_dim: D, width of each embedding, at least 1.
         num_layers: number of interacting layers, at least 1.
         num_heads: attention heads of each layer; must divide ``attention_dim``.
-        attention_dim: TOTAL width of a field's vector after a layer, all heads side by side (64 with 2 heads
-            is the paper's 32 a head).
-        scale: divide the attention scores by the square root of a head's width (the paper does not).
-        attention_dropout: probability of zeroing an attention weight while training, in [0, 1).
-        project_residual: what is added back to a layer's attention is a projection of its input in every layer, as in
-            the paper; if not, only in one that changes the width, as the first does, and elsewhere the input itself.
+        attention_dim: TOTAL width of a field's vector after a layer, all heads concatenated (64 with 2 heads
+            is the paper's 32 per head).
+        scale: whether to divide the attention scores by the square root of a head's width (the paper does not).
+        attention_dropout: probability of zeroing an attention weight during training, in [0, 1).
+        project_residual: whether the residual connection of every layer projects its input, as in the paper; if not,
+            only layers that change the width project it (such as the first), and all others add the input itself.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -73,7 +73,7 @@ class AutoInt(nn.Module):
 
 
 class AutoIntPlus(nn.Module):
-    r"""AutoInt and a deep network on the same embeddings, their logits added.
+    r"""AutoInt and a deep network on the same embeddings; their logits are added.
 
     .. math:: \hat y = \mathrm{AutoInt}(e) + \mathrm{MLP}([e_1; \dots; e_F])
 
@@ -82,14 +82,14 @@ class AutoIntPlus(nn.Module):
         embedding_dim: D, width of each embedding, at least 1.
         num_layers: number of interacting layers, at least 1.
         num_heads: attention heads of each layer; must divide ``attention_dim``.
-        attention_dim: TOTAL width of a field's vector after a layer, all heads side by side.
-        scale: divide the attention scores by the square root of a head's width (the paper does not).
-        attention_dropout: probability of zeroing an attention weight while training, in [0, 1).
-        project_residual: as in :class:`AutoInt`.
+        attention_dim: TOTAL width of a field's vector after a layer, all heads concatenated.
+        scale: whether to divide the attention scores by the square root of a head's width (the paper does not).
+        attention_dropout: probability of zeroing an attention weight during training, in [0, 1).
+        project_residual: whether the residual connection of every layer projects its input; see :class:`AutoInt`.
         hidden_units: width of each hidden layer of the deep network.
-        dropout: probability of zeroing a hidden value of the deep network while training, in [0, 1).
-        batch_norm: normalize each hidden layer of the deep network before its activation.
-        activation: one of ``relu, leaky_relu, gelu, silu, tanh, sigmoid``, in the deep network.
+        dropout: probability of zeroing a hidden value of the deep network during training, in [0, 1).
+        batch_norm: whether to normalize each hidden layer of the deep network before its activation.
+        activation: activation of the deep network, one of ``relu, leaky_relu, gelu, silu, tanh, sigmoid``.
 
     Raises:
         ValueError: an argument is out of its range.

@@ -13,7 +13,7 @@ from .layers import MLP, CrossNetwork, CrossNetworkV2, LowRankCrossNetwork, line
 
 
 class DCN(nn.Module):
-    r"""Deep & cross network: a cross network and a deep network side by side, one linear layer over both.
+    r"""Deep & cross network: a cross network and a deep network in parallel, with one linear layer over both.
 
     .. math:: \hat y = w^\top [\mathrm{Cross}(x_0); \mathrm{MLP}(x_0)] + b, \quad x_0 = [e_1; \dots; e_F]
 
@@ -22,8 +22,8 @@ class DCN(nn.Module):
         embedding_dim: D, width of each embedding, at least 1.
         num_cross_layers: number of cross layers (see :class:`~.layers.CrossNetwork`), at least 1.
         hidden_units: width of each hidden layer of the deep network; empty for the cross network alone.
-        dropout: probability of zeroing a hidden value while training, in [0, 1).
-        batch_norm: normalize each hidden layer before its activation.
+        dropout: probability of zeroing a hidden value during training, in [0, 1).
+        batch_norm: whether to normalize each hidden layer before its activation.
         activation: one of ``relu, leaky_relu, gelu, silu, tanh, sigmoid``.
 
     Raises:
@@ -61,7 +61,7 @@ class DCN(nn.Module):
 
 
 class DCNv2(nn.Module):
-    r"""Deep & cross network with weight matrices, full or low-rank or mixed, beside or below an MLP.
+    r"""Deep & cross network with weight matrices (full, low-rank or mixed), in parallel with an MLP or below it.
 
     .. math::
         \text{parallel:}\ \hat y = w^\top [\mathrm{Cross}(x_0); \mathrm{MLP}(x_0)] + b \qquad
@@ -76,11 +76,11 @@ class DCNv2(nn.Module):
         num_cross_layers: number of cross layers, at least 1.
         low_rank: rank of the cross layers' matrices (see :class:`~.layers.LowRankCrossNetwork`); ``None`` for
             full ``(F·D, F·D)`` matrices (see :class:`~.layers.CrossNetworkV2`).
-        num_experts: number of low-rank experts in each cross layer; above 1 they are mixed by a softmax gate
+        num_experts: number of low-rank experts per cross layer; above 1, a softmax gate mixes them
             (the paper's DCN-Mix), and ``low_rank`` must be given.
         hidden_units: width of each hidden layer of the deep network; empty for the cross network alone.
-        dropout: probability of zeroing a hidden value while training, in [0, 1).
-        batch_norm: normalize each hidden layer before its activation.
+        dropout: probability of zeroing a hidden value during training, in [0, 1).
+        batch_norm: whether to normalize each hidden layer before its activation.
         activation: one of ``relu, leaky_relu, gelu, silu, tanh, sigmoid``.
 
     Raises:
@@ -116,7 +116,7 @@ class DCNv2(nn.Module):
         else:
             self.cross = LowRankCrossNetwork(width, num_cross_layers, low_rank, num_experts)
         self.mlp = MLP(width, hidden_units, dropout=dropout, batch_norm=batch_norm, activation=activation)
-        # Without hidden layers both structures are the cross network alone.
+        # Without hidden layers, both structures are just the cross network.
         self.is_parallel = structure == "parallel" and len(hidden_units) > 0
         self.output = linear(self.mlp.output_width + (width if self.is_parallel else 0), 1)
 

@@ -11,7 +11,7 @@ from .layers import MLP, pairwise_interaction
 
 
 class DeepFM(nn.Module):
-    r"""Factorization machine and a deep network on the same embeddings, their logits added.
+    r"""Factorization machine and a deep network on the same embeddings; their logits are added.
 
     .. math:: \hat y = \sum_i w_i + \sum_{i<j} \langle e_i, e_j \rangle + \mathrm{MLP}([e_1; \dots; e_F])
 
@@ -21,8 +21,8 @@ class DeepFM(nn.Module):
         num_fields: F, number of fields, at least 1.
         embedding_dim: D, width of each embedding, at least 1.
         hidden_units: width of each hidden layer of the network.
-        dropout: probability of zeroing a hidden value while training, in [0, 1).
-        batch_norm: normalize each hidden layer before its activation.
+        dropout: probability of zeroing a hidden value during training, in [0, 1).
+        batch_norm: whether to normalize each hidden layer before its activation.
         activation: one of ``relu, leaky_relu, gelu, silu, tanh, sigmoid``.
 
     Raises:

@@ -14,8 +14,8 @@ class FM(nn.Module):
 
     .. math:: \hat y = b + \sum_i w_i + \sum_{i<j} \langle e_i, e_j \rangle
 
-    The weights :math:`w_i` and vectors :math:`e_i` of the row's tokens come from outside; only the bias is
-    the model's.
+    The weights :math:`w_i` and vectors :math:`e_i` of the row's tokens are inputs; the model itself owns only
+    the bias.
 
     Args:
         num_fields: F, number of fields, at least 1.

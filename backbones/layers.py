@@ -1,6 +1,6 @@
-"""The layers that the backbones are made of.
+"""The layers of the backbones.
 
-Weight matrices start Xavier normal (Glorot & Bengio, 2010), as they do in FuxiCTR; biases start at zero.
+Weight matrices have Xavier normal initialization (Glorot & Bengio, 2010), as in FuxiCTR; biases start at zero.
 
 Shapes: ``B`` rows of a batch, ``F`` fields, ``D`` embedding dimension, ``N`` width of a flat input (``F·D``).
 """
@@ -41,7 +41,7 @@ def pairwise_interaction(embeddings: Tensor) -> Tensor:
 
     .. math:: \sum_{i<j} \langle e_i, e_j \rangle = \tfrac12 \Big( \|\sum_i e_i\|^2 - \sum_i \|e_i\|^2 \Big)
 
-    The right-hand side costs O(F·D) a row instead of O(F²·D).
+    The right-hand side costs O(F·D) per row instead of O(F²·D).
 
     Args:
         embeddings: ``(B, F, D)``.
@@ -66,7 +66,8 @@ class _PairwiseInteraction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        # The gradient of an embedding is the sum of the others: g · (Σ e - e). Summed again, it has a gradient too.
+        # The gradient of an embedding is the sum of the others: g · (Σ e - e). Computing Σ e again makes it
+        # differentiable, too.
         (embeddings,) = ctx.saved_tensors
         scaled = grad[:, None, None] * embeddings.sum(dim=1, keepdim=True)
         return torch.addcmul(scaled, embeddings, grad[:, None, None], value=-1)
@@ -75,19 +76,19 @@ class _PairwiseInteraction(torch.autograd.Function):
 class MLP(nn.Sequential):
     """Fully connected network: ``(B, input_dim) -> (B, output width)``.
 
-    Each hidden layer is linear, batch normalization (if asked for), activation, dropout (if above 0). A last
-    linear layer without activation follows when ``output_dim`` is given.
+    Each hidden layer consists of a linear layer, batch normalization (if ``batch_norm``), activation and dropout (if
+    above 0). If ``output_dim`` is given, a last linear layer without activation follows.
 
     Args:
         input_dim: width of the input.
         hidden_units: width of each hidden layer; may be empty.
         output_dim: width of the last linear layer; ``None`` to end with the last hidden layer.
-        dropout: probability of zeroing a hidden value while training, in [0, 1).
-        batch_norm: normalize each hidden layer before its activation.
+        dropout: probability of zeroing a hidden value during training, in [0, 1).
+        batch_norm: whether to normalize each hidden layer before its activation.
         activation: one of ``relu, leaky_relu, gelu, silu, tanh, sigmoid``.
 
     Attributes:
-        output_width: width of what comes out.
+        output_width: width of the output.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -108,7 +109,7 @@ class MLP(nn.Sequential):
         width = positive("input_dim", input_dim)
         layers: list[nn.Module] = []
         for units in layer_widths("hidden_units", hidden_units):
-            # Batch normalization subtracts the mean, so a bias before it would do nothing.
+            # Batch normalization subtracts the mean, so a bias before it would have no effect.
             layers.append(linear(width, units, bias=not batch_norm))
             if batch_norm:
                 layers.append(nn.BatchNorm1d(units))
@@ -128,7 +129,7 @@ class CrossNetwork(nn.Module):
 
     .. math:: x_{l+1} = x_0 \, (x_l^\top w_l) + b_l + x_l
 
-    Every :math:`x_l` is :math:`\alpha_l x_0 + \beta_l` with one scalar :math:`\alpha_l` a row and a vector
+    Every :math:`x_l` is :math:`\alpha_l x_0 + \beta_l` with one scalar :math:`\alpha_l` per row and a vector
     :math:`\beta_l = \sum_{k<l} b_k` shared by all rows, so that
 
     .. math:: \alpha_{l+1} = \alpha_l (1 + x_0^\top w_l) + \beta_l^\top w_l.
@@ -151,7 +152,7 @@ class CrossNetwork(nn.Module):
         shape = (positive("num_cross_layers", num_layers), positive("input_dim", input_dim))
         self.weight = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.zeros(shape))
-        # Xavier normal of each row as the N-to-1 map that it is.
+        # Xavier normal, with each row taken as a map from N to 1.
         nn.init.normal_(self.weight, std=math.sqrt(2.0 / (input_dim + 1)))
 
     def forward(self, x0: Tensor) -> Tensor:
@@ -161,7 +162,7 @@ class CrossNetwork(nn.Module):
         alpha = 1.0 + products[:, 0]
         for layer in range(1, self.weight.shape[0]):
             alpha = alpha * (1.0 + products[:, layer]) + shifts[layer]
-        # Not addcmul: its gradient multiplies each factor by one more number, in a tensor as large as the input.
+        # Not addcmul: its backward pass makes one more multiplication per factor, each in a tensor of the input's size.
         return (x0 * alpha.unsqueeze(1)).add_(sums[-1])
 
 
@@ -207,7 +208,7 @@ class LowRankCrossNetwork(nn.Module):
     Args:
         input_dim: N.
         num_layers: number of cross layers, at least 1.
-        rank: r, width of the subspace of each expert, at least 1; worth it when well below N / 2.
+        rank: r, width of the subspace of each expert, at least 1; pays off when well below N / 2.
         num_experts: K, at least 1.
 
     Raises:
@@ -232,7 +233,7 @@ class LowRankCrossNetwork(nn.Module):
 
 
 class _LowRankCross(nn.Module):
-    """The bracket of one low-rank cross layer: ``(B, N) -> (B, N)``, experts side by side in each matrix."""
+    """The bracketed term of one low-rank cross layer: ``(B, N) -> (B, N)``; each matrix holds all experts."""
 
     def __init__(self, input_dim: int, rank: int, num_experts: int) -> None:
         super().__init__()
@@ -240,7 +241,7 @@ class _LowRankCross(nn.Module):
         self.down = linear(input_dim, num_experts * rank, bias=False)  # all V_i, (K·r, N)
         self.up = linear(num_experts * rank, input_dim)  # all U_i, (N, K·r), and b
         for expert in range(num_experts):
-            # Each expert is a matrix of its own, so Xavier counts its r columns, not all K·r.
+            # Each expert is a separate matrix, so Xavier counts its r columns, not all K·r.
             ranks = slice(expert * rank, (expert + 1) * rank)
             nn.init.xavier_normal_(self.down.weight[ranks])
             nn.init.xavier_normal_(self.up.weight[:, ranks])
@@ -256,7 +257,7 @@ class _LowRankCross(nn.Module):
             experts = torch.tanh(hidden).unflatten(1, (self.num_experts, -1))  # (B, K, r)
             experts = torch.tanh(torch.einsum("bkr,ksr->bks", experts, self.core))
             gates = torch.softmax(self.gate(x), dim=1)  # (B, K)
-            # The gates act before U: they are scalars, and one product with all U_i then adds up the experts.
+            # The gates, being scalars, are applied before U: one product with all U_i then sums over the experts.
             hidden = (experts * gates.unsqueeze(2)).flatten(1)
         return self.up(hidden)
 
@@ -276,10 +277,10 @@ class InteractingLayer(nn.Module):
         input_dim: width of each field's vector.
         attention_dim: TOTAL width of the output; each head has ``attention_dim / num_heads`` of it.
         num_heads: number of heads; must divide ``attention_dim``.
-        scale: divide the scores by the square root of a head's width (the paper does not).
-        dropout: probability of zeroing an attention weight while training, in [0, 1).
-        project_residual: have a ``W_Res``, as the paper says; if not, ``e_m`` itself is added where ``input_dim`` is
-            ``attention_dim``.
+        scale: whether to divide the scores by the square root of a head's width (the paper does not).
+        dropout: probability of zeroing an attention weight during training, in [0, 1).
+        project_residual: whether there is always a ``W_Res``, as in the paper; if not, ``e_m`` itself is added if
+            ``input_dim`` equals ``attention_dim``.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -304,7 +305,7 @@ class InteractingLayer(nn.Module):
         self.num_heads = num_heads
         self.score_scale = (attention_dim // num_heads) ** -0.5 if scale else 1.0
         self.dropout = probability("attention_dropout", dropout)
-        # Four products rather than one fused product: what attention reads is then contiguous, and faster.
+        # Four products rather than one fused product: attention then reads contiguous tensors, which is faster.
         self.query = linear(input_dim, attention_dim, bias=False)
         self.key = linear(input_dim, attention_dim, bias=False)
         self.value = linear(input_dim, attention_dim, bias=False)

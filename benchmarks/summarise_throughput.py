@@ -4,7 +4,7 @@
     python benchmarks/summarise_throughput.py > tables.md
     python benchmarks/summarise_throughput.py results.csv --into docs/speed.md
 
-``--into`` puts them between the two comments of the page that say where they go.
+``--into`` puts them between the two comments of the page that mark their place.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def put_into(page: Path, made: str) -> None:
-    """Replaces what stands between the comments of a page.
+    """Replaces what is between the comments of a page.
 
     Raises:
-        BadInput: There is no such page, or it has not both comments.
+        BadInput: There is no such page, or it lacks one of the comments.
     """
     if not page.is_file():
         raise BadInput(f"there is no page '{page}'")

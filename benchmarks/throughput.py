@@ -1,15 +1,15 @@
-"""How fast and how small: training, search, lookup, loading, evaluation, memory, checkpoints, growth, start.
+"""Measures speed and memory: training, search, lookup, loading, evaluation, memory, checkpoints, growth, startup.
 
     python benchmarks/throughput.py                          # everything, some 20 minutes on two cores
     python benchmarks/throughput.py --quick                  # minutes: fewer rounds and steps, up to 10^6 tokens
     python benchmarks/throughput.py --sections train,lookup
     python benchmarks/throughput.py --device gpu --precision bf16-mixed --batch 65536
 
-Contestants of one table run side by side: in each round every one of them in turn, so that a machine that slows down
-slows all of them. A first round is not counted. Printed are the median, the least and the most over rounds, and
-ratios of medians. Times are seconds of one run and one machine: compare within a table, never across.
+The contestants of a table take turns in every round, so that a machine that slows down slows all of them. The first
+round is not counted. Prints the median, minimum and maximum over rounds, and ratios of medians. Figures are from one
+run on one machine: compare them within a table, never across tables.
 
-FuxiCTR and DeepCTR-Torch are measured where they are installed: ``pip install -e '.[bench]'``.
+FuxiCTR and DeepCTR-Torch are measured if they are installed: ``pip install -e '.[bench]'``.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ COLUMNS = ("section", "case", "contestant", "unit", "median", "least", "most", "
 
 
 class Table:
-    """Gathers and prints what is measured.
+    """Collects and prints measurements.
 
     Args:
-        rounds: How often each contestant is measured.
+        rounds: How often to measure each contestant.
     """
 
     def __init__(self, rounds: int) -> None:
@@ -48,11 +48,11 @@ class Table:
         """Measures contestants in turn, prints each with the ratio of its median to that of ``base``.
 
         Args:
-            section: Of the table.
-            case: What is the same for all of them.
-            contestants: Each measures itself once when called, in ``unit``.
-            unit: Of what they return.
-            base: The contestant that the others are divided by.
+            section: The section of the table.
+            case: What all contestants have in common.
+            contestants: Functions that measure once and return the result in ``unit``.
+            unit: Unit of the results.
+            base: The contestant whose median is the denominator of all ratios.
         """
         measured: dict[str, list[float]] = {name: [] for name in contestants}
         for number in range(self.rounds + 1):
@@ -104,18 +104,18 @@ class Table:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Runs the sections that were asked for."""
+    """Runs the requested sections."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sections", default=",".join(SECTIONS), help="comma-separated, out of %(default)s")
+    parser.add_argument("--sections", default=",".join(SECTIONS), help="comma-separated, from %(default)s")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and steps, tables of up to 10^6 tokens")
-    parser.add_argument("--rounds", type=int, help="measurements of each contestant (3, or 2 with --quick)")
-    parser.add_argument("--steps", type=int, help="training steps a measurement (12, or 8 with --quick)")
-    parser.add_argument("--batch", type=int, default=4096, help="rows of a batch")
-    parser.add_argument("--tokens", help="comma-separated sizes of the table, such as 1e5,1e6")
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where all of them train")
-    parser.add_argument("--precision", default="32-true", help="of ours, as Lightning's trainer.precision")
-    parser.add_argument("--only", default="", help="of training, the cases that begin so, such as 'DeepFM 64x64'")
-    parser.add_argument("--no-peers", action="store_true", help="leaves FuxiCTR and DeepCTR-Torch out")
+    parser.add_argument("--rounds", type=int, help="measurements per contestant (3, or 2 with --quick)")
+    parser.add_argument("--steps", type=int, help="training steps per measurement (12, or 8 with --quick)")
+    parser.add_argument("--batch", type=int, default=4096, help="rows per batch")
+    parser.add_argument("--tokens", help="comma-separated table sizes, such as 1e5,1e6")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where all contestants train")
+    parser.add_argument("--precision", default="32-true", help="precision of ours, as in Lightning's trainer.precision")
+    parser.add_argument("--only", default="", help="only training cases that start with this, such as 'DeepFM 64x64'")
+    parser.add_argument("--no-peers", action="store_true", help="leave out FuxiCTR and DeepCTR-Torch")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the tidy file (%(default)s)")
     options = parser.parse_args(words)
     sections = options.sections.split(",")

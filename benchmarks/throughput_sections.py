@@ -1,4 +1,4 @@
-"""The tables of throughput.py: what is raced against what."""
+"""The sections of throughput.py: what is compared with what."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pme_lightning.search import ExpectedInformation
 
 
 def lookup(table: Table, settings: Settings) -> None:
-    """Milliseconds of a lookup forward and backward, against ``F.embedding`` on the same ids."""
+    """Milliseconds per lookup, forward and backward, compared with ``F.embedding`` on the same ids."""
     for tokens in settings.tokens:
         data, other = settings.data(tokens), settings.data(tokens)
         multi = module_of(other, "DCN", NARROW, FRACTION).embedding
@@ -65,7 +65,7 @@ def lookup(table: Table, settings: Settings) -> None:
 
 
 def loader(table: Table, settings: Settings) -> None:
-    """Rows a second of the loader alone, one process; and seconds from a cached data set to its first batch."""
+    """Rows per second of the loader alone, in one process; and seconds from a cached data set to its first batch."""
     data = ZipfClicks(1_000_000, train_rows=100 * settings.batch_size, batch_size=settings.batch_size)
     data.setup()
 
@@ -94,7 +94,7 @@ def loader(table: Table, settings: Settings) -> None:
 
 
 def evaluate(table: Table, settings: Settings) -> None:
-    """Seconds that AUC and logloss of a whole set take, beside what computes the probabilities."""
+    """Seconds to compute AUC and logloss of a data set, on top of computing the probabilities."""
     from pme_lightning.module import CTRModule
 
     rows = 10**6 if settings.quick else 10**7
@@ -114,7 +114,7 @@ def evaluate(table: Table, settings: Settings) -> None:
 
 
 def memory(table: Table, settings: Settings) -> None:
-    """Bytes that the table takes in training: parameters, gradients, optimizer state, index; and of checkpoints."""
+    """Bytes of the table in training (parameters, gradients, optimizer state, index) and of checkpoints."""
     for tokens in settings.tokens:
         case = f"{tokens:.0e} tokens"
         found = {}

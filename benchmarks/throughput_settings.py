@@ -17,14 +17,14 @@ class Settings:
     """What all tables share.
 
     Attributes:
-        steps: Training steps of one measurement.
-        batch_size: Rows of a batch.
+        steps: Training steps per measurement.
+        batch_size: Rows per batch.
         tokens: Table sizes.
-        quick: Leaves the largest cases out.
-        device: ``"cpu"`` or ``"gpu"``, where everybody trains.
-        precision: Of ours, of the network alone and of the plain loop.
-        peers: Whether peers are measured where they are installed.
-        only: Training cases whose name begins so; all of them by default.
+        quick: Whether to leave out the largest cases.
+        device: ``"cpu"`` or ``"gpu"``, where all contestants train.
+        precision: Precision of ours, of the network alone and of the plain loop.
+        peers: Whether to measure peers if they are installed.
+        only: Only training cases whose name starts with this; all of them by default.
     """
 
     steps: int
@@ -59,5 +59,5 @@ class Table(Protocol):
 
 
 def timed_in_ms(racers: dict[str, Callable[[], float]]) -> dict[str, Callable[[], float]]:
-    """Turns what measures itself in seconds into what does so in milliseconds."""
+    """Turns functions that return seconds into functions that return milliseconds."""
     return {name: lambda run=run: run() * 1e3 for name, run in racers.items()}

@@ -1,4 +1,4 @@
-"""Markdown tables of what throughput.py measured, and how far each aim was reached."""
+"""Markdown tables of what throughput.py measured, and which targets were reached."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pme_lightning.errors import BadInput
 
 TITLES = {
     "train": "A training step, loading included",
-    "search": "A step of a search",
+    "search": "A search step",
     "lookup": "A lookup, forward and backward",
     "loader": "The loader alone",
-    "evaluate": "AUC and logloss of a whole set",
+    "evaluate": "Computing AUC and logloss",
     "memory": "Memory and checkpoints",
     "growth": "Growing vocabularies",
-    "start": "From the shell",
+    "start": "Startup",
 }
 OURS, MULTI, FLOOR = "ours, full size", "ours, multi-size 10%", "network alone"
 WIDE, NARROW = "DeepFM 400x400x400", "DeepFM 64x64"
@@ -25,7 +25,7 @@ WIDE, NARROW = "DeepFM 400x400x400", "DeepFM 64x64"
 
 @dataclass(frozen=True)
 class Line:
-    """One contestant of one case: the median, the least and the most over rounds."""
+    """One contestant of one case: median, minimum and maximum over rounds."""
 
     median: float
     least: float
@@ -76,7 +76,7 @@ class Results:
 
 
 def tables(results: Results) -> str:
-    """Returns the summary of aims, and then a table for each section."""
+    """Returns the table of targets, and then a table for each section."""
     parts = [_aims(results), *(_section(results, section) for section in results.sections()), _made_on(results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -90,7 +90,7 @@ def _section(results: Results, section: str) -> str:
     cases, contestants = results.cases(section), results.contestants(section)
     found = {case: {name: results.get(section, case, name) for name in contestants} for case in cases}
     if section == "memory":
-        # Many figures of few cases: the other way round.
+        # Many figures and few cases: transposed.
         found = {name: {case: found[case][name] for case in cases} for name in contestants}
         cases, contestants = contestants, cases
     units = {line.unit for row in found.values() for line in row.values() if line}
@@ -98,7 +98,7 @@ def _section(results: Results, section: str) -> str:
     with_ratio = len(contestants) > 1 and section != "memory"
     body = [[case, *(_cell(found[case][name], units, with_ratio) for name in contestants)] for case in cases]
     unit = f" in {units.pop()}" if len(units) == 1 else ""
-    said = f"Median{unit} (least to most)" + (f", and its ratio to that of `{base}`" if with_ratio else "")
+    said = f"Median{unit} (min to max)" + (f", and its ratio to `{base}`" if with_ratio else "")
     text = "" if section == "memory" else f"{said}:\n\n"
     return f"### {TITLES.get(section, section)}\n\n{text}{_markdown(['', *contestants], body)}"
 
@@ -118,16 +118,16 @@ def _number(value: float) -> str:
 
 def _aims(results: Results) -> str:
     body = [[what, f"{aim}", measured] for what, aim, measured in _aimed(results)]
-    return "### What was aimed at\n\n" + _markdown(["", "aim", "measured"], body) if body else ""
+    return "### Targets\n\n" + _markdown(["", "target", "measured"], body) if body else ""
 
 
 def _aimed(results: Results) -> Iterator[tuple[str, str, str]]:
-    """Yields what each aim is about, the aim, and what was measured."""
+    """Yields what each target is for, the target, and what was measured."""
     for what, limit, measured in _QUOTIENTS:
         value = measured(results)
         if value is not None:
             least = limit > 0
-            # As it is read: a search whose memory is 1.001 tables takes one table.
+            # Compared as printed: a search that takes the memory of 1.001 tables takes that of one.
             reached = round(value, 2) >= limit if least else round(value, 2) <= -limit
             sign = "≥" if least else "≤"
             yield what, f"{sign} {abs(limit):,.10g}", f"{_number(value)}" + ("" if reached else ", not reached")
@@ -185,22 +185,22 @@ def _sizes() -> Iterator[tuple[str, float, Callable[[Results], float | None]]]:
         yield name, -1.15, _single("memory", case, "counted over fraction x full size")
         name = f"checkpoint over its content, multi-size, {case}"
         yield name, -1.05, _single("memory", case, "multi-size 10%, best.ckpt over its content")
-        name = f"memory of the search beyond training, in tables, {case}"
+        name = f"memory that the search adds to training, in tables, {case}"
         yield name, -1.0, _single("memory", case, "search=pme, accumulators over table")
         case = f"DeepFM 64x64, {tokens} tokens"
-        name = f"PEP's step as published over a search step, {case}"
+        name = f"PEP step as published over a search step, {case}"
         searches = "PEP's rule as published", "search=pme, scoring"
         yield name, 10.0, lambda results, c=case, s=searches: results.quotient("search", c, *s)
 
 
-# What, the aim (negative: at most), and how it is computed.
+# Label, target (negative: at most), and how the figure is computed.
 _QUOTIENTS: list[tuple[str, float, Callable[[Results], float | None]]] = [
     *_sizes(),
     ("loader, rows/s", 2e6, _single("loader", "39 fields, shuffled", "ours")),
-    ("cached data to the first batch, seconds", -1.0, _first_batch),
+    ("from cached data to the first batch, seconds", -1.0, _first_batch),
     ("multi-size step, largest over smallest vocabulary", -2.0, _growth),
     ("`train.py --help`, seconds", -3.0, _single("start", "train.py --help", "ours")),
-    ("`train.py` to the first step, seconds", -8.0, _single("start", "first step, 20,000 rows", "ours")),
+    ("`train.py` until the first step, seconds", -8.0, _single("start", "first step, 20,000 rows", "ours")),
 ]
 
 
@@ -209,7 +209,7 @@ def _made_on(results: Results) -> str:
         return ", ".join(dict.fromkeys(row[column] for row in results.rows))
 
     return (
-        f"Batches of {named('batch')} rows, 39 fields, D = 16, {named('precision')} where nothing else is said, "
+        f"Batches of {named('batch')} rows, 39 fields, D = 16, {named('precision')} unless stated otherwise, "
         f"{named('device')}: {named('processor')}, {named('threads')} threads, torch {named('torch')}, "
         f"commit {named('commit')}."
     )

@@ -37,7 +37,7 @@ def training_cases(tokens: list[int]) -> dict[str, tuple[str, list[int], int]]:
 
 
 def train(table: Table, settings: Settings) -> None:
-    """Milliseconds of a training step, loading included: floor, ours full-size and multi-size, a plain loop, peers."""
+    """Milliseconds per training step, loading included: floor, ours full-size and multi-size, a plain loop, peers."""
     for case, (backbone, hidden, tokens) in training_cases(settings.tokens).items():
         if not case.startswith(settings.only):
             continue
@@ -53,9 +53,9 @@ def train(table: Table, settings: Settings) -> None:
         if backbone == "DeepFM":
             racers |= _variants(data, other, hidden, settings)
         else:
-            # What a search finds for DCN as a rule.
+            # What a search usually finds for DCN.
             own = module_of(other, backbone, hidden, FRACTION, field_projections=True)
-            racers["ours, multi-size 10%, a projection a field"] = fitted(own, other, **settings.trainer)
+            racers["ours, multi-size 10%, one projection per field"] = fitted(own, other, **settings.trainer)
         with tempfile.TemporaryDirectory() as folder:
             if settings.peers and importlib.util.find_spec("fuxictr"):
                 racers["FuxiCTR"] = peers.fuxictr(data, backbone, hidden, Path(folder), settings.device)
@@ -67,7 +67,7 @@ def train(table: Table, settings: Settings) -> None:
 def _variants(
     data: ZipfClicks, by_size: ZipfClicks, hidden: list[int], settings: Settings
 ) -> dict[str, Callable[[int], float]]:
-    """Ours with dense Adam (``optimizer=adam``), with values of 16 bits, and multiplied in bfloat16 where that is."""
+    """Ours with dense Adam (``optimizer=adam``), with 16-bit values, and in bfloat16 where the processor has it."""
     full = module_of(data, "DeepFM", hidden, optimizers=DENSE_ADAM)
     multi = module_of(by_size, "DeepFM", hidden, FRACTION, DENSE_ADAM)
     racers = {
@@ -89,7 +89,7 @@ def _variants(
 
 
 def search(table: Table, settings: Settings) -> None:
-    """Milliseconds of a search step: ours while it scores, plain full-size training, and PEP's rule as published."""
+    """Milliseconds per search step: ours while it scores, plain full-size training, and PEP's rule as published."""
     for tokens in settings.tokens:
         data = settings.data(tokens)
 
@@ -113,7 +113,7 @@ def search(table: Table, settings: Settings) -> None:
 
 
 def _pep_as_published(data: ZipfClicks, steps: int, device: str) -> float:
-    """PEP (Liu et al., 2021): each step makes a table ``sign(w) relu(|w| - sigmoid(s))``, one s for each value."""
+    """PEP (Liu et al., 2021): every step computes a table ``sign(w) relu(|w| - sigmoid(s))``, with one s per value."""
     place = "cuda" if device == "gpu" else "cpu"
     weight = nn.Parameter(torch.randn(data.num_tokens, EMBEDDING_DIM, device=place) * 0.01)
     threshold = nn.Parameter(torch.full((data.num_tokens, EMBEDDING_DIM), -15.0, device=place))
@@ -130,12 +130,12 @@ def _pep_as_published(data: ZipfClicks, steps: int, device: str) -> float:
         F.binary_cross_entropy_with_logits(logits, labels).backward()
         optimizer.step()
 
-    # A step of it takes seconds on a large table.
+    # A step takes seconds on a large table.
     return timed_steps(step, iter(data.train_dataloader()), min(steps, 6))
 
 
 def growth(table: Table, settings: Settings) -> None:
-    """Milliseconds of a multi-size training step as the vocabulary grows."""
+    """Milliseconds per multi-size training step as the vocabulary grows."""
     for tokens in (100_000, 1_000_000, 10_000_000, 100_000_000)[: 2 if settings.quick else 4]:
         data = settings.data(tokens)
         run = fitted(module_of(data, "DeepFM", WIDE, FRACTION), data, **settings.trainer)

@@ -1,4 +1,4 @@
-"""Lightning callbacks: they search the sizes, rebuild the model with them, and steer its training."""
+"""Lightning callbacks that search the sizes, rebuild the model with them, and control its training."""
 
 from pme_lightning.callbacks.pep import PEPCallback
 from pme_lightning.callbacks.plateau import PlateauCallback

@@ -1,4 +1,4 @@
-"""The sizes of a budget, along the axes that suit it: made of scores, and again of what the pruned model tells."""
+"""The sizes for a budget, along the best axes: made from scores, and again from measurements of the pruned model."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from pme_lightning.callbacks.token_sample import TokenSample
 from pme_lightning.errors import BadInput
 from pme_lightning.search import Allocation, Budget, Scores
 
-# The share of what pruning costs along shared axes, in log loss, that axes of each field must save to be taken.
+# Axes of each field are chosen only if they save this share of the log loss that pruning costs along shared axes.
 _WORTH_A_PROJECTION = 0.1
 
 
 class BudgetSizes:
-    """Makes the sizes of any budget from one search.
+    """Makes the sizes for any budget from one search.
 
-    Where the criterion has rounds and axes to choose among, sizes are made along each of them, and the model that is so
-    pruned is measured. In the rounds sizes are made again with what rows tell of the pruned model. What is measured are
-    some rows: until the last time, sizes are made of their tokens alone, and of some that stand for all.
+    If the criterion has rounds and several choices of axes, sizes are made along each of them, and the loss of the
+    model pruned to them is measured. In each round, sizes are made again with the information that rows give about the
+    pruned model. Only some rows are measured: in all rounds but the last, sizes are made only for their tokens and for
+    a sample that represents all tokens.
 
     Args:
-        scoring: What scores and allocates; its criterion is left with the axes of the sizes that were made last.
-        scores: The scores at the end of the search; None to ask for them when they are needed.
+        scoring: Scores and allocates; its criterion keeps the axes of the sizes that were made last.
+        scores: The scores at the end of the search; None to compute them when they are needed.
         pruned: The searched model; ``None`` without rounds.
         sample: The tokens that sizes are tried on; ``None``: all.
 
     Attributes:
-        scores: What the search itself found values to be worth.
+        scores: The scores of the search itself.
     """
 
     def __init__(
@@ -46,16 +47,16 @@ class BudgetSizes:
 
     @property
     def scores(self) -> Scores:
-        """What the search itself found values to be worth: where there are rounds, sizes are settled by others."""
+        """The scores of the search itself; with rounds, the final sizes follow from other scores."""
         if self._scores is None:
             raise RuntimeError("the criterion has not scored, or was interrupted while it did")
         return self._scores
 
     def of(self, budget: Budget) -> Allocation:
-        """Returns who keeps what; :attr:`scores` are those that it started from.
+        """Returns what each token keeps; :attr:`scores` are the scores that this started from.
 
         Args:
-            budget: What the sizes may sum to, with the projection, or those of all fields.
+            budget: What the sizes may sum to, including the projection, or the projections of all fields.
 
         Raises:
             BadInput: No sizes fit into the budget, or the model has been trained since the search.
@@ -70,7 +71,7 @@ class BudgetSizes:
             return self._settled(self._scores_along(axes, self.pruned), left[axes], self.pruned)
 
     def _left(self, budget: Budget, axes: str) -> int:
-        """Returns how many per-token values a budget leaves beside what axes take; 0 for too few, of other axes."""
+        """Returns how many per-token values a budget leaves for these axes; 0 if too few, except for the first axes."""
         try:
             return self._values(budget, axes == "field")
         except BadInput:
@@ -84,13 +85,13 @@ class BudgetSizes:
         return values
 
     def _best(self, left: dict[str, int], pruned: PrunedModel) -> str:
-        """Returns the first of some axes, or those whose sizes cost less by enough, given the values of each."""
+        """Returns the first axes, or others whose sizes lose clearly less, given the number of values for each."""
         first, *others = left
         if not others:
             return first
         losses = {}
-        # Those that scores are along come first: for others the criterion scores once more. Those that are taken most
-        # often come last, so that their scores are there then.
+        # The axes of the present scores come first: any others are scored again. The axes that are chosen most often
+        # come last, so that their scores are at hand then.
         for axes in sorted(left, key=lambda each: (each != self._along, each == first)):
             if self.sample is None or self._along == axes:
                 scores = self._at_sample(self._scores_along(axes, pruned))
@@ -109,7 +110,7 @@ class BudgetSizes:
         return self.scores
 
     def _settled(self, scores: Scores, values: int, pruned: PrunedModel) -> Allocation:
-        """Returns who keeps what, made again with what rows tell of the model so pruned, as often as is asked for."""
+        """Returns what each token keeps, after measuring the pruned model and making the sizes again in each round."""
         information, basis = self.criterion.information, scores.basis
         tried = self._at_sample(scores)
         for _ in range(self.criterion.rounds):
@@ -127,7 +128,7 @@ class BudgetSizes:
         return replace(scores, table=scores.table[self.sample.tokens], linear=linear)
 
     def _kept(self, scores: Scores, values: int) -> tuple[Tensor, Tensor | None]:
-        """Returns which values and first-order weights are kept of the tokens whose scores these are."""
+        """Returns which values and first-order weights are kept, for the tokens with these scores."""
         if self.sample is None:
             return self.scoring.masks(scores, self.scoring.allocate(scores, values))
         theirs = round(values * self.sample.share)

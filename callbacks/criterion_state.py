@@ -1,4 +1,4 @@
-"""What a checkpoint keeps of a criterion: its accumulators and its axes."""
+"""The state of a criterion in a checkpoint: its accumulators and its axes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pme_lightning.split_checkpoints import SplitTensor
 
 
 def criterion_state(criterion: Criterion) -> dict[str, Any]:
-    """Returns what a criterion goes on from, no copies.
+    """Returns the state from which a criterion continues, without copies.
 
-    Accumulators that have a row for each token are marked where tokens are split: a checkpoint holds all tokens.
+    If tokens are split, accumulators with a row for each token are marked, because a checkpoint holds all tokens.
     """
     tokens = criterion.tokens
 
@@ -34,7 +34,7 @@ def criterion_state(criterion: Criterion) -> dict[str, Any]:
 
 
 def restore_criterion(criterion: Criterion, state: dict[str, Any]) -> None:
-    """Takes up what :func:`criterion_state` gave, as a checkpoint holds it: of all tokens, summed over processes."""
+    """Restores what :func:`criterion_state` returned, as in a checkpoint: for all tokens, summed over processes."""
     tokens = criterion.tokens
 
     def held(name: str, whole: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def restore_criterion(criterion: Criterion, state: dict[str, Any]) -> None:
 
 
 def move_criterion(criterion: Criterion, device: torch.device) -> None:
-    """Brings what a checkpoint held to where the table is."""
+    """Moves the restored state of a criterion to the device of the table."""
     criterion.load_state({name: tensor.to(device) for name, tensor in criterion.state().items()})
     if criterion.basis is not None:
         criterion.basis = criterion.basis.to(device)

@@ -1,4 +1,4 @@
-"""Hands the gradients of a fit to a criterion: those of each row's own loss, or those of a batch's mean loss."""
+"""Passes the gradients of a fit to a criterion: those of each row's own loss, or those of a batch's mean loss."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pme_lightning.sixteen_bits import widened
 
 
 class GradientGathering:
-    """Gathers what a criterion needs of each step.
+    """Gathers the gradients that a criterion needs in each step.
 
-    Gradients of rows are caught where they leave the table's lookups: of the values that each row looked up, before
-    they are added up token by token. Those of a batch's mean loss are read off the parameters.
+    Gradients of rows are captured in the backward pass of the table's lookups: those of the values that each row
+    looked up, before they are added up token by token. Gradients of a batch's mean loss are read from the parameters.
 
     Args:
-        criterion: What they are for.
+        criterion: The criterion that receives them.
 
     Attributes:
-        gathered: Batches, or steps, that the criterion has been given since the scoring window began.
+        gathered: How many batches, or steps, the criterion has received since the start of the scoring window.
     """
 
     def __init__(self, criterion: Criterion) -> None:
@@ -34,13 +34,13 @@ class GradientGathering:
         self._observed = False  # whether gradients of rows have come since the last step
 
     def watch(self, trainer: Trainer, embedding: FullEmbedding, ids: Tensor, frequencies: Tensor) -> None:
-        """Has the gradients of the rows of the next batch handed over, if the criterion needs rows.
+        """Arranges to pass on the gradients of the rows of the next batch, if the criterion needs rows.
 
         Args:
-            trainer: Of the fit.
+            trainer: The trainer of the fit.
             embedding: The table.
             ids: ``(B, F)``: the batch.
-            frequencies: ``(V,)``: rows of the training split of each of the tokens that are here.
+            frequencies: ``(V,)``: training rows of each token held here.
         """
         if not self.criterion.needs_rows:
             return
@@ -50,10 +50,10 @@ class GradientGathering:
             embedding.held_observer = partial(self._take_held, trainer, embedding)
 
     def take_step(self, trainer: Trainer, embedding: FullEmbedding) -> None:
-        """Hands over the gradients of an optimizer step, before it is made.
+        """Passes on the gradients of an optimizer step, before the step is made.
 
         Raises:
-            BadInput: There are no gradients of what the criterion needs.
+            BadInput: Gradients that the criterion needs are missing.
         """
         if self.criterion.needs_rows and not self._observed:
             raise _no_gradient()
@@ -69,7 +69,7 @@ class GradientGathering:
             self.criterion.update(widened(weight_grad), None if linear_grad is None else widened(linear_grad))
 
     def check(self, trainer: Trainer) -> None:
-        """Refuses to score what was never gathered.
+        """Checks that gradients were gathered.
 
         Raises:
             BadInput: The gradients of every step overflowed.
@@ -90,7 +90,7 @@ class GradientGathering:
         rows: Tensor | None,
         linear: Tensor | None = None,
     ) -> None:
-        """Hands over the gradients of each row's own loss, given those of what was differentiated."""
+        """Passes on the gradients of each row's own loss, given those of the loss that was differentiated."""
         if rows is None:
             raise _no_gradient()
         self._observed = True
@@ -114,7 +114,7 @@ class GradientGathering:
         linear: Tensor | None,
         counts: Tensor,
     ) -> None:
-        """Hands over the sums of such gradients, given their means over processes, of the tokens here."""
+        """Passes on the sums of such gradients for the tokens held here, given their means over processes."""
         assert embedding.shard is not None
         factor = _to_own_loss(trainer, 1) * embedding.shard.processes
         self.criterion.update_tokens(tokens, rows * factor, None if linear is None else linear * factor)
@@ -122,8 +122,8 @@ class GradientGathering:
 
 
 def _to_own_loss(trainer: Trainer, rows: int) -> Tensor | float:
-    """Returns what gradients of a batch of rows are multiplied by to be those of each row's own loss."""
-    # Lightning divides the mean over a batch by the batches of a step, and scales what is 16 bits wide.
+    """Returns the factor that turns the gradients of a batch into those of each row's own loss."""
+    # Lightning divides the mean over a batch by the number of batches per step, and scales 16-bit gradients.
     scaler = _scaler(trainer)
     divided_by = getattr(trainer.lightning_module, "loss_rows", rows)
     return divided_by * trainer.accumulate_grad_batches / (1.0 if scaler is None else scaler.get_scale())
@@ -134,12 +134,12 @@ def _as_stored(embedding: FullEmbedding) -> tuple[Tensor, Tensor | None]:
 
 
 def _scaler(trainer: Trainer) -> Any:
-    """Returns what scales the loss where gradients are 16 bits wide; None where nothing does."""
+    """Returns the gradient scaler for 16-bit gradients; None if there is none."""
     return getattr(trainer.precision_plugin, "scaler", None)
 
 
 def _overflowed(trainer: Trainer, *gradients: Tensor | None) -> bool:
-    """Whether gradients, as they were scaled, are too large for 16 bits: the scaler leaves out such a step."""
+    """Whether scaled gradients are too large for 16 bits: the scaler skips such a step."""
     if _scaler(trainer) is None:
         return False
     values = [each.coalesce().values() if each.is_sparse else each for each in gradients if each is not None]

@@ -1,4 +1,4 @@
-"""Prunes a table in place, a part of the way to the budget: what a search that prunes step by step does."""
+"""Prunes a table in place, part of the way to the budget, for a search that prunes step by step."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pme_lightning.search import keep_fraction
 
 @torch.no_grad()
 def prune_toward(scoring: TableScores, progress: float, values: int, optimizers: list[Optimizer]) -> float:
-    """Prunes values of a table, and turns it to the axes of the scores before.
+    """Rotates a table to the axes of the scores, and prunes its values.
 
     Args:
-        scoring: The table, and what scores and allocates.
+        scoring: The table, with its criterion and allocator.
         progress: How far: 0 keeps everything, 1 would prune to the budget.
         values: How many per-token values the budget leaves.
-        optimizers: Of the table; what they keep of its values is turned with it.
+        optimizers: The optimizers of the table; their state for its values is rotated with it.
 
     Returns:
         The fraction of the per-token values that is kept.
 
     Raises:
-        BadInput: The scores are along other axes, and the criterion cannot go on along those of the turned table.
+        BadInput: The scores are along other axes, and the criterion cannot continue with a rotated table.
     """
     embedding, scores = scoring.embedding, scoring.scored()
     total = embedding.num_parameters
@@ -39,7 +39,7 @@ def prune_toward(scoring: TableScores, progress: float, values: int, optimizers:
 
 
 def _turn(scoring: TableScores, basis: Tensor, optimizers: list[Optimizer]) -> None:
-    """Turns the table to other axes: its rows are coordinates then, and the criterion's axes those of the table."""
+    """Rotates the table to other axes: its rows become coordinates, and the criterion uses the axes of the table."""
     embedding, criterion = scoring.embedding, scoring.criterion
     if criterion.axes is None or basis.ndim == 3:
         lacks = "has no `axes` to set to 'original' once it is turned"

@@ -1,4 +1,4 @@
-"""Searches the sizes with thresholds that are learned together with the embeddings (PEP)."""
+"""A search with thresholds that are learned together with the embeddings (PEP)."""
 
 from __future__ import annotations
 
@@ -24,32 +24,33 @@ from pme_lightning.search.survival import MOST_CHECKS
 class PEPCallback(PruningCallback):
     """Plug-in embedding pruning: PEP (Liu et al., ICLR 2021, arXiv:2101.07577), with sizes in place of masks.
 
-    While it trains, the model reads its embeddings as ``sign(w) · max(|w| − sigmoid(s), 0)`` with learned ``s``
+    During training, the model reads its embeddings as ``sign(w) · max(|w| − sigmoid(s), 0)`` with learned ``s``
     (:class:`~pme_lightning.embedding.SoftThreshold`). A decay draws every ``s`` toward 0, so thresholds rise and more
     and more values fall below them; the loss holds back the thresholds of values that it needs. The sizes for a
-    budget are counts of the values that were left when the thresholds had pruned the table to that budget; where
-    they never did, values are cut by their margin ``|w| − sigmoid(s)``
+    budget count the values that were left when the thresholds had pruned the table to that budget. If they never
+    pruned that far, values are cut by their margin ``|w| − sigmoid(s)``
     (:class:`~pme_lightning.search.Survival`).
 
-    The thresholds are in the model before its optimizer is built, in a group of their own; they leave the model
-    after the fit, and the table keeps the values as they were read. First-order weights have thresholds too; those
-    that start at 0, from where nothing below a threshold ever moves, start from the rows' distribution instead.
+    The thresholds are added to the model before its optimizer is built, in their own parameter group. After the fit
+    they are removed, and the table keeps the values as they were read. First-order weights have thresholds, too; if
+    they start at 0, from where no value below its threshold ever moves, they are drawn from the rows' distribution.
 
-    Thresholds move as they should under optimizers whose steps do not shrink with the gradient (Adam, AdamW).
+    The thresholds need an optimizer whose steps do not shrink with the gradient (Adam, AdamW).
 
     Args:
         schedule: How long to train, for example ``AfterWarmup(epochs=2)``.
-        allocator: Makes sizes of scores: ``TopK()`` counts survivors.
-        granularity: What shares a threshold: ``global``, ``dimension``, ``field``, ``token`` (the paper's
+        allocator: Turns scores into sizes: ``TopK()`` counts surviving values.
+        granularity: Which values share a threshold: ``global``, ``dimension``, ``field``, ``token`` (the paper's
             "feature") or ``token_dimension``, which doubles the memory of the table during the search.
-        init: What every ``s`` starts as; the paper's is -15 or -150.
+        init: Initial value of every ``s``; the paper has -15 or -150.
         decay: L2 coefficient of ``s``; the paper's code has 1e-5.
-        lr: Learning rate of ``s``. ``None``: ``2 · |init| / steps``, with which Adam brings it from ``init`` to
-            nearly 0 within the search, however short, where nothing but the decay draws on it. The paper's 1e-3 is
-            for hundreds of thousands of steps.
-        checks: How often, evenly over the search, survivors are noted; at most 255.
-        stop_at_budget: Whether the search ends once survivors fit the budget. Sizes for smaller budgets are then
-            cut by margin. A warm transfer needs it: thresholds that rise to the end leave hardly a value to start from.
+        lr: Learning rate of ``s``. ``None``: ``2 · |init| / steps``, with which Adam moves ``s`` from ``init`` to
+            nearly 0 within the search, however short, if only the decay acts on it. The paper's 1e-3 is for hundreds
+            of thousands of steps.
+        checks: How many times, evenly spread over the search, surviving values are recorded; at most 255.
+        stop_at_budget: Whether the search ends as soon as the surviving values fit the budget. Sizes for smaller
+            budgets are then cut by margin. A warm transfer needs this: thresholds that rise to the end leave hardly
+            any values to start from.
         budget: As in :class:`PruningCallback`.
         frequencies: As in :class:`PruningCallback`.
 
@@ -93,7 +94,7 @@ class PEPCallback(PruningCallback):
         self.stop_at_budget = stop_at_budget
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Puts the thresholds in, before the strategy wraps the module and before the optimizer exists.
+        """Adds the thresholds, before the strategy wraps the module and before the optimizer exists.
 
         Raises:
             BadInput: The table is multi-size, or its values all start at 0.
@@ -115,7 +116,7 @@ class PEPCallback(PruningCallback):
         self.survival.threshold = embedding.threshold
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gives the thresholds a parameter group of their own, where only :attr:`decay` draws on them.
+        """Moves the thresholds to their own parameter group, with no decay but :attr:`decay`.
 
         Raises:
             BadInput: As in :class:`PruningCallback`, or no optimizer has the thresholds.
@@ -130,9 +131,9 @@ class PEPCallback(PruningCallback):
         optimizer.add_param_group(group | plain | {"params": theirs})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sets the thresholds' learning rate, for which the length of the search must be known."""
+        """Sets the learning rate of the thresholds, which depends on the length of the search."""
         super().on_train_start(trainer, pl_module)
-        # Twice the mean speed: Adam's steps shorten as the decay weakens on the way.
+        # Twice the mean speed: Adam's steps get shorter as the decay weakens.
         lr = self.lr or 2 * abs(self.init) / self.num_steps(self.steps_per_epoch)
         for _, group, _ in self._groups(trainer, pl_module):
             group["lr"] = lr
@@ -148,7 +149,7 @@ class PEPCallback(PruningCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Notes the survivors now and then; ends the search with its last step, or at the budget if so told."""
+        """Records surviving values at each check; ends the search after its last step, or at the budget if asked to."""
         if self.result is None and trainer.global_step - self._before > self.step:
             look = self._looks(self.step + 1)
             if look > self._looks(self.step):
@@ -162,25 +163,25 @@ class PEPCallback(PruningCallback):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the thresholds out again; raises as :class:`PruningCallback` does."""
+        """Removes the thresholds; raises as :class:`PruningCallback` does."""
         super().on_fit_end(trainer, pl_module)
         self._embedding(pl_module).fold_threshold_()
         self.survival.threshold = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Takes the thresholds out again; values that they had at 0 stand as they were trained."""
+        """Removes the thresholds; values that they had set to 0 remain as they were trained."""
         super().on_exception(trainer, pl_module, exception)
         if isinstance(pl_module, CTRModule) and isinstance(pl_module.embedding, FullEmbedding):
             pl_module.embedding.threshold = self.survival.threshold = None
 
     def _looks(self, steps: int) -> int:
-        """How many looks are due after so many steps: the i-th after ``ceil(num_steps * i / checks)``."""
+        """How many checks are due after this many steps: the i-th after ``ceil(num_steps * i / checks)``."""
         return steps * self.checks // self.num_steps(self.steps_per_epoch)
 
     def _groups(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> Iterator[tuple[Optimizer, dict[str, Any], list[nn.Parameter]]]:
-        """Yields the parameter groups that have thresholds: their optimizer, the group, and the thresholds."""
+        """Yields each parameter group with thresholds: its optimizer, the group, and the thresholds."""
         raw = self._raw(pl_module)
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""Lowers the learning rate where validation stops getting better."""
+"""Lowers the learning rate when validation stops improving."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pme_lightning.errors import BadInput
 
 
 class PlateauCallback(Callback):
-    """Multiplies every learning rate by a factor when validation has not been better for some epochs.
+    """Multiplies every learning rate by a factor when validation has not improved for some epochs.
 
-    It is :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` for whatever optimizers the fit has; any improvement,
-    however small, counts. Give early stopping more patience than this has, or training ends before the lower rate has
-    had its turn. In a fit without validation, such as a search, it does nothing.
+    Applies :class:`torch.optim.lr_scheduler.ReduceLROnPlateau` to all optimizers of the fit; any improvement, however
+    small, counts. Early stopping must have more patience than this callback, or training ends before the lower rate
+    takes effect. In a fit without validation, such as a search, it does nothing.
 
     Args:
         factor: What learning rates are multiplied by, above 0 and below 1.
-        patience: Validations without improvement that are let pass; the rates fall at the one after them.
+        patience: How many validations without improvement are allowed; the next one lowers the rates.
         monitor: The metric, ``"valid_auc"`` or ``"valid_logloss"``.
-        mode: Whether more of it is better: ``"max"``, or ``"min"``.
+        mode: ``"max"`` if higher is better, ``"min"`` if lower is better.
 
     Raises:
         BadInput: An argument is out of its range.
@@ -43,13 +43,13 @@ class PlateauCallback(Callback):
         if better.get(monitor) != mode:
             pairs = ", ".join(f"{name} with {way}" for name, way in better.items())
             raise BadInput(f"PlateauCallback: monitor '{monitor}' with mode '{mode}' is none of {pairs}")
-        # Python's numbers, whatever was given: they go into checkpoints.
+        # Plain Python numbers, because they go into checkpoints.
         self.factor, self.patience, self.monitor, self.mode = float(factor), int(patience), monitor, mode
         self._schedulers: list[ReduceLROnPlateau] = []
         self._restored: list[dict[str, Any]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes charge of the optimizers; of those of a resumed fit as it left them."""
+        """Sets up a scheduler for each optimizer; in a resumed fit, with its saved state."""
         self._schedulers = [
             ReduceLROnPlateau(optimizer, self.mode, self.factor, self.patience, threshold=0.0, threshold_mode="abs")
             for optimizer in trainer.optimizers
@@ -59,7 +59,7 @@ class PlateauCallback(Callback):
         self._restored = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at the metric, and lowers the rates if it is time."""
+        """Checks the metric, and lowers the rates if due."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             for scheduler in self._schedulers:
                 scheduler.step(trainer.callback_metrics[self.monitor])

@@ -1,4 +1,4 @@
-"""What rows tell about their tokens' values once a model is pruned, without training it."""
+"""What rows tell about the values of their tokens in a pruned model, without training it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pme_lightning.search import RowInformation
 from pme_lightning.search.popularity_bands import band_sums
 from pme_lightning.search.use import use_sums
 
-# Values of a parameter that are looked at to tell whether it was trained.
+# How many values of a parameter are compared to see whether it was trained.
 _SAMPLED = 1 << 12
 
 
@@ -30,11 +30,11 @@ class _Pass(NamedTuple):
     """A batch, as the pruned model reads it.
 
     Attributes:
-        frequencies: ``(B, F)``: rows of the training split of each token.
+        frequencies: ``(B, F)``: training rows of each token.
         whole: ``(B, F, D)``: all values, pruned or not.
         kept: ``(B, F, D)`` bool: which of them are kept.
         values: ``(B, F, D)``: the values that are read, zero where they are pruned; the loss depends on them.
-        linear: first-order weights ``(B, F)``, alike; none without them.
+        linear: the first-order weights ``(B, F)`` in the same way; empty without them.
         loss: the log loss, summed over rows.
     """
 
@@ -47,12 +47,12 @@ class _Pass(NamedTuple):
 
 
 class PrunedModel:
-    """A searched model, to be looked at as it would be if it were pruned; it stays as it is.
+    """Measures a searched model as if it were pruned, without changing it.
 
     Args:
         module: The searched module.
-        batches: What is looked at.
-        frequencies: ``(V,)``: rows of the training split of each of the tokens that are here.
+        batches: The batches to measure on.
+        frequencies: ``(V,)``: training rows of each token held here.
     """
 
     def __init__(self, module: CTRModule, batches: Iterable[Batch], frequencies: Tensor) -> None:
@@ -62,14 +62,14 @@ class PrunedModel:
         self._seen: tuple[tuple[int, ...] | None, tuple[float, ...] | None] = self._version()
 
     def information(self, kept: Tensor, kept_linear: Tensor | None, basis: Tensor | None = None) -> RowInformation:
-        """Measures what a row tells about each value, kept or not, where only the kept ones are read, and their use.
+        """Measures what a row tells about each value, kept or not, and the use of kept values, if only these are read.
 
-        Where there are several processes, all of them call this together, and get what all of their rows tell.
+        With several processes, all of them must call this together; all get the result over all rows.
 
         Args:
-            kept: ``(V, D)`` bool, of the tokens that are here.
+            kept: ``(V, D)`` bool, for the tokens held here.
             kept_linear: ``(V,)`` bool: which first-order weights are kept; None without them.
-            basis: ``(D, D)`` or ``(F, D, D)``, the axes that values are pruned in; None for those of the table.
+            basis: ``(D, D)`` or ``(F, D, D)``, the axes along which values are pruned; None for those of the table.
 
         Raises:
             BadInput: The module has been trained since, or rebuilt.
@@ -92,14 +92,14 @@ class PrunedModel:
         return RowInformation.of_sums(**sums)
 
     def loss(self, kept: Tensor | None = None, kept_linear: Tensor | None = None, basis: Tensor | None = None) -> float:
-        """Returns the mean log loss of the rows where only the kept values are read; of the whole model by default.
+        """Returns the mean log loss of the rows if only the kept values are read; by default, of the whole model.
 
-        Where there are several processes, all of them call this together, and get the mean over all of their rows.
+        With several processes, all of them must call this together; all get the mean over all rows.
 
         Args:
-            kept: As in :meth:`information`, and so are the others.
-            kept_linear: See there.
-            basis: See there.
+            kept: As in :meth:`information`.
+            kept_linear: As in :meth:`information`.
+            basis: As in :meth:`information`.
 
         Raises:
             BadInput: The module has been trained since, or rebuilt.
@@ -112,7 +112,7 @@ class PrunedModel:
         return float(sums[0] / sums[1].clamp(min=1))
 
     def _passes(self, kept: Tensor | None, kept_linear: Tensor | None, basis: Tensor | None) -> Iterator[_Pass]:
-        """Yields what is looked at of each batch; arguments as in :meth:`loss`."""
+        """Yields one pass for each batch; arguments as in :meth:`loss`."""
         self.check_as_it_was()
         with _evaluated(self.module):
             for ids, labels in self.batches:
@@ -137,7 +137,7 @@ class PrunedModel:
             linear = linear if kept_linear is None else linear * masked[1]
             weights["linear"] = linear.view(ids.shape).detach().requires_grad_()
         with torch.enable_grad():
-            # A backbone may write into what it is given, as it may while it trains.
+            # A backbone may write into its input, as in training.
             embeddings = values.clone() if basis is None else projected(values, basis.transpose(-1, -2))
             logits = self.module.backbone(embeddings, **weights)
             wanted = labels.to(device).float()
@@ -146,9 +146,9 @@ class PrunedModel:
 
     @contextmanager
     def at_hand(self) -> Iterator[None]:
-        """Brings the module to the device of the search meanwhile: after a fit Lightning takes it to main memory.
+        """Moves the module to the device of the search for a while: after a fit, Lightning moves it to main memory.
 
-        There is what the criterion has summed up, and there processes speak to one another.
+        The sums of the criterion are on that device, and processes communicate through it.
         """
         home = next(self.module.parameters()).device
         if home != self.frequencies.device:
@@ -172,7 +172,7 @@ class PrunedModel:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """What copies take along: of what tells that it is as it was the values alone, as counts begin anew in them."""
+        """State for copies: to detect changes they keep only the values, as version counts start anew in a copy."""
         return vars(self) | {"_seen": (None, self._seen[1] if self._is_as_it_was() else None)}
 
     def _is_as_it_was(self) -> bool:
@@ -180,23 +180,23 @@ class PrunedModel:
         return counts_seen in (None, counts) and values == values_seen
 
     def _version(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
-        """Returns numbers for each parameter that are others once something was written to it.
+        """Returns numbers for each parameter that change when something is written to it.
 
-        Torch counts what is written, but not what its fused optimizers write: so the sum of some values counts, too.
+        Torch counts writes, but not those of its fused optimizers: so the sum of some values is compared, too.
         """
         counts, sums = [], []
         for parameter in self.module.parameters():
             values = parameter.detach().reshape(-1)
             some = values[:: max(1, len(values) // _SAMPLED)].double()
             counts.append(parameter._version)
-            # NaN is not the same as itself.
+            # NaN does not equal itself.
             sums.append(float(some.nan_to_num(nan=0.5, posinf=1.5, neginf=2.5).sum()))
         return tuple(counts), tuple(sums)
 
 
 @contextmanager
 def _evaluated(module: nn.Module) -> Iterator[None]:
-    """Has a module work as it does when it is evaluated; afterwards each part of it trains that did before."""
+    """Puts a module in evaluation mode; afterwards, restores the training mode of each of its parts."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:

@@ -42,35 +42,36 @@ from pme_lightning.search import (
 
 
 class PruningCallback(Callback):
-    """Drives a search inside ``Trainer.fit`` of a full-size :class:`~pme_lightning.module.CTRModule`.
+    """Runs a search inside ``Trainer.fit`` of a full-size :class:`~pme_lightning.module.CTRModule`.
 
-    The schedule says in which steps gradients are gathered and when values are pruned, the criterion turns weights
-    and gradients into scores, the allocator turns scores and the budget into sizes. The search stops the fit when it
-    is done and leaves its outcome in :attr:`result`; :meth:`result_for` gives the sizes for other budgets.
+    The schedule determines in which steps gradients are gathered and when values are pruned. The criterion turns
+    weights and gradients into scores, and the allocator turns scores and the budget into sizes. When the search is
+    done, it stops the fit and leaves its outcome in :attr:`result`; :meth:`result_for` gives the sizes for other
+    budgets.
 
-    Over several processes (DDP) the sizes are those that one process finds that sees the same batches: sums over rows
-    are added up over processes before they are scored, and every process takes the scores of the main one. Where the
-    table is split over them, so are sums and scores: processes agree on what they need to know of all tokens, such as
-    where the budget runs out, by small messages.
+    With several processes (DDP), the sizes are the same as those of one process that sees the same batches: sums over
+    rows are added up over processes before scoring, and every process takes the scores of the main one. If the table is
+    split over processes, so are sums and scores. Processes then exchange small messages about what concerns all tokens,
+    such as where the budget runs out.
 
     Args:
         criterion: Scores the embedding values, for example ``Fisher()``.
         schedule: When and how far to prune, for example ``AfterWarmup(epochs=1)``.
-        allocator: Makes sizes of scores, for example ``Prefix()``.
+        allocator: Turns scores into sizes, for example ``Prefix()``.
         budget: What the sizes may sum to: a fraction of the full-size per-token parameters (``0.2``), a parameter
             count (``2_000_000``) or bytes (``"20MB"``). First-order weights and the shared projection count.
-        frequencies: ``(V,)``, how often each token occurs in the training data; ``None`` asks the datamodule.
-        field_dropout: While it searches, this share of the tokens of each row, at random, read as zero. Where one field
-            repeats what another one says (an author what the book says), a model learns it from either, and which of
-            them is a matter of chance; so it learns it from both, and scores tell what each is worth without the other.
+        frequencies: ``(V,)``, how often each token occurs in the training data; ``None``: taken from the data module.
+        field_dropout: During the search, this share of the tokens of each row, at random, reads as zero. If two fields
+            say the same (a book and its author), a model learns it from one of them, and which one is a matter of
+            chance. With field dropout it learns it from both, and scores say what each is worth without the other.
 
     Attributes:
         kept: ``(optimizer steps before it, fraction of the per-token values kept)`` of each pruning so far.
-        result: The sizes; ``None`` before the end.
+        result: The sizes; ``None`` until the search is done.
 
     Raises:
-        BadInput: The budget cannot be read, ``field_dropout`` is not in [0, 1), the criterion needs gradients and the
-            schedule has no steps, or it has axes for each field and the schedule prunes more than once.
+        BadInput: The budget cannot be read, ``field_dropout`` is not in [0, 1), the criterion needs gradients but the
+            schedule has no steps, or the criterion has axes for each field and the schedule prunes more than once.
 
     Examples:
         >>> from pme_lightning import SyntheticDataModule
@@ -131,37 +132,37 @@ class PruningCallback(Callback):
 
     @property
     def kept_fraction(self) -> float:
-        """Per-token values left so far, as a fraction of the full-size table's."""
+        """Per-token values kept so far, as a fraction of those of the full-size table."""
         return self.kept[-1][1] if self.kept else 1.0
 
     @property
     def tokens(self) -> Tokens:
-        """How processes agree on what is known of all tokens, where these are split over them."""
+        """How processes agree on facts about all tokens if tokens are split over them."""
         return self.criterion.tokens
 
     @property
     def each_field(self) -> bool:
-        """Whether every budget has to hold a projection for each field, and not one for all."""
+        """Whether every budget must cover a projection for each field instead of a shared one."""
         return self.criterion.tries == ("field",)
 
     @property
     def scores(self) -> Scores | None:
-        """What the search found values to be worth; ``None`` before the end.
+        """The scores of the values; ``None`` until the search is done.
 
-        With a criterion that looks at the pruned model (``rounds``) the sizes start from these and are settled by what
-        values are worth there.
+        With a criterion that measures the pruned model (``rounds``), these scores are only the starting point: the
+        final sizes follow from what values are worth in the pruned model.
         """
         return None if self._sizes is None else self._sizes.scores
 
     def num_steps(self, steps_per_epoch: int) -> int:
-        """Returns the length of the search in optimizer steps, given those of an epoch."""
+        """Returns the length of the search in optimizer steps, given the steps per epoch."""
         return self.schedule.num_steps(steps_per_epoch)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Learns what is behind the table, and whether it is split over processes.
+        """Finds out whether there is a network behind the table, and whether the table is split over processes.
 
         Raises:
-            BadInput: It is, and this search needs all of it; or the module is of another kind.
+            BadInput: The table is split and this search needs all of it, or the module is not a ``CTRModule``.
         """
         if not isinstance(pl_module, CTRModule):
             raise BadInput(
@@ -173,21 +174,21 @@ class PruningCallback(Callback):
         embedding = self._embedding(pl_module)
         if embedding.shard is not None:
             self.check_splits()
-        # A search that had the criterion before may have been of another table.
+        # The criterion may have been used in an earlier search, of another table.
         self.criterion.tokens = ALONE if embedding.shard is None else SplitTokens(embedding.shard, embedding.num_tokens)
 
     def _restore_axes(self) -> None:
-        """Gives the criterion the axes that it was asked for: a search that had it before may have settled others."""
+        """Resets the axes of the criterion to the requested ones: an earlier search may have chosen others."""
         asked = self.criterion.turned_from or next(iter(self.criterion.tries), None)
         self.criterion.turned_from = None
         if asked is not None:
             self.criterion.axes = asked
 
     def check_splits(self) -> None:
-        """Checks that the search can be made of a table that is split over processes.
+        """Checks that the search works with a table that is split over processes.
 
         Raises:
-            BadInput: A part of it needs the whole table.
+            BadInput: A part of the search needs the whole table.
         """
         for part, name, can in (
             (self, "search", type(self).splits),
@@ -209,10 +210,10 @@ class PruningCallback(Callback):
                 )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reads the token counts and checks the budget; a search of no steps is done here, and so is its fit.
+        """Reads the token counts and checks the budget; a search without steps is completed here, and its fit ends.
 
         Raises:
-            BadInput: The budget, the sizes or the frequencies do not fit the model, or the callback is spent.
+            BadInput: The budget, the sizes or the frequencies do not fit the model, or the callback was used before.
         """
         if self.result is not None:
             raise BadInput("one PruningCallback per fit: this one has its result already, make a new one")
@@ -228,7 +229,7 @@ class PruningCallback(Callback):
             trainer.should_stop = True
 
     def _known_frequencies(self, trainer: Trainer, embedding: FullEmbedding) -> Tensor:
-        """Returns how often each of the tokens that are here occurs in the training data, where the table is."""
+        """Returns how often each token held here occurs in the training data, on the device of the table."""
         found = self.frequencies
         if found is None:
             found = getattr(getattr(trainer, "datamodule", None), "frequencies", None)
@@ -242,10 +243,11 @@ class PruningCallback(Callback):
         return self.tokens.cut(found).to(embedding.weight.device)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Learns how many optimizer steps an epoch has.
+        """Finds out how many optimizer steps an epoch has.
 
         Raises:
-            BadInput: The callback took part in another fit that did not finish, or epochs differ in how many they have.
+            BadInput: The callback was used in another fit that did not finish, or the steps per epoch vary or are
+                unknown.
         """
         if self.step > trainer.global_step:
             raise BadInput(
@@ -264,7 +266,7 @@ class PruningCallback(Callback):
             )
         self._before = trainer.global_step - self.step
         move_criterion(self.criterion, self._embedding(pl_module).weight.device)
-        # The last batches of an epoch make a step even where they are fewer than accumulate_grad_batches.
+        # The last batches of an epoch make a step even if they are fewer than accumulate_grad_batches.
         self.steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         if self.result is None and self.step >= self.num_steps(self.steps_per_epoch):
             raise BadInput(
@@ -273,7 +275,7 @@ class PruningCallback(Callback):
             )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Leaves fields out; begins a scoring window, and watches the rows of the batch, where the schedule says so."""
+        """Applies field dropout; starts a scoring window and observes the batch's rows if the schedule says so."""
         self._leave_alone(pl_module)
         embedding = self._embedding(pl_module)
         if self.result is not None:
@@ -291,26 +293,26 @@ class PruningCallback(Callback):
             self._gathering.watch(trainer, embedding, batch[0], self.frequencies)
 
     def _leave_alone(self, pl_module: LightningModule) -> None:
-        """Has the table's lookups be what they are without a search."""
+        """Restores the table's lookups to what they are without a search."""
         embedding = pl_module.embedding
         if isinstance(embedding, FullEmbedding):
             embedding.observer = embedding.held_observer = embedding.fields_left = None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Gathers the gradients of this step; in a frozen step it also takes them away from the optimizer."""
+        """Gathers the gradients of this step; in a frozen step, also removes them, so that nothing is updated."""
         if self.result is not None:
             return  # trainer.min_epochs or min_steps keep the fit going
         action = self.schedule.action(self.step, self.steps_per_epoch)
         if action.score:
             self._gathering.take_step(trainer, self._embedding(pl_module))
         if action.frozen:
-            # An optimizer passes over parameters without a gradient: nothing moves.
+            # Optimizers skip parameters without a gradient: nothing moves.
             optimizer.zero_grad(set_to_none=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Prunes after a step where the schedule says so; ends the fit after the last one."""
+        """Prunes after a step if the schedule says so; ends the fit after the last one."""
         if self.result is not None or trainer.global_step - self._before <= self.step:
             return  # done, or in the middle of accumulated gradients
         action = self.schedule.action(self.step, self.steps_per_epoch)
@@ -338,12 +340,12 @@ class PruningCallback(Callback):
             )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves nothing on the module of a search that ended early."""
+        """Removes what a search that ended early has set on the module."""
         if isinstance(pl_module, CTRModule):  # any other was refused
             self._leave_alone(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a search that was interrupted goes on from."""
+        """Returns the state from which an interrupted search continues."""
         return {
             "step": self.step,
             "started": self._started,
@@ -354,7 +356,7 @@ class PruningCallback(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up an interrupted search."""
+        """Restores the state of an interrupted search."""
         self.step, self._started = state_dict["step"], state_dict["started"]
         restore_criterion(self.criterion, state_dict)
         self._gathering.gathered = state_dict["gathered"]
@@ -362,7 +364,7 @@ class PruningCallback(Callback):
         self.kept = [(step, fraction) for step, fraction in state_dict["kept"]]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds the sums of all processes up: the main one writes them."""
+        """Adds up the sums of all processes; the main process writes them."""
         self._batches.gather()
         add_up(self.criterion)
         keep_on_main(self.criterion)
@@ -370,21 +372,21 @@ class PruningCallback(Callback):
     def result_for(self, budget: float | int | str) -> SearchResult:
         """Returns the sizes for another budget, from the same search.
 
+        With a criterion that measures the pruned model (``rounds``), the model must still be as the search left it.
+
         Args:
             budget: As in the class.
 
         Raises:
             BadInput: The budget cannot be read, or nothing fits into it.
             RuntimeError: The search is not done yet.
-
-        With a criterion that looks at the pruned model (``rounds``), the model must still be as the search left it.
         """
         if self._sizes is None:
             raise RuntimeError("the search is not done yet: fit first")
         parsed = parse_budget(budget)
         allocation, scores = self._sizes.of(parsed), self._sizes.scores
         D = scores.table.shape[1]
-        # Small numbers travel where tokens are split.
+        # If tokens are split, these are sent between processes: keep them small.
         sizes = allocation.sizes.to(torch.uint8 if D < 256 else torch.int32)
         return SearchResult(
             sizes=self.tokens.whole(sizes),
@@ -411,7 +413,7 @@ class PruningCallback(Callback):
         return TableScores(self.criterion, self.allocator, embedding, self.frequencies, self.field_tokens)
 
     def _finish(self, module: CTRModule, scoring: TableScores) -> None:
-        """Makes the sizes, of this budget and of any other that is asked for."""
+        """Prepares the sizes for any budget, and makes those for the budget of the search."""
         measures = self.criterion.rounds and scoring.embedding.kept is None
         self._sizes = BudgetSizes(
             scoring,
@@ -425,13 +427,13 @@ class PruningCallback(Callback):
             self._restore_axes()
 
     def _sample(self, frequencies: Tensor) -> TokenSample | None:
-        """Returns the tokens that sizes are tried on; None if that takes all of them."""
+        """Returns the tokens that sizes are tried on; None for all tokens."""
         if self.tokens is not ALONE or not self.allocator.has_one_price:
             return None
         return TokenSample.of((ids for ids, _ in self._batches), len(frequencies), frequencies.device)
 
     def _values(self, embedding: FullEmbedding) -> int:
-        """How many per-token values the budget leaves beside the projection, or those of all fields."""
+        """How many per-token values the budget leaves after the projection, or after the projections of all fields."""
         return self.budget.values(FullTable.of(embedding, len(self.field_tokens)), self.each_field)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Sums over rows that each process has gathered of its own: brought together before scores are made of them."""
+"""Sums over rows that each process has gathered by itself: combined before scoring."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def spans_processes() -> bool:
 
 
 def sum_over_processes(number: int) -> int:
-    """Returns the sum of what each process has; called by all of them together."""
+    """Returns the sum over processes; all of them must call it together."""
     if not spans_processes():
         return number
     total = torch.tensor(number, device=meeting_device())
@@ -28,9 +28,9 @@ def sum_over_processes(number: int) -> int:
 
 
 def add_up(criterion: Criterion) -> None:
-    """Gives the accumulators of every process their sum over processes, in place.
+    """Replaces the accumulators of every process by their sum over processes, in place.
 
-    Only those of criteria that need rows differ between processes: batch gradients are the same in each of them.
+    Only accumulators of criteria that need rows differ between processes: batch gradients are the same in all.
     """
     if spans_processes() and criterion.needs_rows:
         for tensor in _own_sums(criterion):
@@ -38,21 +38,21 @@ def add_up(criterion: Criterion) -> None:
 
 
 def keep_on_main(criterion: Criterion) -> None:
-    """Leaves what is the same in every process to the main one, so that adding up again counts it once."""
+    """Zeroes the sums, the same in all processes now, in all but the main one: adding up again counts them once."""
     if spans_processes() and criterion.needs_rows and dist.get_rank() != 0:
         for tensor in _own_sums(criterion):
             tensor.zero_()
 
 
 def _own_sums(criterion: Criterion) -> list[Tensor]:
-    """Returns what each process has gathered for itself: all, but what belongs to tokens that are split over them."""
+    """Returns what each process has gathered for itself: all accumulators, except per-token ones of split tokens."""
     owned = criterion.per_token if isinstance(criterion.tokens, SplitTokens) else ()
     return [tensor for name, tensor in criterion.state().items() if name not in owned]
 
 
 @contextmanager
 def added_up(criterion: Criterion) -> Iterator[None]:
-    """Within it the accumulators hold the sums over all processes; afterwards the main process has them."""
+    """Within this context, the accumulators hold the sums over all processes; afterwards, only the main one does."""
     add_up(criterion)
     yield
     keep_on_main(criterion)
@@ -61,8 +61,8 @@ def added_up(criterion: Criterion) -> Iterator[None]:
 def same_on_all(scores: Scores) -> Scores:
     """Returns the main process's scores in every process.
 
-    They are the same but for the last bit, which machines of two kinds may round in two ways, and sizes that differ by
-    one value would be tables that do not fit together.
+    They agree up to the last bit, which different machines may round differently; and if sizes differed by one value,
+    the tables would not fit together.
     """
     if not spans_processes():
         return scores

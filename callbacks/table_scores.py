@@ -1,4 +1,4 @@
-"""The scores of a table's values, and the sizes that are made of them."""
+"""The scores of a table's values, and the sizes made from them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pme_lightning.sixteen_bits import widened
 
 @dataclass(frozen=True, eq=False)
 class TableScores:
-    """Asks a criterion what the values of a table are worth, and an allocator who keeps how many.
+    """Scores the values of a table with a criterion, and makes sizes with an allocator.
 
     Attributes:
-        criterion: Scores; it has gathered.
-        allocator: Makes sizes.
+        criterion: The criterion, when it has gathered.
+        allocator: The allocator.
         embedding: The table.
-        frequencies: ``(V,)``: rows of the training split of each of the tokens that are here.
-        field_tokens: Tokens of each field, over all processes.
+        frequencies: ``(V,)``: training rows of each token held here.
+        field_tokens: Number of tokens of each field, over all processes.
     """
 
     criterion: Criterion
@@ -36,19 +36,19 @@ class TableScores:
 
     @property
     def tokens(self) -> Tokens:
-        """How processes agree, where tokens are split over them."""
+        """How processes agree if tokens are split over them."""
         return self.criterion.tokens
 
     @property
     def table(self) -> FullTable:
-        """The table, by its numbers."""
+        """The dimensions of the table."""
         return FullTable.of(self.embedding, len(self.field_tokens))
 
     def scored(self) -> Scores:
-        """Returns the scores, the same in every process; of tokens that are split, of those here, in main memory."""
+        """Returns the scores, the same in every process; if tokens are split, of those held here, in main memory."""
         embedding = self.embedding
         weight, linear = rows_of(embedding)
-        # What was pruned before is worth nothing, whatever the optimizer's momentum has made of it.
+        # Values pruned before are worth nothing, whatever the optimizer's momentum has made of them.
         if embedding.kept is not None:
             weight = weight * embedding.kept
         if linear is not None and embedding.kept_linear is not None:
@@ -58,24 +58,24 @@ class TableScores:
         check_scores(type(self.criterion).__name__, scores, weight, linear)
         scores = self.agreed(scores)
         if self.tokens is not ALONE:
-            # Sharing the budget out takes more memory than the scores do: devices have less of it to spare.
+            # Allocation takes more memory than the scores do, and devices have less to spare.
             column = scores.linear
             scores = replace(scores, table=scores.table.cpu(), linear=None if column is None else column.cpu())
         return scores if embedding.kept is None else _pruned_last(scores, embedding.kept, embedding.kept_linear)
 
     def along_axes_of_the_table(self) -> Scores:
-        """Returns them with the axes that rows of the table are coordinates of, where it was turned before."""
+        """Returns the scores with the axes of the table's coordinates, if the table was rotated before."""
         scores, projection = self.scored(), self.embedding.projection
         return scores if projection is None else replace(scores, basis=projection.T)
 
     def given(self, information: RowInformation, sample: TokenSample | None = None) -> Scores:
-        """Returns the scores of all tokens, or of some, of a model in which rows tell something else."""
+        """Returns the scores of all tokens, or of a sample, given other information from rows."""
         if sample is not None:
             return self.criterion.scores_given(information, self.frequencies, sample.tokens)
         return self.agreed(self.criterion.scores_given(information, self.frequencies))
 
     def of_some(self, sample: TokenSample, axes: str) -> Scores:
-        """Returns the scores of some tokens, along axes of that name."""
+        """Returns the scores of the tokens of a sample, along the named axes."""
         weight, linear = rows_of(self.embedding)
         with added_up(self.criterion):
             some = self.criterion.of_some(sample.tokens, self.frequencies)
@@ -84,14 +84,14 @@ class TableScores:
         return some.scores(weight[sample.tokens], linear, self.frequencies[sample.tokens])
 
     def agreed(self, scores: Scores) -> Scores:
-        """Returns the scores of the main process, where each has all of them."""
+        """Returns the scores of the main process, if each process has all of them."""
         return same_on_all(scores) if self.tokens is ALONE else scores
 
     def allocate(self, scores: Scores, values: int) -> Allocation:
-        """Returns who keeps what of so many values.
+        """Returns what each token keeps, given how many values there are to share out.
 
         Raises:
-            BadInput: The allocator gave sizes that no table can have, or too many values.
+            BadInput: The allocator returned invalid sizes, or too many values.
         """
         allocation = self.allocator.allocate(
             scores.table,
@@ -106,34 +106,34 @@ class TableScores:
         return allocation
 
     def allocate_some(self, scores: Scores, values: int, drawn: Tensor) -> Allocation:
-        """Returns the same of some tokens.
+        """Returns the same for some tokens.
 
         Args:
-            scores: Of those.
-            values: How many those that stand for all may keep.
-            drawn: ``(n,)`` bool: which those are.
+            scores: The scores of these tokens.
+            values: How many values the tokens that represent all may keep.
+            drawn: ``(n,)`` bool: which tokens represent all.
         """
         return self.allocator.allocate_some(scores.table, values, drawn, scores.linear)
 
     def check_sizes(self, values: int) -> None:
-        """Refuses so many values where no sizes can be made of them."""
+        """Checks that sizes can be made with this many values."""
         self.allocator.check_sizes(self.table.num_tokens, self.table.embedding_dim, values, self.field_tokens)
 
     def masks(self, scores: Scores, allocation: Allocation) -> tuple[Tensor, Tensor | None]:
-        """Returns which values and first-order weights are kept, where the table is."""
+        """Returns which values and first-order weights are kept, on the device of the table."""
         device = self.frequencies.device
         kept = self.allocator.kept(scores.table, allocation.sizes).to(device)
         return kept, None if allocation.linear is None else allocation.linear.to(device)
 
 
 def rows_of(embedding: FullEmbedding) -> tuple[Tensor, Tensor | None]:
-    """Returns the rows and first-order weights of a table, of at least 32 bits."""
+    """Returns the rows and first-order weights of a table, in at least 32 bits."""
     linear = embedding.linear
     return widened(embedding.weight.detach()), None if linear is None else widened(linear.detach())
 
 
 def _pruned_last(scores: Scores, kept: Tensor, kept_linear: Tensor | None) -> Scores:
-    """Has values that were pruned before come after all others, also after those that are worth nothing by now."""
+    """Scores values that were pruned before below all others, including those that are now worth nothing."""
     parts = [scores.table] if scores.linear is None else [scores.table, scores.linear]
     last = min(0.0, *(float(part.min()) for part in parts)) - 1
     linear = scores.linear

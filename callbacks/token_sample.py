@@ -1,4 +1,4 @@
-"""The tokens that sizes are tried on, where there are too many to make sizes of all of them again and again."""
+"""The tokens that sizes are tried on if there are too many to make sizes for all of them repeatedly."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Of so many, where the budget runs out is known to some thousandths of the sizes.
+# With this many, it is known to a few thousandths of the sizes where the budget runs out.
 _DRAWN = 1 << 16
-# Tables of fewer tokens than so many times that are taken whole.
+# Tables with fewer tokens than this many times the sample are used whole.
 _WORTH_IT = 4
 
 
 @dataclass(frozen=True, eq=False)
 class TokenSample:
-    """Some of the tokens: those of some rows, whose sizes are asked for, and some that stand for all.
+    """Some of the tokens: those of some rows, whose sizes are needed, and a sample that represents all.
 
     Attributes:
-        tokens: ``(n,)`` int64, rising.
-        drawn: ``(n,)`` bool: which of them stand for all, at even distances. Where a field's tokens are numbered by
-            their frequency, popular and rare ones are among them in proportion.
-        share: The share of all tokens that those are.
+        tokens: ``(n,)`` int64, in ascending order.
+        drawn: ``(n,)`` bool: which of them represent all, evenly spaced. If the tokens of a field are numbered by
+            frequency, the sample has popular and rare ones in proportion.
+        share: The fraction of all tokens that is in this sample.
     """
 
     tokens: Tensor
@@ -31,12 +31,12 @@ class TokenSample:
 
     @classmethod
     def of(cls, rows: Iterable[Tensor], num_tokens: int, device: torch.device) -> TokenSample | None:
-        """Draws them; None where tokens are so few that all of them can be taken.
+        """Draws a sample; None if there are so few tokens that all of them can be used.
 
         Args:
-            rows: The ids of rows, whose tokens all are among them.
+            rows: The ids of rows, all of whose tokens are included.
             num_tokens: How many tokens there are.
-            device: Where to.
+            device: Device of the result.
         """
         stride = num_tokens // _DRAWN
         if stride < _WORTH_IT:

@@ -1,4 +1,4 @@
-"""Embedding tables: one full size for all tokens (search), or a size of its own for each (after the transfer)."""
+"""Embedding tables: the same full size for all tokens (search), or a separate size for each (after the transfer)."""
 
 from pme_lightning.embedding.field_decays import FieldDecays
 from pme_lightning.embedding.full import FullEmbedding

@@ -1,4 +1,4 @@
-"""Rows of a table that is split over processes: those of a batch come from where they are, gradients go back there."""
+"""Exchange of rows of a table that is split over processes: owners send the rows of a batch, and get gradients back."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pme_lightning.embedding.shard import Shard
 
 
 class RowExchange:
-    """Who needs which rows of whom, for the ids of one batch. Making one is a collective call, and so are its methods.
+    """Which process needs which rows from which other, for the ids of one batch.
 
-    Each process asks for every distinct token of its batch once. What travels grows with the batch, not the table.
+    The constructor is a collective call, and so are the methods. Each process requests every distinct token of its
+    batch once. The traffic grows with the batch, not with the table.
 
     Args:
         ids: ``(n,)`` token ids of this process's batch; there may be none.
@@ -23,14 +24,14 @@ class RowExchange:
         num_tokens: ``V``, of the whole table.
 
     Attributes:
-        distinct: The distinct tokens of the batch, owner by owner, in the order in which answers come.
+        distinct: The distinct tokens of the batch, owner by owner, in the order in which answers arrive.
         tokens: ``(U,)`` their ids.
-        asked: ``(R,)`` int64: the rows, among those held here, that all processes have asked this one for.
+        asked: ``(R,)`` int64: the rows, among those held here, that all processes have requested from this one.
     """
 
     def __init__(self, ids: Tensor, shard: Shard, num_tokens: int) -> None:
         most = -(-num_tokens // shard.processes)
-        # Numbered so that the tokens of one owner are side by side.
+        # Numbered so that the tokens of one owner are consecutive.
         numbers = ids % shard.processes * most + ids // shard.processes
         self.distinct = DistinctTokens.of(numbers)
         rows = self.distinct.tokens % most
@@ -39,16 +40,16 @@ class RowExchange:
         counts = torch.bincount(owners, minlength=shard.processes).to(meeting_device())
         asked_counts = torch.empty_like(counts)
         dist.all_to_all_single(asked_counts, counts)
-        # One wait for the device in place of two.
+        # One wait for the device instead of two.
         self._wanted, self._asked = torch.stack([counts, asked_counts]).tolist()
         self.asked = _swapped(rows, self._wanted, self._asked).long()
 
     def answers(self, values: Tensor, widths: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Sends the rows that were asked for; returns those that this process asked for.
+        """Sends the rows that were requested; returns those that this process requested.
 
         Args:
-            values: ``(R, k)``, one row for each that was asked for; with widths, all rows in one ``(sum,)``.
-            widths: values of each row that was asked for ``(R,)`` and of each that is wanted ``(U,)``.
+            values: ``(R, k)``, one row for each request; with widths, all rows in one tensor ``(sum,)``.
+            widths: number of values of each row that others requested ``(R,)``, and that this process did ``(U,)``.
 
         Returns:
             ``(U, k)`` or ``(sum,)``, in the order of ``tokens``.
@@ -57,14 +58,14 @@ class RowExchange:
         return _swapped(values, asked, wanted)
 
     def returned(self, gradients: Tensor, widths: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Sends gradients back to the owners of the rows; returns those of the rows that were asked for here.
+        """Sends gradients back to the owners of the rows; returns those of the rows that were requested here.
 
         Args:
-            gradients: What :meth:`answers` returned, the gradient of it.
-            widths: As there.
+            gradients: The gradient of what :meth:`answers` returned.
+            widths: As in :meth:`answers`.
 
         Returns:
-            Of the shape that :meth:`answers` was given.
+            A tensor of the shape that was passed to :meth:`answers`.
         """
         asked, wanted = self._splits(widths)
         return _swapped(gradients, wanted, asked)
@@ -87,8 +88,8 @@ def _swapped(values: Tensor, sent: Sequence[int], received: Sequence[int]) -> Te
 
 
 def meeting_device() -> torch.device:
-    """Returns where tensors must be to travel between processes: NCCL takes those in the memory of GPUs alone.
+    """Returns the device for tensors that are sent between processes: NCCL takes only those in GPU memory.
 
-    Between two fits a table is in main memory, where Lightning takes every module when its fit is done.
+    Between two fits a table is in main memory, to which Lightning moves every module at the end of a fit.
     """
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

@@ -1,4 +1,4 @@
-"""Which field a token belongs to: the ids of a field's tokens lie side by side, field after field."""
+"""Which field a token belongs to: the ids of each field's tokens are consecutive, field after field."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fields_of(tokens: Tensor, ends: Tensor) -> Tensor:
 
     Args:
         tokens: Ids, integers.
-        ends: What :func:`field_ends` gave.
+        ends: The result of :func:`field_ends`.
     """
     return torch.bucketize(tokens.contiguous(), ends, right=True)
 

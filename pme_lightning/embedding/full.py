@@ -20,36 +20,35 @@ from pme_lightning.embedding.soft_threshold import SoftThreshold
 from pme_lightning.errors import BadInput
 from pme_lightning.sixteen_bits import widened
 
-# Gets ids (B, F) and the gradients at the rows (B, F, D) and first-order weights (B, F) that were looked up for them;
-# None stands for gradients of rows that there are not.
+# Receives ids (B, F) and the gradients of the rows (B, F, D) and first-order weights (B, F) that were looked up for
+# them; None if rows have no gradients.
 Observer = Callable[..., None]
-# Gets rows (U,) that this process holds, and the means over processes of the gradients at them (U, D) and at their
+# Receives rows (U,) that this process holds, the means over processes of their gradients (U, D) and of those of their
 # first-order weights (U,) or None, and how often they were looked up in all processes (U,).
 HeldObserver = Callable[[Tensor, Tensor, "Tensor | None", Tensor], None]
-# Gets ids (B, F), returns which of them are read (B, F); the others are zeros.
+# Receives ids (B, F), returns which of them are read (B, F); the others read as zeros.
 FieldsLeft = Callable[[Tensor], Tensor]
 
 
 class FullEmbedding(nn.Module):
-    """A table of ``D`` values a token and, for backbones that ask for it, one first-order weight a token.
+    """A table of ``D`` values per token and, for backbones that use them, one first-order weight per token.
 
-    While a gradual search runs, values that are already pruned read as zero (:meth:`prune_`) and the table may
-    stand in rotated axes (:meth:`rotate_`): rows then hold coordinates, and a shared projection brings them back.
-    A search that learns thresholds puts them in as :attr:`threshold`, and takes them out by :meth:`fold_threshold_`;
-    one that looks at the gradients of single rows sets an :attr:`observer`, one that leaves fields of rows out while it
-    trains :attr:`fields_left`.
+    During a gradual search, values that are already pruned read as zero (:meth:`prune_`) and the table may be in
+    rotated axes (:meth:`rotate_`): rows then hold coordinates, and a shared projection maps them back.
+    A search that learns thresholds sets :attr:`threshold`, and removes it with :meth:`fold_threshold_`. A search that
+    uses the gradients of single rows sets an :attr:`observer`, and one with field dropout sets :attr:`fields_left`.
 
     Args:
         num_tokens: ``V``, the number of tokens of all fields together.
         embedding_dim: ``D``, the width that backbones see.
         first_order: Whether every token also owns a first-order weight.
         init_std: Standard deviation of the normal distribution that rows start from. First-order weights start at 0.
-        shard: Where the table is split over processes, this process: ``weight`` and ``linear`` have its rows alone, and
-            every lookup is a call that all processes make together. The rows start as those of one process would.
-        dtype: What values are stored as, ``torch.float32`` or ``torch.bfloat16``. Whatever is read is 32 bits wide.
+        shard: This process, if the table is split over processes: ``weight`` and ``linear`` then hold only its rows,
+            and every lookup is a collective call of all processes. Rows start with the same values as in one process.
+        dtype: The stored type of values, ``torch.float32`` or ``torch.bfloat16``. Lookups always return 32 bits.
 
     Attributes:
-        sparse: Whether the table's gradients are sparse (the rows of the batch alone) or dense.
+        sparse: Whether the table's gradients are sparse (only the rows of the batch) or dense.
 
     Shape:
         - ids: ``(B, F)`` integers in ``[0, V)``
@@ -97,7 +96,7 @@ class FullEmbedding(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the rows afresh."""
+        """Draws new random rows."""
         self.layouts["weight"].draw_normal(self.weight.data, self.shard, self.init_std)
         if self.linear is not None:
             nn.init.zeros_(self.linear)
@@ -107,7 +106,7 @@ class FullEmbedding(nn.Module):
             if any(prefix + name in state_dict for name in ("kept", "threshold.raw")):
                 raise BadInput("a table with pruned values or thresholds cannot be split over processes")
             state_dict |= cut_parameters(self, state_dict, prefix)
-        # A checkpoint from within a search holds buffers and thresholds that a fresh table has not got yet.
+        # A checkpoint written during a search has buffers and thresholds that a new table lacks.
         for name in ("kept", "kept_linear", "projection"):
             if prefix + name in state_dict and getattr(self, name) is None:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.weight.device))
@@ -119,7 +118,7 @@ class FullEmbedding(nn.Module):
 
     @property
     def layouts(self) -> dict[str, RowLayout]:
-        """How the parameters that are split over processes lie when they are whole."""
+        """The layouts of the whole parameters, of which each process may hold a part."""
         shapes = {"weight": (self.num_tokens, self.embedding_dim), "linear": (self.num_tokens, 1)}
         return {name: RowLayout.of_rows(*shape) for name, shape in shapes.items() if getattr(self, name) is not None}
 
@@ -135,7 +134,7 @@ class FullEmbedding(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What values are stored as."""
+        """The type in which values are stored."""
         return self.weight.dtype
 
     @property
@@ -145,7 +144,7 @@ class FullEmbedding(nn.Module):
 
     @property
     def index_bytes(self) -> int:
-        """Bytes of the index from token to row: none, a token's id is its row."""
+        """Bytes of the index from token to row: 0, because a token's id is its row."""
         return 0
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -155,8 +154,8 @@ class FullEmbedding(nn.Module):
     def lookup(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the embeddings ``(B, F, D)`` and the first-order weights ``(B, F)`` (``None`` if there are none)."""
         if self.shard is None:
-            # Before the rows are read, not on the way back: a GPU has to say how many distinct tokens there are, and
-            # once it has, the processor can hand it a whole step while it works.
+            # Before the rows are read, not in the backward pass: the processor has to wait until the GPU knows how
+            # many distinct tokens there are. After that, it can queue a whole step while the GPU works.
             distinct = DistinctTokens.of(ids.reshape(-1)) if torch.is_grad_enabled() else None
             rows, linear = RowLookup.apply(ids, self.weight, self.linear, self.sparse, distinct)
         else:
@@ -169,7 +168,7 @@ class FullEmbedding(nn.Module):
         return embeddings * left.unsqueeze(-1), None if linear is None else linear * left
 
     def _as_read(self, ids: Tensor, rows: Tensor, linear: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Returns what a model reads of rows ``(..., D)`` and first-order weights ``(...)`` of ids ``(...)``."""
+        """Returns what a model reads for rows ``(..., D)`` and first-order weights ``(...)`` of ids ``(...)``."""
         if self.threshold is not None:
             rows = self.threshold(ids, rows)
             linear = None if linear is None else self.threshold.forward_linear(ids, linear)
@@ -187,18 +186,18 @@ class FullEmbedding(nn.Module):
         return self._as_read(tokens.to(rows.device), rows, linear)
 
     def rows(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Returns the rows ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, wherever they are held."""
+        """Returns rows ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, whichever process has them."""
         held = (part for part in (self.weight, self.linear) if part is not None)
         rows, *firsts = (widened(part) for part in self.gathered(tokens, *held))
         return rows, firsts[0][:, 0] if firsts else None
 
     @torch.no_grad()
     def gathered(self, tokens: Tensor, *held: Tensor) -> list[Tensor]:
-        """Returns the rows of tokens ``(n,)``, wherever they are held.
+        """Returns the rows of tokens ``(n,)``, whichever process holds them.
 
         Args:
             tokens: Ids.
-            held: Tensors with a row for each token; of a table that is split, for each that is held here.
+            held: Tensors with a row for each token; if the table is split, for each token held here.
         """
         if self.shard is None:
             return [part[tokens] for part in held]
@@ -213,7 +212,7 @@ class FullEmbedding(nn.Module):
 
         def seen(gradients: Sequence[Tensor | None]) -> None:
             rows, *firsts = gradients
-            # A backbone that takes first-order weights need not use them: then nothing depends on them.
+            # A backbone may take first-order weights without using them: then nothing depends on them.
             observer(ids, rows, *(torch.zeros_like(looked_up[1]) if each is None else each for each in firsts))
 
         register_multi_grad_hook(looked_up, seen)
@@ -230,7 +229,7 @@ class FullEmbedding(nn.Module):
 
     @torch.no_grad()
     def prune_(self, kept: Tensor, kept_linear: Tensor | None) -> None:
-        """From now on only the kept values are read; the others give zero and get no gradient.
+        """Prunes values: from now on, only the kept ones are read; the others read as zero and get no gradient.
 
         Args:
             kept: Boolean ``(V, D)``.
@@ -242,7 +241,7 @@ class FullEmbedding(nn.Module):
 
     @torch.no_grad()
     def fold_threshold_(self) -> None:
-        """Takes the thresholds out and leaves the values as they were read with them; the output stays the same."""
+        """Applies the thresholds to the stored values and removes them; the output stays the same."""
         if self.threshold is None:
             return
         for part in row_chunks(0, self.num_tokens):

@@ -1,4 +1,4 @@
-"""The multi-size table: every token owns as many values as the search left it, and no more are stored."""
+"""The multi-size table: it stores only the values that the search has left to each token."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from pme_lightning.optim import RowBlock
 
 
 class MultiSizeEmbedding(nn.Module):
-    """Embeddings of ``V`` tokens that each own between 0 and ``D`` values, brought to width ``D`` by a projection.
+    """Embeddings of ``V`` tokens that each own between 0 and ``D`` values; a projection maps them to width ``D``.
 
     Tokens are grouped by size: one table ``(count, size)`` for each size that occurs (with the first-order weight,
     if a token has one, as the first column of its row), all of them in one flat parameter. A shared projection
-    ``P (D, D)``, of which a token of size ``d`` uses the first ``d`` rows, brings every token to ``D``; or each field
-    has one of its own, ``P (F, D, D)``. A token of size 0 owns nothing and reads as zeros.
+    ``P (D, D)`` maps every token to ``D``; a token of size ``d`` uses its first ``d`` rows. Alternatively, each field
+    has its own projection, ``P (F, D, D)``. A token of size 0 owns nothing and reads as zeros.
 
-    If tokens are numbered by falling size (then by first-order weight) an id tells its row by itself and there is no
-    index; in any other numbering an index of 4 bytes a token is kept and counted (:attr:`index_bytes`).
+    If tokens are numbered by falling size (then by first-order weight), an id determines its row and no index is
+    needed. With any other numbering, an index of 4 bytes per token is stored and counted (:attr:`index_bytes`).
 
     Args:
         classes: The groups in the order of their tokens, by falling size.
         embedding_dim: ``D``, the width that backbones see.
         first_order: Whether the backbone reads first-order weights.
-        index: ``(V,)``: each token's position in the numbering by size; ``None`` if ids are so numbered already.
+        index: ``(V,)``: each token's position in the numbering by size; ``None`` if ids are numbered this way already.
         init_std: Standard deviation of the normal distribution that rows start from. First-order weights start at 0.
-        shard: Where the table is split over processes, this process: ``values`` has those of its tokens alone, as many
-            as any other process has, but for one row, and every lookup is a call that all processes make together.
+        shard: This process, if the table is split over processes: ``values`` then holds only those of its tokens, as
+            many as in any other process except for one row, and every lookup is a collective call of all processes.
             Ids must be numbered by size.
-        field_projections: ``F``, where each field has a projection of its own; ``None``: one for all.
-        along_axes: Whether values count along axes that a search turned so that the first few say the most.
-        dtype: What values are stored as, ``torch.float32`` or ``torch.bfloat16``. Whatever is read is 32 bits wide, and
-            so is the projection.
-        field_decays: How the weight decay of the values differs by field and axis; ``None``: it does not.
+        field_projections: ``F``, if each field has its own projection; ``None``: one for all.
+        along_axes: Whether values count along axes that a search has rotated so that the first few say the most.
+        dtype: The stored type of values, ``torch.float32`` or ``torch.bfloat16``. Lookups always return 32 bits, and
+            the projection has 32 bits.
+        field_decays: How the weight decay of the values differs by field and axis; ``None`` if it does not.
 
     Attributes:
-        held: The groups of the tokens that this process holds: all of them, where the table is not split.
-        sparse: Whether the gradient of the values is sparse (those of the batch's tokens alone) or dense.
+        held: The groups of the tokens that this process holds: all tokens, unless the table is split.
+        sparse: Whether the gradient of the values is sparse (only the batch's tokens) or dense.
 
     Shape:
         - ids: ``(B, F)`` integers in ``[0, V)``
@@ -106,7 +106,7 @@ class MultiSizeEmbedding(nn.Module):
         self.values = nn.Parameter(torch.empty(sum(c.count * c.width for c in self.held), dtype=dtype))
         fields = () if field_projections is None else (field_projections,)
         self.projection = nn.Parameter(torch.empty(*fields, embedding_dim, embedding_dim))
-        # Not a parameter's size: one number a class.
+        # These are small: a few numbers per class.
         self.register_buffer("ends", class_ends(self.held), persistent=False)
         self.register_buffer("whole_ends", None if shard is None else class_ends(self.classes), persistent=False)
         self.register_buffer("class_places", places_of_classes(self.classes, first_order), persistent=False)
@@ -126,12 +126,12 @@ class MultiSizeEmbedding(nn.Module):
         dtype: torch.dtype = torch.float32,
         field_decays: FieldDecays | None = None,
     ) -> MultiSizeEmbedding:
-        """Builds the table for each token's size, with an index unless the tokens are already in order.
+        """Builds a table from each token's size, with an index unless the tokens are already in order.
 
         Args:
             sizes: ``(V,)`` integers in ``[0, D]``.
             embedding_dim: ``D``.
-            linear: ``(V,)`` boolean, which tokens own a first-order weight; ``None`` if the backbone reads none.
+            linear: ``(V,)`` boolean: which tokens own a first-order weight; ``None`` if the backbone reads none.
             init_std: As in the class.
             shard: As in the class.
             field_projections: As in the class.
@@ -159,7 +159,7 @@ class MultiSizeEmbedding(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draws the rows afresh; the projection starts as the identity."""
+        """Draws new random rows; the projection starts as the identity."""
         self.layouts["values"].draw_normal(self.values.data, self.shard, self.init_std)
         for c, table in zip(self.held, self.tables(), strict=True):
             if c.linear:
@@ -170,14 +170,14 @@ class MultiSizeEmbedding(nn.Module):
     def load_full(
         self, full: FullEmbedding, order: Tensor, basis: Tensor | None, field_tokens: Sequence[int] | None = None
     ) -> None:
-        """Takes over what a trained full table says, as far as each token's size allows.
+        """Copies a trained full-size table, as far as each token's size allows.
 
         Args:
             full: The trained table.
             order: ``(V,)``: the token of ``full`` at each position in the numbering by size.
             basis: Orthogonal ``Q (D, D)``, or ``(F, D, D)``, one for each field: rows take the leading coordinates of
-                ``w Q``. ``None``: of ``w`` itself.
-            field_tokens: Number of tokens of each field; needed where each has a ``Q`` of its own.
+                ``w Q``. ``None``: those of ``w`` itself.
+            field_tokens: Number of tokens of each field; needed if each field has its own ``Q``.
         """
         ends = None
         if basis is not None:
@@ -189,7 +189,7 @@ class MultiSizeEmbedding(nn.Module):
         for c, table in zip(self.classes, self.tables(), strict=True):
             tokens = order[start : start + c.count][shard.first(start) :: shard.processes]
             start += c.count
-            # Where the table is split all processes bring their rows together, those that have none left too.
+            # If the table is split, reading is a collective call: processes that have no rows left take part, too.
             most = -(-c.count // shard.processes) if c.width else 0
             for part in row_chunks(0, most):
                 rows, linear = full.read(tokens[part])
@@ -204,7 +204,7 @@ class MultiSizeEmbedding(nn.Module):
 
     @property
     def layouts(self) -> dict[str, RowLayout]:
-        """How the parameters that are split over processes lie when they are whole."""
+        """The layouts of the whole parameters, of which each process may hold a part."""
         tables = tuple((c.count, c.width) for c in self.classes)
         return {"values": RowLayout((sum(count * width for count, width in tables),), tables)}
 
@@ -214,22 +214,22 @@ class MultiSizeEmbedding(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def tables(self, values: Tensor | None = None) -> list[Tensor]:
-        """Returns the table ``(count, width)`` of each class held, a view of the values (or of others laid out so)."""
+        """Returns the table ``(count, width)`` of each class held: views of the values, or of others of this layout."""
         values = self.values.detach() if values is None else values
         parts = values.split([c.count * c.width for c in self.held])
         return [part.view(c.count, c.width) for c, part in zip(self.held, parts, strict=True)]
 
     def row_blocks(self) -> dict[Tensor, list[RowBlock]]:
-        """Says how rows lie in the values, and how an optimizer is to scale their steps and weight decay.
+        """Returns how rows are laid out in the values, and how an optimizer should scale their steps and weight decay.
 
-        Optimizers such as Adagrad and Adam take steps of about the same length in every value, large or small its
-        gradient. A full-size row moves by ``√D`` of them, one of ``k`` values by ``√k``. If these count along axes that
-        carry all that a row's gradient has, a token that owns ``w`` of ``W`` values (first-order weights included)
-        learns ``√(W/w)`` times as slowly as the learning rate was tuned for; if they carry ``k/D`` of it, as values of
-        a full-size row do, just as fast. Axes that a search turned are in between: steps of embedding values are
-        ``(W/w)^¼`` times as long, the geometric mean. Their decay is not, and that of the first-order weight, which has
-        to say what the values that are gone said, is ``√(W/w)`` times weaker. Other values are not scaled. Decays of
-        embedding values are :attr:`field_decays` times theirs, where there are some.
+        Optimizers such as Adagrad and Adam take steps of about the same length in every value, whatever its gradient.
+        A full-size row moves by ``√D`` such steps, a row of ``k`` values by ``√k``. If the kept axes carry all of the
+        row's gradient, a token that owns ``w`` of ``W`` values (first-order weights included) learns ``√(W/w)`` times
+        as slowly as the learning rate was tuned for. If they carry ``k/D`` of it, as values of a full-size row do, it
+        learns just as fast. Axes that a search has rotated are in between: steps of embedding values are ``(W/w)^¼``
+        times as long, the geometric mean. Their decay is not scaled. The decay of the first-order weight, which has to
+        make up for the values that are gone, is ``√(W/w)`` times weaker. Without such axes, nothing is scaled. Decays
+        of embedding values are multiplied by :attr:`field_decays`, if there are any.
         """
         if not self.along_axes:
             return {}
@@ -247,24 +247,24 @@ class MultiSizeEmbedding(nn.Module):
         return {self.values: blocks}
 
     def _held_groups(self) -> list[tuple[int, ...] | None]:
-        """Returns for each class how many of the tokens held are of each field; None without :attr:`field_decays`."""
+        """Returns for each class how many of its tokens held here each field has; None without :attr:`field_decays`."""
         if self.field_decays is None:
             return [None] * len(self.held)
         tokens = self.field_decays.tokens
         if self.shard is None:
             return [tuple(own) for own in tokens]
-        # Fields of a class lie side by side as classes do, and are dealt out alike.
+        # The fields of a class are consecutive, as classes are, and are split over processes in the same way.
         held = iter(self.shard.counts([count for own in tokens for count in own]))
         return [tuple(islice(held, len(own))) for own in tokens]
 
     @property
     def num_parameters(self) -> int:
-        """All parameters of the layer: ``Σ sizes``, the first-order weights, and the projection, or projections."""
+        """All parameters of the layer: ``Σ sizes``, the first-order weights, and the projection or projections."""
         return sum(c.count * c.width for c in self.classes) + self.projection.numel()
 
     @property
     def dtype(self) -> torch.dtype:
-        """What values are stored as."""
+        """The type in which values are stored."""
         return self.values.dtype
 
     @property
@@ -286,7 +286,7 @@ class MultiSizeEmbedding(nn.Module):
         """Returns the embeddings ``(B, F, D)`` and the first-order weights ``(B, F)`` (``None`` if there are none).
 
         Raises:
-            ValueError: Each field has a projection, and ids do not have a column for each field.
+            ValueError: Each field has its own projection, and ids do not have a column for each field.
         """
         if self.projection.ndim == 3 and (ids.ndim < 2 or ids.shape[-1] != len(self.projection)):
             raise ValueError(

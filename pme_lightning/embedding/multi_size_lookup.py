@@ -1,4 +1,4 @@
-"""Reads rows of a multi-size table; the gradient is that of the values of the batch's distinct tokens."""
+"""Reads rows of a multi-size table; the gradient covers the values of the batch's distinct tokens."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class MultiSizeLookup(torch.autograd.Function):
     """Reads rows of all sizes and projects them; each distinct token of the batch is read and projected once.
 
-    All values are one parameter: an optimizer step is one operation then, not one for each of some thirty tables. That
-    needs a gradient of our own, as autograd would fill a gradient of full length for each table that is cut out.
+    All values are one parameter, so that an optimizer step is one operation, not one for each of some thirty tables.
+    This needs a custom gradient: autograd would fill a gradient of full length for each table that is sliced out.
     """
 
     @staticmethod
@@ -31,7 +31,7 @@ class MultiSizeLookup(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         """Returns embeddings ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, numbered by size.
 
-        The tokens are those of ids ``(B, F)``, row by row: where each field has a projection, that tells their fields.
+        The tokens are those of ids ``(B, F)``, row by row: if each field has a projection, this determines their field.
         """
         distinct = DistinctTokens.of(positions)
         owned = token_rows(layout, distinct.tokens)
@@ -42,13 +42,13 @@ class MultiSizeLookup(torch.autograd.Function):
         ctx.groups = groups_of(distinct, projection)
         own = rows[:, int(layout.first_order) :]
         embeddings = rows_at(places, ctx.groups.times(own, projection))
-        # Of single values, next to one another, index_select is several times faster than embedding.
+        # For single contiguous values, index_select is several times faster than embedding.
         return embeddings, rows[:, 0].contiguous().index_select(0, places) if layout.first_order else None
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_embeddings: Tensor, grad_linear: Tensor | None) -> tuple[Any, ...]:
-        """Returns the gradients of the values, each token's at its place, and of the projection."""
+        """Returns the gradients of the values, each token's at its position, and of the projection."""
         rows, projection = ctx.saved_tensors
         layout, distinct = ctx.layout, ctx.distinct
         first = int(layout.first_order)

@@ -1,4 +1,4 @@
-"""Rows times a matrix: the same for all fields, or one for each."""
+"""Products of rows and a matrix, either the same for all fields or one for each."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def projected(rows: Tensor, matrix: Tensor) -> Tensor:
 
 
 def groups_of(distinct: DistinctTokens, projection: Tensor) -> OneGroup | FieldGroups | PaddedGroups:
-    """Returns which distinct tokens of ids ``(B, F)`` have a matrix in common.
+    """Returns which distinct tokens of ids ``(B, F)`` share a matrix.
 
     Args:
-        distinct: Of the ids, row by row.
+        distinct: The distinct tokens of the ids, row by row.
         projection: ``(D, D)`` for all of them, or ``(F, D, D)``, one for each field.
     """
     if projection.ndim == 2:
         return OneGroup()
     groups = FieldGroups.of(distinct, len(projection))
-    # A product a field is the fastest on a processor; a GPU would take longer to start so many than to run them.
+    # One product per field is the fastest on a CPU; a GPU would take longer to start so many than to run them.
     return PaddedGroups.of(groups) if projection.is_cuda else groups
 
 
 class OneGroup:
-    """All distinct tokens of a batch have one matrix."""
+    """All distinct tokens of a batch share one matrix."""
 
     def times(self, rows: Tensor, matrix: Tensor) -> Tensor:
         """Returns the rows ``(U, D)`` times the matrix ``(D, D)``."""
@@ -54,11 +54,11 @@ class OneGroup:
 
 @dataclass(frozen=True)
 class FieldGroups:
-    """Tokens, ``U`` of them, such as the distinct ones of a batch, field by field.
+    """``U`` tokens, such as the distinct ones of a batch, grouped by field.
 
     Attributes:
-        order: ``(U,)`` int64: their places among all of them, those of the first field first.
-        counts: How many each field has.
+        order: ``(U,)`` int64: the positions of the tokens, those of the first field first.
+        counts: The number of tokens of each field.
     """
 
     order: Tensor
@@ -66,7 +66,7 @@ class FieldGroups:
 
     @classmethod
     def of(cls, distinct: DistinctTokens, num_fields: int) -> FieldGroups:
-        """Finds the fields of the distinct tokens of ids ``(B, F)``, row by row: the columns that they stand in."""
+        """Groups the distinct tokens of ids ``(B, F)``, row by row, by the columns in which they occur."""
         return cls.of_fields(distinct.order.index_select(0, distinct.starts) % num_fields, num_fields)
 
     @classmethod
@@ -90,11 +90,11 @@ class FieldGroups:
 
 @dataclass(frozen=True)
 class PaddedGroups:
-    """As :class:`FieldGroups`, in one product for all fields: each has as many rows as the largest, padded by zeros.
+    """Like :class:`FieldGroups`, but with one product for all fields, each padded with zeros to the largest.
 
     Attributes:
-        shape: Fields, and rows of each.
-        slots: ``(U,)`` int64: where each token stands among these rows.
+        shape: Number of fields, and of rows per field.
+        slots: ``(U,)`` int64: the position of each token among these rows.
     """
 
     shape: tuple[int, int]
@@ -102,7 +102,7 @@ class PaddedGroups:
 
     @classmethod
     def of(cls, groups: FieldGroups) -> PaddedGroups:
-        """Gives each field room for as many tokens as the largest has."""
+        """Gives each field as many slots as the largest field has tokens."""
         most = max(groups.counts)
         field, place = each_value(torch.tensor(groups.counts, device=groups.order.device))
         slots = torch.empty_like(groups.order).index_copy_(0, groups.order, field * most + place)

@@ -1,4 +1,4 @@
-"""Reads rows of a full-size table; the gradient is that of the batch's distinct tokens."""
+"""Reads rows of a full-size table; the gradient covers the batch's distinct tokens."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pme_lightning.sixteen_bits import widened
 
 
 class RowLookup(torch.autograd.Function):
-    """``F.embedding`` of rows and first-order weights in one, with a cheaper gradient.
+    """``F.embedding`` of rows and first-order weights in one call, with a cheaper gradient.
 
-    Autograd's dense gradient adds row after row into a table of zeros; its sparse one has a row for each place where a
-    token stands and leaves adding them up to the optimizer. Here they are added up once for rows and first-order
-    weights together. A sparse gradient is coalesced: each row occurs once. Rows have 32 bits a value, whatever the
-    table has; gradients have those of the table.
+    Autograd's dense gradient adds row after row to a table of zeros. Its sparse gradient has a row for each occurrence
+    of a token, and leaves it to the optimizer to add them up. Here, they are added up once for rows and first-order
+    weights together. A sparse gradient is coalesced: each row occurs once. Rows have 32 bits per value, whatever the
+    table has; gradients have the type of the table.
     """
 
     @staticmethod
@@ -34,7 +34,7 @@ class RowLookup(torch.autograd.Function):
             weight: ``(V, D)``.
             linear: ``(V, 1)`` or None.
             sparse: Whether gradients are sparse COO tensors of the rows in the batch, or dense ones.
-            distinct: The distinct tokens of the ids; None where no gradient is asked for.
+            distinct: The distinct tokens of the ids; None if no gradient is needed.
         """
         ctx.sparse = sparse
         ctx.shapes = weight.shape, None if linear is None else linear.shape
@@ -43,7 +43,7 @@ class RowLookup(torch.autograd.Function):
         rows = widened(rows_at(ids, weight))
         if linear is None:
             return rows, None
-        # Of single values index_select is several times faster than embedding.
+        # For single values, index_select is several times faster than embedding.
         return rows, widened(linear.view(-1).index_select(0, ids.reshape(-1)).view(ids.shape))
 
     @staticmethod
@@ -70,14 +70,14 @@ def rows_at(ids: Tensor, table: Tensor) -> Tensor:
 
 
 def _rows_by_wide_numbers(ids: Tensor, table: Tensor) -> Tensor:
-    """Does it as a GPU is fast at it.
+    """Does the same in the way that is fast on a GPU.
 
-    F.embedding starts a thread block a row there, and so does an index of rows; one of single elements does not. The
-    wider these are, the better: numbers of 16 bytes, or of 8, which are no more than a name for the bytes.
+    There, F.embedding starts one thread block per row, and so does indexing by rows; indexing single elements does not.
+    The wider the elements, the better: the bytes are viewed as numbers of 16 bytes, or of 8.
     """
     size = table.shape[-1] * table.element_size()
     wide = next((dtype for dtype in (torch.complex128, torch.complex64) if size % dtype.itemsize == 0), table.dtype)
-    # A slice of a single row is contiguous, for torch, and may begin within a wide number.
+    # To torch, a slice of a single row is contiguous, but it may begin within a wide number.
     begins_within = table.storage_offset() * table.element_size() % wide.itemsize
     if begins_within or table.stride() != (table.shape[1], 1):
         table = table.clone(memory_format=torch.contiguous_format)
@@ -87,25 +87,25 @@ def _rows_by_wide_numbers(ids: Tensor, table: Tensor) -> Tensor:
 
 
 def as_gradient(ctx: Any, rows: Tensor, values: Tensor, shape: torch.Size, sparse: bool) -> Tensor:
-    """Returns the gradient of a table from those of its rows, each once and in rising order."""
+    """Returns the gradient of a table from those of its rows, each once and in ascending order."""
     if sparse:
         return sparse_gradient(ctx, rows, values, shape)
     return values.new_zeros(shape).index_copy_(0, rows, values)
 
 
 def sparse_gradient(ctx: Any, rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
-    """Returns a sparse gradient from rows that occur once, in rising order.
+    """Returns a sparse gradient from rows that occur once, in ascending order.
 
     Args:
-        ctx: Autograd's, of the backward pass that returns it.
+        ctx: Autograd's context of the backward pass that returns the gradient.
         rows: ``(n,)`` int64.
         values: ``(n, ...)``.
-        shape: Of the parameter.
+        shape: Shape of the parameter.
     """
     # Checks would cost more than the gradient.
     grad = torch.sparse_coo_tensor(rows[None], values, shape, is_coalesced=True, check_invariants=False)
     if grad.is_cuda:
-        # Autograd keeps a gradient that nobody else holds without the mark that its rows occur once, and looking at
-        # them makes the processor wait for the GPU. Of one that is held it keeps a copy, mark and all.
+        # If nothing else holds a gradient, autograd keeps it without the flag that its rows occur once, and checking
+        # them makes the processor wait for the GPU. If something holds it, autograd keeps a copy, with the flag.
         ctx.held = (*getattr(ctx, "held", ()), grad)
     return grad

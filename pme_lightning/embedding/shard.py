@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Values drawn at a time. torch fills 16 of them together: drawn in pieces of a multiple of that, they are the same.
+# Values drawn at a time. torch fills 16 at once: drawn in chunks of a multiple of that, the values stay the same.
 _DRAWN = 1 << 20
 _DRAWN_TOGETHER = 16
 
@@ -19,13 +19,13 @@ _DRAWN_TOGETHER = 16
 class Shard:
     """The rows of one process: token ``t`` belongs to process ``t mod N`` and is the ``t // N``-th of its tokens.
 
-    Dealt out one by one, frequent tokens, which stand side by side in many vocabularies, are spread over all
-    processes. So are the sizes of a multi-size table, whose tokens are numbered by falling size: processes hold the
-    same number of values, but for one row.
+    This round-robin assignment spreads frequent tokens, which are adjacent in many vocabularies, over all processes. It
+    also spreads the sizes of a multi-size table, whose tokens are numbered by falling size: all processes hold the
+    same number of values, except for one row.
 
     Args:
-        rank: This process.
-        processes: ``N``, how many there are.
+        rank: Rank of this process.
+        processes: ``N``, the number of processes.
     """
 
     rank: int
@@ -36,15 +36,15 @@ class Shard:
             raise ValueError(f"rank {self.rank} is not one of {self.processes} processes")
 
     def first(self, start: int) -> int:
-        """Returns how many tokens from ``start`` on come before the first of this process."""
+        """Returns how many tokens from ``start`` on come before the first one of this process."""
         return (self.rank - start) % self.processes
 
     def count(self, tokens: int, start: int = 0) -> int:
-        """Returns how many of the ``tokens`` tokens from ``start`` on are this process's."""
+        """Returns how many of the ``tokens`` tokens from ``start`` on belong to this process."""
         return max(0, -((self.first(start) - tokens) // self.processes))
 
     def counts(self, groups: Sequence[int]) -> list[int]:
-        """Returns how many tokens of each group are this process's; groups lie side by side, the first from 0 on."""
+        """Returns how many tokens of each group belong to this process; groups are consecutive and start at 0."""
         counts, start = [], 0
         for tokens in groups:
             counts.append(self.count(tokens, start))
@@ -52,17 +52,17 @@ class Shard:
         return counts
 
     def cut(self, whole: Tensor) -> Tensor:
-        """Returns this process's rows of a tensor with one row a token, a copy."""
+        """Returns a copy of this process's rows of a tensor with one row per token."""
         return whole[self.rank :: self.processes].clone()
 
 
 @dataclass(frozen=True)
 class RowLayout:
-    """How a tensor that is split over processes lies when it is whole: tables of rows, one after the other.
+    """The layout of the whole of a tensor that is split over processes: consecutive tables of rows.
 
     Attributes:
-        shape: Of the whole tensor.
-        tables: Rows and values a row of each table.
+        shape: Shape of the whole tensor.
+        tables: Number of rows, and of values per row, of each table.
     """
 
     shape: tuple[int, ...]
@@ -70,7 +70,7 @@ class RowLayout:
 
     @classmethod
     def of_rows(cls, *shape: int) -> RowLayout:
-        """Returns that of a tensor with one row a token."""
+        """Returns the layout of a tensor with one row per token."""
         return cls(shape, ((shape[0], math.prod(shape[1:])),))
 
     def held_shape(self, shard: Shard) -> tuple[int, ...]:
@@ -79,7 +79,7 @@ class RowLayout:
         return (values // max(1, math.prod(self.shape[1:])), *self.shape[1:])
 
     def parts(self, shard: Shard) -> Iterator[Part]:
-        """Yields where the tables lie in the whole tensor, and what a process holds of them."""
+        """Yields the position of each table in the whole tensor, and what a process holds of it."""
         token = offset = held = 0
         for count, width in self.tables:
             rows = shard.count(count, token)
@@ -87,21 +87,21 @@ class RowLayout:
             token, offset, held = token + count, offset + count * width, held + rows * width
 
     def cut(self, whole: Tensor, shard: Shard) -> Tensor:
-        """Returns what a process holds of a whole tensor, a copy; no more than that is read at a time."""
+        """Returns a copy of what a process holds of a whole tensor; never reads more than that at a time."""
         held = whole.new_empty(self.held_shape(shard))
         for part in self.parts(shard):
             part.of_held(held).copy_(part.of_whole(whole))
         return held
 
     def draw_normal(self, held: Tensor, shard: Shard | None, std: float) -> None:
-        """Fills what a process holds with those of the numbers that one process alone would draw for the whole tensor.
+        """Fills what a process holds with its part of the numbers that one process would draw for the whole tensor.
 
-        Every process draws all of them, a piece at a time, and keeps its own. Numbers that are held in 16 bits are
-        drawn in 32 and rounded: torch would draw them from few (bfloat16 knows 129 numbers from a half to one).
+        Every process draws all numbers, a chunk at a time, and keeps its own. Numbers stored in 16 bits are drawn in 32
+        bits and rounded: torch would draw from only a few (bfloat16 has 129 numbers from one half to one).
 
         Args:
-            held: What the process holds, on the processor.
-            shard: The process; ``None``: all is held.
+            held: What the process holds, in main memory.
+            shard: The process; ``None``: it holds everything.
             std: Standard deviation.
         """
         if shard is None and held.dtype == torch.float32:
@@ -130,12 +130,12 @@ class Part:
     """One table of a layout, and what a process holds of it.
 
     Attributes:
-        offset: Where it begins in the whole tensor, in values.
+        offset: Where the table begins in the whole tensor, in values.
         held: Where it begins in what the process holds, in values.
-        count: Rows of the whole table.
-        width: Values a row.
-        first: The first row of the process's.
-        rows: How many it has, every ``step``-th from there on.
+        count: Number of rows of the whole table.
+        width: Number of values per row.
+        first: The first row that the process holds.
+        rows: How many rows the process holds: every ``step``-th from the first one.
         step: The number of processes.
     """
 
@@ -148,12 +148,12 @@ class Part:
     step: int
 
     def of_whole(self, whole: Tensor) -> Tensor:
-        """Returns the process's rows ``(rows, width)`` of a whole tensor, a view."""
+        """Returns a view of the process's rows ``(rows, width)`` of a whole tensor."""
         table = whole.reshape(-1)[self.offset : self.offset + self.count * self.width]
         return table.view(self.count, self.width)[self.first :: self.step]
 
     def of_held(self, held: Tensor) -> Tensor:
-        """Returns the rows ``(rows, width)`` in what the process holds, a view."""
+        """Returns a view of the rows ``(rows, width)`` in what the process holds."""
         return held.view(-1)[self.held : self.held + self.rows * self.width].view(self.rows, self.width)
 
     def held_before(self, row: int) -> int:
@@ -161,7 +161,7 @@ class Part:
         return max(0, -((self.first - row) // self.step))
 
     def keep(self, held: Tensor, values: Tensor, begin: int) -> None:
-        """Takes over what is the process's of values that stand at ``begin`` and after it in the whole table."""
+        """Copies the process's part of values that are at ``begin`` and after it in the whole table."""
         table, place, end = self.of_held(held), begin, begin + len(values)
         while place < end:
             row, column = divmod(place, self.width)
@@ -181,7 +181,7 @@ class Part:
 
 
 def cut_parameters(module: nn.Module, state_dict: dict[str, Any], prefix: str) -> dict[str, Tensor]:
-    """Returns this process's part of the whole parameters in a state dict; what is cut already stays as it is."""
+    """Returns this process's part of the whole parameters in a state dict; parameters that are cut already are left."""
     shard, layouts = module.shard, module.layouts
     assert isinstance(shard, Shard)
     assert isinstance(layouts, dict)

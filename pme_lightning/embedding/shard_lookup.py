@@ -1,4 +1,4 @@
-"""Reads rows of a table that is split over processes; each gets the gradient of the rows that it holds."""
+"""Reads rows of a table that is split over processes; each process gets the gradient of the rows that it holds."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 class ShardRowLookup(torch.autograd.Function):
-    """:class:`~pme_lightning.embedding.row_lookup.RowLookup` of a full-size table that is split over processes.
+    """:class:`~pme_lightning.embedding.row_lookup.RowLookup` for a full-size table that is split over processes.
 
-    The gradient of a row is the sum over the processes that read it, divided by their number: the mean over processes,
-    as data parallel training has it.
+    The gradient of a row is the sum over the processes that read it, divided by the number of all processes: the mean
+    over processes, as in data parallel training.
     """
 
     @staticmethod
     def forward(
         ctx: Any, ids: Tensor, weight: Tensor, linear: Tensor | None, table: FullEmbedding
     ) -> tuple[Tensor, Tensor | None]:
-        """Returns rows ``(B, F, D)`` and first-order weights ``(B, F)`` of ids ``(B, F)``, of the whole table."""
+        """Returns rows ``(B, F, D)`` and first-order weights ``(B, F)`` of ids ``(B, F)``, from the whole table."""
         assert table.shard is not None
         exchange = RowExchange(ids.reshape(-1), table.shard, table.num_tokens)
         own = weight.index_select(0, exchange.asked)
@@ -74,10 +74,10 @@ class ShardRowLookup(torch.autograd.Function):
 
 
 class ShardMultiSizeLookup(torch.autograd.Function):
-    """The lookup of a multi-size table that is split over processes: of each row just its own values travel.
+    """The lookup of a multi-size table that is split over processes: only the values that rows own are sent.
 
-    The process that reads rows projects them. Its gradient of the projection is that of its own batch, which data
-    parallel training averages as it does those of the network; those of the values are averaged here.
+    The process that reads rows projects them. Its gradient of the projection is that of its own batch; data parallel
+    training averages it like those of the network. Gradients of the values are averaged here.
     """
 
     @staticmethod
@@ -86,7 +86,7 @@ class ShardMultiSizeLookup(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         """Returns embeddings ``(n, D)`` and first-order weights ``(n,)`` of tokens ``(n,)``, numbered by size.
 
-        The tokens are those of ids ``(B, F)``, row by row: where each field has a projection, that tells their fields.
+        The tokens are those of ids ``(B, F)``, row by row: if each field has a projection, this determines their field.
         """
         assert layout.shard is not None
         assert layout.whole_ends is not None

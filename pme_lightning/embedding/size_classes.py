@@ -1,4 +1,4 @@
-"""Tokens that own equally many values, and the numbering by falling size, in which they are next to one another."""
+"""Classes of tokens that own the same number of values, and the numbering by falling size, in which each is a range."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SizeClass:
-    """The tokens that own equally many values.
+    """The tokens that own the same number of values.
 
     Attributes:
-        size: Embedding values of each token, ``0 ... D``.
+        size: Number of embedding values of each token, ``0 ... D``.
         linear: Whether each token also owns a first-order weight.
-        count: How many tokens there are.
+        count: Number of tokens.
     """
 
     size: int
@@ -25,16 +25,16 @@ class SizeClass:
 
     @property
     def width(self) -> int:
-        """Values of each token, the first-order weight included."""
+        """Number of values of each token, the first-order weight included."""
         return self.size + int(self.linear)
 
 
 def size_ranks(sizes: Tensor, linear: Tensor | None) -> Tensor:
-    """Returns a number for each token ``(V,)``: larger for larger sizes, and for a first-order weight among equals.
+    """Returns a rank for each token ``(V,)``: higher for larger sizes, and of equal sizes, for a first-order weight.
 
     Args:
         sizes: ``(V,)`` integers.
-        linear: ``(V,)``, which tokens own a first-order weight; None without them.
+        linear: ``(V,)``: which tokens own a first-order weight; None without them.
     """
     return sizes.long() * 2 + (0 if linear is None else linear.bool().long())
 

@@ -1,4 +1,4 @@
-"""A threshold that is learned together with the values it is taken from."""
+"""A threshold that is learned together with the values that it is subtracted from."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ Granularity = Literal["global", "dimension", "field", "token", "token_dimension"
 
 
 def soft_threshold(values: Tensor, threshold: Tensor) -> Tensor:
-    """Returns ``sign(w) · max(|w| − t, 0)``: values move toward zero by the threshold and stay there."""
+    """Returns ``sign(w) · max(|w| − t, 0)``: values move toward zero by the threshold, but not beyond it."""
     return values.sign() * F.relu(values.abs() - threshold)
 
 
 class SoftThreshold(nn.Module):
     """Thresholds ``t = sigmoid(s)`` with learned ``s``, for a table of embeddings and its first-order weights.
 
-    It is the reparametrization of PEP, ``sign(w) · max(|w| − sigmoid(s), 0)`` (Liu et al., ICLR 2021,
+    This is the reparametrization of PEP, ``sign(w) · max(|w| − sigmoid(s), 0)`` (Liu et al., ICLR 2021,
     arXiv:2101.07577; after Kusupati et al. 2020, arXiv:2002.03231), applied to the values of a batch after they are
-    gathered, never to the whole table. First-order weights, which the paper leaves alone, have ``s`` of their own.
+    gathered, never to the whole table. First-order weights, which the paper does not threshold, have their own ``s``.
 
     Args:
-        field_tokens: number of tokens of each field, whose ids lie side by side.
+        field_tokens: number of tokens of each field, whose ids are consecutive.
         embedding_dim: ``D``.
-        granularity: what shares one ``s``: all values (``global``), those of a ``dimension``, of a ``field`` or of a
-            ``token`` (the paper's "feature"), or none (``token_dimension``: as many ``s`` as values). First-order
-            weights share theirs ``global``ly where embeddings do by dimension, by token where none is shared.
-        init: what every ``s`` starts as.
+        granularity: which values share one ``s``: all values (``global``), those of a ``dimension``, of a ``field`` or
+            of a ``token`` (the paper's "feature"), or none (``token_dimension``: one ``s`` per value). First-order
+            weights share theirs ``global``ly if embeddings share by dimension, and by token if nothing is shared.
+        init: initial value of every ``s``.
         first_order: whether there are first-order weights.
 
     Raises:
-        BadInput: an unknown granularity.
+        BadInput: unknown granularity.
     """
 
     field_ends: Tensor
@@ -65,7 +65,7 @@ class SoftThreshold(nn.Module):
 
     @classmethod
     def like(cls, state: dict[str, Tensor]) -> SoftThreshold:
-        """Returns thresholds that take this state: what a checkpoint from within a search holds."""
+        """Returns thresholds that fit this state, which a checkpoint written during a search holds."""
         made = cls([1], 1)
         for name, tensor in state.items():
             if name == "field_ends":
@@ -75,21 +75,21 @@ class SoftThreshold(nn.Module):
         return made
 
     def forward(self, ids: Tensor, embeddings: Tensor) -> Tensor:
-        """Returns the embeddings ``(..., D)`` of ids ``(...)`` with their thresholds taken off."""
+        """Returns the embeddings ``(..., D)`` of ids ``(...)`` after soft thresholding."""
         return soft_threshold(embeddings, torch.sigmoid(self._of(self.raw, ids)))
 
     def forward_linear(self, ids: Tensor, linear: Tensor) -> Tensor:
-        """Returns the first-order weights ``(...)`` of ids ``(...)`` with their thresholds taken off."""
+        """Returns the first-order weights ``(...)`` of ids ``(...)`` after soft thresholding."""
         assert self.raw_linear is not None
         return soft_threshold(linear, torch.sigmoid(self._of(self.raw_linear, ids)).squeeze(-1))
 
     @torch.no_grad()
     def margins(self, ids: Tensor, weight: Tensor, linear: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Returns by how much values exceed their thresholds, ``|w| − t``: above 0 where one survives.
+        """Returns by how much values exceed their thresholds, ``|w| − t``: above 0 for those that survive.
 
         Args:
             ids: ``(n,)``.
-            weight: ``(n, D)``, the rows of those ids.
+            weight: ``(n, D)``, the rows of these ids.
             linear: ``(n, 1)``, their first-order weights; None without them.
         """
         margin = weight.abs() - torch.sigmoid(self._of(self.raw, ids))
@@ -98,7 +98,7 @@ class SoftThreshold(nn.Module):
         return margin, linear.abs() - torch.sigmoid(self._of(self.raw_linear, ids))
 
     def _of(self, raw: Tensor, ids: Tensor) -> Tensor:
-        """Returns the ``s`` of each id, ``(..., D or 1)``, or in a shape that stretches to it."""
+        """Returns the ``s`` of each id, ``(..., D or 1)``, or in a shape that broadcasts to it."""
         if len(raw) == 1:
             return raw
         if len(raw) == len(self.field_ends):

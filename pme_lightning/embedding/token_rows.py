@@ -1,4 +1,4 @@
-"""The rows of a batch's tokens in a flat tensor of tables: read into rows of one width, and taken out of such again."""
+"""The rows of a batch's tokens in a flat tensor of tables: read into padded rows of one width, and extracted again."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ if TYPE_CHECKING:
 class TokenRows(Protocol):
     """Rows of ``U`` distinct tokens that own ``N`` values in all, out of the ``M`` values of all tokens.
 
-    Padded, a row has ``first_order + D`` columns: the first-order weight, then the embedding values; zero is what a
-    token does not own.
+    Padded rows have ``first_order + D`` columns: the first-order weight, then the embedding values. What a token does
+    not own is zero.
     """
 
     def padded(self, values: Tensor) -> Tensor:
-        """Reads rows ``(U, first_order + D)`` out of all values ``(M,)``."""
+        """Reads padded rows ``(U, first_order + D)`` from all values ``(M,)``."""
 
     def flat(self, padded: Tensor) -> Tensor:
-        """Takes the values ``(N,)`` that the tokens own out of padded rows, row by row."""
+        """Extracts the values ``(N,)`` that the tokens own from padded rows, row by row."""
 
     def places(self) -> Tensor:
-        """Returns where these values stand among all of them, int64 ``(N,)`` rising."""
+        """Returns the positions of these values among all of them, int64 ``(N,)`` ascending."""
 
     def spread(self, padded: Tensor, like: Tensor) -> Tensor:
-        """Puts the values of padded rows at their places among zeros ``(M,)``."""
+        """Puts the values of padded rows at their positions in a tensor of zeros ``(M,)``."""
 
 
 def token_rows(layout: MultiSizeEmbedding, tokens: Tensor) -> TokenRows:
-    """Finds the rows of distinct tokens ``(U,)``, rising, in a table that is not split over processes.
+    """Finds the rows of distinct tokens ``(U,)``, ascending, in a table that is not split over processes.
 
-    On a processor a few operations for each size that occurs are the fastest. On a GPU some hundred small ones would
-    take longer to start than to run: there it is one for all sizes.
+    On a CPU, a few operations for each size that occurs are the fastest. On a GPU, some hundred small operations would
+    take longer to start than to run: there, one operation handles all sizes.
     """
     return FlatRows.of(layout, tokens) if tokens.is_cuda else SlicedRows.of(layout, tokens)
 
 
 @dataclass(frozen=True)
 class SlicedRows:
-    """Size by size: tokens of a size are next to one another, in the batch as in the table.
+    """Rows handled size by size: tokens of a size are consecutive, in the batch as in the table.
 
     Attributes:
         layout: The embedding.
         count: ``U``.
-        parts: Of each size that owns values and occurs.
+        parts: One part for each size class that owns values and occurs.
     """
 
     layout: MultiSizeEmbedding
@@ -59,7 +59,7 @@ class SlicedRows:
 
     @classmethod
     def of(cls, layout: MultiSizeEmbedding, tokens: Tensor) -> SlicedRows:
-        """Finds the rows of distinct tokens ``(U,)``, rising."""
+        """Finds the rows of distinct tokens ``(U,)``, ascending."""
         ends = torch.searchsorted(tokens, layout.ends.to(tokens.dtype)).tolist()
         tokens, count = tokens.long(), len(tokens)
         parts, start, begin, offset = [], 0, 0, 0
@@ -99,7 +99,7 @@ class SlicedRows:
         found = torch.zeros_like(like)
         tables = self.layout.tables(found)
         for part in self.parts:
-            # Tokens are distinct: nothing has to be added up.
+            # Tokens are distinct, so nothing has to be added up.
             tables[part.number].index_copy_(0, part.rows, part.of(padded))
         return found
 
@@ -109,11 +109,11 @@ class _Part:
     """The distinct tokens of a batch that are of one size.
 
     Attributes:
-        number: Of the size class.
-        begin: The first of these tokens among the distinct ones.
-        end: The one after the last.
-        first: The first column of theirs in padded rows.
-        width: How many columns follow.
+        number: Number of the size class.
+        begin: Position of the first of these tokens among the distinct ones.
+        end: Position after the last.
+        first: The first column that they own in padded rows.
+        width: Number of columns that they own.
         rows: ``(end - begin,)`` int64: their rows in the table of the class.
         offset: Where this table begins among all values.
     """
@@ -127,18 +127,18 @@ class _Part:
     offset: int
 
     def of(self, padded: Tensor) -> Tensor:
-        """Returns the part of padded rows ``(U, first_order + D)`` that these tokens own, a view."""
+        """Returns a view of the part of padded rows ``(U, first_order + D)`` that these tokens own."""
         return padded[self.begin : self.end, self.first : self.first + self.width]
 
 
 @dataclass(frozen=True)
 class FlatRows:
-    """Value by value, in one operation over all of them.
+    """Rows handled value by value, in one operation over all of them.
 
     Attributes:
-        shape: ``(U, first_order + D)``, of padded rows.
-        slots: ``(N,)`` int64: where each value stands in padded rows.
-        among_all: ``(N,)`` int64: where it stands among all values.
+        shape: ``(U, first_order + D)``, the shape of padded rows.
+        slots: ``(N,)`` int64: the position of each value in padded rows.
+        among_all: ``(N,)`` int64: its position among all values.
     """
 
     shape: tuple[int, int]
@@ -147,7 +147,7 @@ class FlatRows:
 
     @classmethod
     def of(cls, layout: MultiSizeEmbedding, tokens: Tensor) -> FlatRows:
-        """Finds the rows of distinct tokens ``(U,)``, rising."""
+        """Finds the rows of distinct tokens ``(U,)``, ascending."""
         kinds = torch.searchsorted(layout.ends, tokens.long(), right=True)
         widths, firsts, shifts = layout.class_places.index_select(0, kinds).unbind(1)
         number, column = each_value(widths)
@@ -175,10 +175,10 @@ class FlatRows:
 
 
 def places_of_classes(classes: Sequence[SizeClass], first_order: bool) -> Tensor:
-    """Returns what tells the places of each class's values, int64 ``(C, 3)``.
+    """Returns the numbers that determine the positions of each class's values, int64 ``(C, 3)``.
 
-    Per class: the values of a token, the column of padded rows where they begin, and what is to be added to a token
-    times its values for the place among all values where its own begin.
+    Per class: the number of values per token, the column of padded rows where they begin, and an offset. The values of
+    a token begin at the offset plus the token times its number of values.
     """
     facts, start, offset = [], 0, 0
     for c in classes:
@@ -188,9 +188,9 @@ def places_of_classes(classes: Sequence[SizeClass], first_order: bool) -> Tensor
 
 
 def each_value(widths: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns for each value of rows of these widths ``(U,)`` the number of its row, and its place in the row."""
+    """Returns, for each value of rows of these widths ``(U,)``, the number of its row and its position in the row."""
     ends = widths.cumsum(0)
     each = torch.arange(int(ends[-1]) if len(ends) else 0, device=widths.device)
-    # As repeat_interleave has it, which waits for a GPU twice more.
+    # The same as repeat_interleave, which waits for a GPU two more times.
     number = torch.searchsorted(ends, each, right=True)
     return number, each - (ends - widths).index_select(0, number)

@@ -38,51 +38,53 @@ def prior_variance(fields: int) -> float:
 
 
 class LazyAdagrad(Optimizer):
-    r"""Adagrad (Duchi et al., 2011) whose step costs as much as the batch has tokens, however many the table has.
+    r"""Adagrad (Duchi et al., 2011) whose steps cost what the batch has in tokens, not what the table has.
 
     Each value ``w`` with a gradient ``g`` in the batch takes the step of :class:`torch.optim.Adagrad`,
-    ``s += g²; w -= lr · g / (√s + eps)``; the others stay, as they do there. Sparse gradients, as those of
-    :class:`~pme_lightning.embedding.FullEmbedding` with ``sparse=True``, are used as they are; dense ones do too.
+    ``s += g²; w -= lr · g / (√s + eps)``; all others stay unchanged, as they do there. Sparse gradients, such as those
+    of :class:`~pme_lightning.embedding.FullEmbedding` with ``sparse=True``, are used as they are; dense ones work, too.
 
-    Weight decay would touch every row in every step. Here it comes in arrears: every ``decay_interval`` steps each
-    value shrinks by what that many steps of decay amount to, ``w *= max(0, 1 - lr · weight_decay / (√s + eps)) ^
+    Weight decay would touch every row in every step. Here it is applied in arrears: every ``decay_interval`` steps,
+    each value shrinks by that many steps of decay at once, ``w *= max(0, 1 - lr · weight_decay / (√s + eps)) ^
     decay_interval``. The decay is decoupled (Loshchilov and Hutter, 2019): it does not enter ``s``.
 
-    A step of Adagrad is about as long for any value, so a row of few values moves less than one of many. Where a model
-    tells how rows lie in a parameter (:meth:`set_blocks`; :class:`~pme_lightning.embedding.MultiSizeEmbedding` does),
-    steps and decays of each block are scaled as it says.
+    Steps of Adagrad have about the same length for all values, so a row of few values moves less than one of many. If a
+    model says how rows are laid out in a parameter (:meth:`set_blocks`, as
+    :class:`~pme_lightning.embedding.MultiSizeEmbedding` does), the steps and decays of each block are scaled as the
+    model says.
 
-    Beside the mean loss of ``N`` rows, weight decay ``λ`` asks for what a normal prior of variance ``1 / (N λ)`` does
-    (ridge regression; MacKay, 1992): the strength that suits some data is ten times that of ten times the rows.
-    ``weight_decay=None`` keeps the prior instead, at :func:`prior_variance`, a standard deviation of 1/4 for up to 7
-    fields: ``16 / N``, once :meth:`set_training_rows` has said what ``N`` is, and ``F / 7`` times that of ``F`` fields.
+    Weight decay ``λ``, added to the mean loss of ``N`` rows, corresponds to a normal prior of variance ``1 / (N λ)``
+    (ridge regression; MacKay, 1992): a strength that suits some data is ten times too strong for ten times the rows.
+    ``weight_decay=None`` fixes the prior instead, at :func:`prior_variance`, a standard deviation of 1/4 for up to 7
+    fields. The decay is then ``16 / N``, with ``N`` from :meth:`set_training_rows`, and ``F / 7`` times that for ``F``
+    fields if there are more than 7.
 
-    Rates and priors that suit a sum over pairs of few fields are too much for one of many. Once :meth:`set_fields` has
-    said that there are ``F``, more than 7:
+    Rates and priors that suit a sum over pairs of few fields are too large for many fields. If :meth:`set_fields` sets
+    more than 7 fields, ``F``:
 
-    - the prior has the variance that :func:`prior_variance` says;
-    - the rate is ``√(7 / F)`` of what it is set to, as the prior's standard deviation is;
-    - with more than 14 it starts at ``(7 / F)²`` of that and rises over ``warmup_steps``: Adagrad's first step moves
-      every value by the whole rate, whatever its gradient, and values of all fields the same way. The sum over pairs
-      moves by ``F²`` as much: of 39 fields a first step of .1 makes logits of a hundred, and what Adagrad sums up then
-      makes steps short for good;
-    - what blocks of rows are scaled by is raised to the power ``7 / F``, so that it matters less.
+    - the variance of the prior is lower (:func:`prior_variance`);
+    - the rate is ``√(7 / F)`` times ``lr``, as the prior's standard deviation is;
+    - with more than 14 fields, it starts at ``(7 / F)²`` of that and rises over ``warmup_steps``. Adagrad's first step
+      moves every value by the whole rate, whatever its gradient, and values of all fields in the same way. The sum over
+      pairs moves by ``F²`` as much: with 39 fields, a first step of .1 makes logits of a hundred, and the resulting
+      sums ``s`` would make all later steps short;
+    - the factors of blocks are raised to the power ``7 / F``, so that they matter less.
 
-    Parameters of 16 bits (bfloat16) have a sum ``s`` of 16 bits; steps are computed in 32 and rounded at random, so
-    that small ones are not lost (:func:`~pme_lightning.sixteen_bits.rounded_at_random`). The number of the step decides
-    on chance: it is the same in every process, and after an interruption.
+    Parameters of 16 bits (bfloat16) have sums ``s`` of 16 bits. Steps are computed in 32 bits and rounded at random, so
+    that small steps are not lost (:func:`~pme_lightning.sixteen_bits.rounded_at_random`). The random numbers depend on
+    the number of the step: they are the same in every process, and after an interruption.
 
     Args:
         params: Parameters or parameter groups.
         lr: Learning rate.
-        eps: Keeps the division sound.
-        initial_accumulator_value: What ``s`` starts from.
-        weight_decay: Strength of the decay a step (``None``: that of the prior).
-        decay_interval: Steps between two decays. With 1 every row is touched in every step. They are no farther apart
-            than an epoch is long, once :meth:`set_epoch_steps` has said that.
-        scale_by_size: Whether blocks of rows are scaled as the model says.
-        warmup_steps: Steps in which the rate rises where there are many fields; 0: it never does.
-        scale_by_fields: Whether rate, rise and prior go by the number of fields where there are many.
+        eps: Term added to the denominator for numerical stability.
+        initial_accumulator_value: Initial value of ``s``.
+        weight_decay: Strength of the decay per step (``None``: derived from the prior and the number of rows).
+        decay_interval: Number of steps between two decays, at most those of an epoch (:meth:`set_epoch_steps`). With 1,
+            every row is touched in every step.
+        scale_by_size: Whether to scale blocks of rows as the model says.
+        warmup_steps: Number of steps over which the rate rises if there are more than 14 fields; 0: no rise.
+        scale_by_fields: Whether rate, warm-up and prior depend on the number of fields if there are more than 7.
 
     Raises:
         BadInput: An argument is out of range.

@@ -1,4 +1,4 @@
-"""The search for sizes: criteria score, schedules time, allocators share out the budget. It knows no Lightning."""
+"""The search for sizes: criteria score, schedules time, allocators share out the budget. Independent of Lightning."""
 
 from pme_lightning.search.across import ALONE, SplitTokens, Tokens
 from pme_lightning.search.allocators import Allocation, Allocator, Prefix, TopK

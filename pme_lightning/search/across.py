@@ -1,4 +1,4 @@
-"""What a search has to know of all tokens, whichever of them this process holds."""
+"""What a search has to know about all tokens, even if this process holds only some of them."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ from pme_lightning.embedding.shard import Shard
 
 
 class Tokens:
-    """All tokens are here: what is known of these is known of all."""
+    """The case that this process holds all tokens."""
 
     def counts(self, groups: Sequence[int]) -> list[int]:
-        """Returns how many of the tokens of each group are here."""
+        """Returns how many of the tokens of each group are held here."""
         return list(groups)
 
     def cut(self, whole: Tensor) -> Tensor:
-        """Returns the rows of the tokens that are here, of a tensor with one row a token."""
+        """Returns the rows of the tokens held here, from a tensor with one row per token."""
         return whole
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Returns the sum of what every process has, in every process."""
+        """Returns the sum over all processes, in every process."""
         return tensor
 
     def total(self, number: int) -> int:
-        """Returns the sum of every process's number."""
+        """Returns the sum of a number over all processes."""
         return number
 
     def union(self, values: Tensor) -> Tensor:
-        """Returns the distinct values of all tokens, rising."""
+        """Returns the distinct values of all tokens, in ascending order."""
         return values.unique()
 
     def extremes(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the least and the largest value; NaN where any is."""
+        """Returns the smallest and the largest value; NaN if any value is."""
         low, high = torch.aminmax(values)
         return low, high
 
     def same(self, tensor: Tensor) -> Tensor:
-        """Returns the main process's tensor."""
+        """Returns the tensor of the main process."""
         return tensor
 
     def lowest(self, tokens: Tensor, wanted: int) -> Tensor:
-        """Returns those of the tokens here, rising, that are among the ``wanted`` lowest of all processes' tokens."""
+        """Returns those of the tokens held here (ascending) that are among the ``wanted`` lowest of all processes."""
         return tokens[:wanted]
 
     def whole(self, held: Tensor) -> Tensor:
-        """Returns one row for each token, of what every process has of its own."""
+        """Returns one row for each token, from the rows that each process holds."""
         return held
 
 
 class SplitTokens(Tokens):
-    """Tokens that are split over processes; every method but ``counts`` and ``cut`` is called by all of them together.
+    """Tokens that are split over processes. All methods except ``counts`` and ``cut`` are collective calls.
 
     Args:
         shard: This process.
-        num_tokens: ``V``, of all processes.
+        num_tokens: ``V``, over all processes.
     """
 
     def __init__(self, shard: Shard, num_tokens: int) -> None:

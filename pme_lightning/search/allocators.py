@@ -1,4 +1,4 @@
-"""Allocators: scores and a budget in, a size for every token out."""
+"""Allocators: they turn scores and a budget into a size for every token."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Allocation(NamedTuple):
     """What every token keeps.
 
     Attributes:
-        sizes: ``(V,)`` int64 in [0, D]: embedding values a token owns.
-        linear: ``(V,)`` bool: is its first-order weight kept; None without first-order weights.
+        sizes: ``(V,)`` int64 in [0, D]: how many embedding values each token owns.
+        linear: ``(V,)`` bool: whether its first-order weight is kept; None without first-order weights.
     """
 
     sizes: Tensor
@@ -34,19 +34,18 @@ class Allocation(NamedTuple):
 def check_allocation(
     allocator: str, allocation: Allocation, shape: Sequence[int], linear: bool, values: int, tokens: Tokens
 ) -> None:
-    """Refuses sizes that no table can have, or that take more than there is: allocators may be anybody's.
+    """Checks the sizes that an allocator, possibly a user's, has returned.
 
     Args:
-        allocator: What it is called.
+        allocator: Name of the allocator.
         allocation: What it returned.
-        shape: ``(V, D)``, of the table's tokens that are here.
+        shape: ``(V, D)``, for the tokens of the table held here.
         linear: Whether there are first-order weights.
         values: How many per-token values it had to share out.
-        tokens: How processes agree, where tokens are split over them.
+        tokens: How processes agree if tokens are split over them.
 
     Raises:
-        BadInput: It returned something else than an allocation to these tokens, a size is outside 0 ... D, or there are
-            too many values.
+        BadInput: It is not an allocation for these tokens, a size is outside 0 ... D, or there are too many values.
     """
     (num_tokens, dim), must = shape, f"search.allocator {allocator} must return an Allocation"
     if not isinstance(allocation, Allocation):
@@ -69,20 +68,20 @@ def check_allocation(
 class Allocator(ABC):
     """Shares out a budget of per-token values.
 
-    All values compete by what the next one adds to a token's score: the largest slopes of each token's
-    concave majorant are kept until the budget runs out. That keeps the highest total score there is at every
-    budget where no token's best size is ambiguous. Ties go to the token of higher priority, then to a token's
-    earlier values (its first-order weight before its embedding values), then to the lower token id. The budget
-    is met exactly, or undershot by less than one size step, and a larger budget never takes from any token.
+    Values compete by how much the next one adds to a token's score: the largest slopes of each token's concave
+    majorant are kept until the budget runs out. This maximizes the total score at every budget where no token's
+    best size is ambiguous. Ties go to the token of higher priority, then to a token's earlier values (its
+    first-order weight before its embedding values), then to the lower token id. The budget is met exactly, or
+    undershot by less than one size step, and a larger budget never makes any token smaller.
 
     Args:
-        scope: ``global``: every token competes with every other; ``field``: every field keeps the same
-            fraction of its own values.
-        allowed_sizes: the sizes a token may have besides 0; all of 1 ... D when null.
-        min_size: the least size of any token.
+        scope: which tokens compete: all of them (``global``), or those of each field (``field``), in which case every
+            field keeps the same fraction of its own values.
+        allowed_sizes: the sizes a token may have besides 0; null for all of 1 ... D.
+        min_size: minimum size of every token.
 
     Attributes:
-        splits: whether it can share out what tokens get that are split over processes.
+        splits: whether it works with tokens that are split over processes.
 
     Raises:
         BadInput: an argument is out of range.
@@ -125,13 +124,13 @@ class Allocator(ABC):
         """Shares out ``budget`` values.
 
         Args:
-            scores: ``(V, D)``: what each embedding value is worth; only the order and ratios matter.
+            scores: ``(V, D)``: the score of each embedding value; only the order and ratios matter.
             budget: how many values all tokens together may keep, first-order weights included.
-            linear_scores: ``(V,)``: what each first-order weight is worth, in the unit of ``scores``.
-            priority: ``(V,)``: breaks ties, the higher first; the token's frequency, say.
-            field_tokens: tokens of each field, whose ids lie side by side; needed for ``scope="field"``.
-            tokens: where tokens are split over processes, how they agree: ``V`` is then how many are here, budget and
-                fields are those of all.
+            linear_scores: ``(V,)``: the score of each first-order weight, in the unit of ``scores``.
+            priority: ``(V,)``: breaks ties, the higher first; for example, the token's frequency.
+            field_tokens: number of tokens of each field, whose ids are consecutive; needed for ``scope="field"``.
+            tokens: how processes agree if tokens are split over them; ``V`` is then the number of tokens held here,
+                while budget and fields are those of all tokens.
 
         Raises:
             BadInput: a score is not finite, shapes disagree, sizes lie outside [1, D], or not even
@@ -149,20 +148,20 @@ class Allocator(ABC):
 
     @property
     def has_one_price(self) -> bool:
-        """Whether a token's size depends on nothing but its own scores and the slope where the budget runs out."""
+        """Whether a token's size depends only on its own scores and the slope at which the budget runs out."""
         return self.scope == "global" and type(self).allocate is Allocator.allocate
 
     def allocate_some(
         self, scores: Tensor, budget: int, drawn: Tensor, linear_scores: Tensor | None = None
     ) -> Allocation:
-        """Gives some tokens the sizes that they would have among all, judged by those of them that stand for all.
+        """Gives some tokens the sizes that they would have among all tokens, judged by a sample that represents all.
 
-        Needs :attr:`has_one_price`. Tokens that are tied where the budget runs out get all that is tied.
+        Needs :attr:`has_one_price`. Of ties at the slope where the budget runs out, all are kept.
 
         Args:
             scores: ``(n, D)``: as in :meth:`allocate`.
-            budget: how many values those that stand for all may keep.
-            drawn: ``(n,)`` bool: which do.
+            budget: how many values the tokens of the sample may keep.
+            drawn: ``(n,)`` bool: which tokens are in the sample.
             linear_scores: ``(n,)``: as in :meth:`allocate`.
 
         Raises:
@@ -177,9 +176,9 @@ class Allocator(ABC):
         return self._of_taken(slopes >= least, scores.shape[1], linear_scores is not None)
 
     def _slopes(self, scores: Tensor, linear_scores: Tensor | None) -> tuple[Tensor, list[int]]:
-        """Returns what each step of a token's size is worth a value, ``(K, V)`` falling, and what it costs.
+        """Returns the score per value of each step of a token's size, ``(K, V)`` falling, and the cost of each step.
 
-        A first-order weight, where there are such, is the first row.
+        With first-order weights, these are the first row.
         """
         num_tokens, embedding_dim = scores.shape
         sizes = self._steps(embedding_dim)
@@ -201,12 +200,12 @@ class Allocator(ABC):
         first = int(has_linear)
         steps_taken = torch.zeros(taken.shape[1], dtype=torch.int64, device=taken.device)
         for row in taken[first:]:
-            steps_taken += row  # a sum over all rows would be of a copy in 64 bits
+            steps_taken += row  # summing all rows at once would make a 64-bit copy
         sizes = torch.tensor(self._steps(embedding_dim), device=taken.device)
         return Allocation(sizes[steps_taken], taken[0].clone() if first else None)
 
     def _steps(self, embedding_dim: int) -> list[int]:
-        """Returns the sizes that a token may have, rising, from the smallest."""
+        """Returns the sizes that a token may have, in ascending order."""
         return [self.min_size, *(size for size in self._sizes(embedding_dim) if size > self.min_size)]
 
     @abstractmethod
@@ -238,7 +237,7 @@ class Allocator(ABC):
         for what, tensor in {"scores": scores, **per_token}.items():
             if tensor is None or not tensor.is_floating_point() or tokens.total(tensor.numel()) == 0:
                 continue
-            # The extremes are NaN where anything is, and need no copy of the scores.
+            # The extremes are NaN if any score is, and computing them needs no copy of the scores.
             if not all(math.isfinite(bound.item()) for bound in tokens.extremes(tensor)):
                 raise BadInput(
                     f"{name}: {what} hold NaN or infinity: training diverged (lower the learning rate), "
@@ -257,7 +256,7 @@ class Allocator(ABC):
     def check_sizes(
         self, num_tokens: int, embedding_dim: int, budget: int, field_tokens: Sequence[int] | None = None
     ) -> None:
-        """Checks, before there are scores, that the sizes asked for can be had.
+        """Checks, before there are scores, that the requested sizes are possible.
 
         Args:
             num_tokens: ``V``.
@@ -287,7 +286,7 @@ class Allocator(ABC):
 
 
 class Prefix(Allocator):
-    """A token of size d keeps its first d values: for scores whose positions are ordered (principal axes).
+    """A token of size d keeps its first d values: for scores along ordered axes, such as principal axes.
 
     Examples:
         >>> scores = torch.tensor([[3.0, 1.0, 2.0], [0.5, 0.1, 0.0]])  # 2 tokens, D = 3
@@ -308,7 +307,7 @@ class Prefix(Allocator):
 
 
 class TopK(Allocator):
-    """A token of size d keeps its d values of highest score, wherever they stand; their count is its size."""
+    """A token keeps its values of highest score, at any position; its size is their number."""
 
     splits: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""Axes that values are scored along: principal ones of a table, or of the tokens of a field."""
+"""Axes along which values are scored: principal axes of a table, or of the tokens of a field."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pme_lightning.embedding.row_chunks import FEW_ROWS, row_chunks
 from pme_lightning.errors import BadInput, did_you_mean
 from pme_lightning.search.across import ALONE, Tokens
 
-# Far below what a table holds along an axis that is used, far above what rounding leaves along one that is not.
+# Far below the energy of a table along an axis in use, far above what rounding leaves along an unused one.
 _WHERE_EMPTY = 1e-6
 
 
@@ -19,17 +19,17 @@ _WHERE_EMPTY = 1e-6
 def principal_axes(
     weight: Tensor, frequencies: Tensor, tokens: Tokens = ALONE, where_empty: Tensor | None = None
 ) -> Tensor:
-    """Eigenvectors of ``Σ_v freq_v w_v w_vᵀ`` by falling eigenvalue.
+    """Eigenvectors of ``Σ_v freq_v w_v w_vᵀ``, by falling eigenvalue.
 
     Args:
         weight: ``(V, D)``.
         frequencies: ``(V,)``, at least 0.
-        tokens: how processes agree, where tokens are split over them.
-        where_empty: ``(D, D)`` symmetric, not negative: its energy is what counts along axes where the table has none,
-            as that of fewer than ``D`` tokens; without it those are arbitrary.
+        tokens: how processes agree if tokens are split over them.
+        where_empty: ``(D, D)`` symmetric, positive semidefinite: determines the axes along which the table has no
+            energy, for example if it has fewer than ``D`` tokens; without it, these axes are arbitrary.
 
     Returns:
-        ``(D, D)`` orthogonal, one axis a column, the largest entry of each positive; the identity where the
+        ``(D, D)`` orthogonal, one axis per column, the largest entry of each positive; the identity if the
         weighted table is all zeros.
 
     Raises:
@@ -50,16 +50,16 @@ def principal_axes(
 
 
 def axes_by_worth(weight: Tensor, frequencies: Tensor, information: Tensor, tokens: Tokens = ALONE) -> Tensor:
-    """Principal axes of the tokens of a field, in falling order of what its rows depend on them.
+    """Principal axes of the tokens of a field, ordered by how much its rows depend on them, the most first.
 
     Args:
-        weight: ``(n, D)``: their rows.
+        weight: ``(n, D)``: the rows of the tokens.
         frequencies: ``(n,)``.
-        information: ``(D, D)``: products of the gradients of the field's rows, added up.
-        tokens: how processes agree, where tokens are split over them.
+        information: ``(D, D)``: sum of the products of the gradients of the field's rows.
+        tokens: how processes agree if tokens are split over them.
 
     Returns:
-        ``(D, D)`` orthogonal, one axis a column.
+        ``(D, D)`` orthogonal, one axis per column.
     """
     found = principal_axes(weight, frequencies.double(), tokens, information)
     axes, energy = found.double(), information.new_zeros(len(found))
@@ -70,20 +70,21 @@ def axes_by_worth(weight: Tensor, frequencies: Tensor, information: Tensor, toke
 
 
 def facing_up(axes: Tensor) -> Tensor:
-    """Returns axes ``(D, D)``, one a column, each with a sign that makes its largest entry positive.
+    """Returns axes ``(D, D)``, one per column, each with the sign that makes its largest entry positive.
 
-    Eigenvectors come column by column. They are put row by row, as a file gives them back: products round by it.
+    Eigenvectors come in column-major order. They are returned in row-major order, as they are read from a file, because
+    the rounding of products depends on it.
     """
     return (axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()).contiguous()
 
 
 def squares_along(weight: Tensor, basis: Tensor | None) -> Tensor:
-    """Returns the squares of a table ``(V, D)`` along axes ``(D, D)``; None: along its own."""
+    """Returns the squares of a table ``(V, D)`` along axes ``(D, D)``; None for its own axes."""
     return weight.square() if basis is None else (weight @ basis).square_()
 
 
 def known_axes(owner: str, axes: str, known: Sequence[str] = ("original", "principal")) -> str:
-    """Returns ``axes``; raises BadInput, naming their owner, where there are no such axes."""
+    """Returns ``axes``; raises BadInput, with the name of the owner, if there are no such axes."""
     if axes not in known:
         raise BadInput(f"{owner}: axes {axes!r} are unknown; {did_you_mean(str(axes), known)}")
     return axes

@@ -1,4 +1,4 @@
-"""The budget of a search: how many per-token values the sizes found may add up to."""
+"""The budget of a search: how many per-token values the sizes may add up to."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ _FORMS = (
     "give a fraction in (0, 1] such as 0.2 or 20%, a number of parameters above 1 such as 500k, "
     "or a size in bytes such as 20MB or 512KiB; of what is exported in 8 bits, 5MB@8bit or 5%@8bit"
 )
-# Bits that a value takes on average where a table is exported, and scales of each field's columns. With 4 bits some
+# Mean bits per value in an exported table, and the number of scales per column of a field. With 4 bits, some values
 # keep 8, and both kinds have scales.
 _EXPORTED = {32: (Fraction(32), 0), 16: (Fraction(16), 0), 8: (Fraction(8), 1), 4: (Fraction(44, 10), 2)}
-# What tokens share is stored in 32 bits, whatever their values are.
+# What tokens share is always stored in 32 bits.
 _SHARED_BYTES = 4
-# Beyond this many digits a number is a slip, and exact arithmetic on it would take for ever.
+# A number with more digits than this is a typo, and exact arithmetic on it would take forever.
 _MAX_EXPONENT = 30
 
 
 @dataclass(frozen=True)
 class FullTable:
-    """The full-size table that a budget is held against.
+    """The full-size table that a budget refers to.
 
     Attributes:
         num_tokens: ``V``.
         embedding_dim: ``D``.
-        first_order: Whether tokens own a first-order weight as well.
+        first_order: Whether tokens also own a first-order weight.
         num_fields: ``F``.
-        value_bytes: Of a value of a token, as it is trained.
+        value_bytes: Bytes per value of a token during training.
     """
 
     num_tokens: int
@@ -62,7 +62,7 @@ class FullTable:
 
     @classmethod
     def of(cls, embedding: FullEmbedding | MultiSizeEmbedding, num_fields: int) -> FullTable:
-        """Describes a table of ``num_fields`` fields, or that which a multi-size one came from."""
+        """Describes a full-size table of ``num_fields`` fields, or the one that a multi-size table was made from."""
         return cls(
             embedding.num_tokens,
             embedding.embedding_dim,
@@ -78,11 +78,11 @@ class FullTable:
 
     @property
     def columns(self) -> int:
-        """Columns of all fields together, first-order weights included."""
+        """Number of columns of all fields together, first-order weights included."""
         return self.num_fields * (self.embedding_dim + self.first_order)
 
     def projections(self, each_field: bool = False) -> int:
-        """Values of what brings sizes to ``D``: ``D * D`` that all fields share, or as many for each of them."""
+        """Number of values of the projection to ``D``: ``D * D`` that all fields share, or as many for each field."""
         return (self.num_fields if each_field else 1) * self.embedding_dim**2
 
 
@@ -93,8 +93,8 @@ class Budget:
     Attributes:
         kind: ``"fraction"`` of the full per-token parameters, a number of ``"parameters"``, or ``"bytes"``.
         value: an exact fraction in (0, 1], a number of parameters, or a number of bytes.
-        bits: Of a value, where the table is meant as it is exported; a fraction is one of the bytes that a full-size
-            table has in 32 bits then. ``None``: the table as it is trained.
+        bits: Bits per value, if the budget refers to the exported table; a fraction is then relative to the bytes of a
+            full-size table of 32 bits. ``None``: the table as it is trained.
     """
 
     kind: Literal["fraction", "parameters", "bytes"]
@@ -102,7 +102,7 @@ class Budget:
     bits: int | None = None
 
     def __str__(self) -> str:
-        """Text that :func:`parse_budget` reads back as this budget: ``20%``, ``1000000``, ``20MB``, ``5MB@8bit``."""
+        """Text that :func:`parse_budget` reads as this budget: ``20%``, ``1000000``, ``20MB``, ``5MB@8bit``."""
         exported = "" if self.bits is None else f"@{self.bits}bit"
         if self.kind == "fraction":
             return f"{_decimal_text(Fraction(self.value) * 100)}%{exported}"
@@ -111,7 +111,7 @@ class Budget:
         return _bytes_text(int(self.value)) + exported
 
     def exceeds(self, table: FullTable) -> bool:
-        """Whether it is more than the whole of a table takes, of which nothing would be pruned then."""
+        """Whether the budget is more than the whole table takes, so that nothing would be pruned."""
         if self.kind == "fraction":
             return False
         if self.kind == "parameters":
@@ -120,11 +120,11 @@ class Budget:
         return self.value > table.parameters * value_bytes
 
     def values(self, table: FullTable, each_field: bool = False) -> int:
-        """Returns how many per-token values of a table may be kept beside the projection, or those of all fields.
+        """Returns how many per-token values of a table may be kept in addition to the projection or projections.
 
         Args:
             table: The full-size table.
-            each_field: Whether each field has a projection.
+            each_field: Whether each field has its own projection.
 
         Raises:
             BadInput: not a single value would fit.
@@ -134,16 +134,16 @@ class Budget:
     def parameters(
         self, full_parameters: int, overhead: int = 0, bytes_per_parameter: int = 4, columns: int = 0
     ) -> int:
-        """Returns how many per-token values may be kept; with the overhead they never exceed the full-size embedding.
+        """Returns how many per-token values may be kept; with the overhead, they never exceed the full-size embedding.
 
         Args:
             full_parameters: per-token values of the full-size embedding, ``V * D`` (and ``V`` more with a
                 first-order term).
             overhead: parameters of the embedding that belong to no token (the shared projection); they count, with 4
                 bytes each.
-            bytes_per_parameter: Of a per-token value as it is trained: 4 for float32.
-            columns: Of all fields together, first-order weights included: each has a scale where it is exported in few
-                bits.
+            bytes_per_parameter: Bytes of a per-token value during training: 4 for float32.
+            columns: Number of columns of all fields together, first-order weights included: in an export with few bits,
+                each column has a scale.
 
         Raises:
             BadInput: not a single value would fit.
@@ -184,7 +184,7 @@ class Budget:
         share = Fraction(least, full_parameters) if self.bits is None else Fraction(least_bytes, 4 * full_parameters)
         digits = 2
         while True:
-            # Rounded up, so that what the message suggests is enough; finer until it is still a fraction.
+            # Rounded up, so that the suggested budget is enough; more digits until it is at most 100%.
             percent = Fraction(math.ceil(share * 100 * 10**digits), 10**digits)
             if percent <= 100:
                 return f"{_decimal_text(percent)}%{exported}"
@@ -192,13 +192,13 @@ class Budget:
 
 
 def parse_budget(value: float | int | str) -> Budget:
-    """Reads a budget as people write it.
+    """Parses a budget.
 
-    ``0.2``, ``"0.2"`` and ``"20%"`` are fractions of the full per-token parameters; a whole number above
-    1 (``1000000``, ``"2M"``, ``"500k"``) is a number of parameters; a byte unit (``"20MB"``, ``"512KiB"``; MB
+    ``0.2``, ``"0.2"`` and ``"20%"`` are fractions of the full per-token parameters. A whole number above
+    1 (``1000000``, ``"2M"``, ``"500k"``) is a number of parameters. A byte unit (``"20MB"``, ``"512KiB"``; MB
     is 10^6, MiB is 2^20, upper or lower case) makes it bytes. Fractions are exact: 0.2 of 100 is 20. ``"5MB@8bit"``
-    and ``"5%@8bit"`` are of the table as it is exported in 8 bits a value (or 32, 16, 4), and the fraction is one of
-    the bytes that the full-size table has in 32 bits.
+    and ``"5%@8bit"`` refer to the table as exported in 8 bits per value (or 32, 16, 4); the fraction is then relative
+    to the bytes of the full-size table in 32 bits.
 
     Raises:
         BadInput: anything else.
@@ -210,7 +210,7 @@ def parse_budget(value: float | int | str) -> Budget:
     wrong = BadInput(f"search.budget {value!r} is not a budget: {_FORMS}")
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise wrong
-    # repr of a float is the shortest text that means it, which is what its writer typed.
+    # The repr of a float is the shortest text for it, which is what the user typed.
     text = value.strip() if isinstance(value, str) else repr(value)
     match = re.fullmatch(r"([0-9._]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Z]*|%)(?:\s*@\s*([0-9]{1,2})\s*bits?)?", text)
     if match is None:

@@ -1,4 +1,4 @@
-"""Least concave majorants: what makes prefix allocation a matter of picking the largest numbers."""
+"""Least concave majorants, which reduce prefix allocation to picking the largest numbers."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from torch import Tensor
 
 from pme_lightning.embedding.row_chunks import row_chunks
 
-# Values of one chunk: they stay in the processor's cache, and torch runs so few in one thread, where the many short
-# operations here are faster than with threads that wait for each other.
+# Values per chunk. They stay in the processor's cache. Also, torch processes this few in one thread, and the many short
+# operations here are faster that way than with threads that wait for each other.
 _CHUNK_VALUES = 1 << 15
 
 
 def majorant_slopes(sums: Tensor, widths: Sequence[int]) -> Tensor:
     """Slopes of the least concave majorant of each column's prefix sums, for steps of unequal width.
 
-    This is the decreasing isotonic regression of the column (what pool-adjacent-violators computes). Its use: the
-    first ``k`` steps that are best at a price of ``λ`` a value are those of slopes above ``λ``, for every ``λ`` that is
-    no slope.
+    This is the decreasing isotonic regression of the column (what pool-adjacent-violators computes). At a price of
+    ``λ`` per value, the best number of first steps to take is that of the slopes above ``λ``, for every ``λ`` that is
+    not itself a slope.
 
     Uses the min-max form of isotonic regression, ``slope_k = min_{i<=k} max_{j>=k} mean(i..j)``, in ``K²/2``
-    operations on whole columns. It falls in ``k`` exactly, whatever is rounded.
+    operations on whole columns. The result falls in ``k`` exactly, despite rounding.
 
     Args:
         sums: ``(K, n)``: what each of the K steps adds to the score.
         widths: the number of values in each step.
 
     Returns:
-        ``(K, n)`` float64: score per value, falling (weakly) along dimension 0.
+        ``(K, n)`` float64: score per value, non-increasing along dimension 0.
     """
     width = torch.tensor(widths, dtype=torch.float64, device=sums.device).unsqueeze(1)  # (K, 1)
     sums = sums.to(torch.float64)
@@ -48,5 +48,5 @@ def majorant_slopes(sums: Tensor, widths: Sequence[int]) -> Tensor:
 
 
 def cached_chunks(rows: int, width: int) -> Iterator[slice]:
-    """Slices that cover ``rows`` rows of ``width`` values in pieces that stay in the processor's cache."""
+    """Slices that cover ``rows`` rows of ``width`` values in chunks that stay in the processor's cache."""
     return row_chunks(0, rows, max(1, _CHUNK_VALUES // max(1, width)))

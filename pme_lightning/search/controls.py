@@ -1,9 +1,8 @@
 """The simple rules that a learned search has to beat, as criteria that need neither gradients nor training.
 
-Each gives a token one ``value`` and scores the token's j-th parameter ``value / j`` (j = 1, 2, ...), which is
-d'Hondt's rule: keeping the largest of these makes a token's share of the budget proportional to its value, up to
-D. With first-order weights, a token's first parameter is its first-order weight and the embedding values follow, or
-the other way round.
+Each rule gives a token one ``value`` and scores the token's j-th parameter by ``value / j`` (j = 1, 2, ...). This is
+d'Hondt's rule: keeping the largest scores makes a token's share of the budget proportional to its value, up to D.
+With first-order weights, the first-order weight is a token's first parameter, or its last.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ class Control(Criterion):
 
     Args:
         first_order: whether a token's first-order weight comes before its embedding values (``first``) or after all
-            D of them (``last``). Where a backbone also learns from embeddings what a first-order weight says, as
+            D of them (``last``). If a backbone can also learn from embeddings what a first-order weight says, as
             DeepFM's network does, a small budget is better spent on embedding values.
 
     Raises:
-        BadInput: another place.
+        BadInput: ``first_order`` is neither.
     """
 
     def __init__(self, first_order: Literal["first", "last"] = "first") -> None:
@@ -44,7 +43,7 @@ class Control(Criterion):
 
     @abstractmethod
     def value(self, frequencies: Tensor) -> Tensor:
-        """Returns ``(V,)`` at least 0: what each token's share is proportional to."""
+        """Returns ``(V,)``, at least 0: each token's share of the budget is proportional to it."""
 
     @torch.no_grad()
     def scores(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> Scores:
@@ -59,7 +58,7 @@ class Control(Criterion):
 
 
 class Uniform(Control):
-    """The same size for every token; what the division leaves goes to the tokens of highest priority."""
+    """The same size for every token; the remainder goes to the tokens of highest priority."""
 
     splits: ClassVar[bool] = True
 
@@ -74,11 +73,11 @@ class Popularity(Control):
     After mixed dimension embeddings (Ginart et al. 2021, arXiv:1909.11810), here per token instead of per block.
 
     Args:
-        alpha: 0 is uniform, 1 is proportional to the frequency.
-        first_order: as in :class:`Control`.
+        alpha: the exponent: 0 is uniform, 1 is proportional to the frequency.
+        first_order: whether first-order weights come ``first`` or ``last``, as in :class:`Control`.
 
     Raises:
-        BadInput: alpha is negative or not finite, or the place is unknown.
+        BadInput: alpha is negative or not finite, or ``first_order`` is unknown.
     """
 
     splits: ClassVar[bool] = True
@@ -99,14 +98,14 @@ class FieldPopularity(KnowsFields, Control):
     row has one token of each field, so ``p`` is 1 over the field's number of tokens. With
     :class:`~pme_lightning.search.FieldSizes`, the factor of proportionality is the one that meets the budget.
 
-    The paper rounds sizes to the nearest whole number, at least 1, and lets that overrun its budget. Here first each
-    field gets one value a token, those of highest ``p`` first; where a field is too large for that, it stays at 0.
-    The j-th value (j = 2, 3, ...) then scores ``p ** alpha / (j - 1/2)``, Sainte-Laguë's rule: sizes are the
-    proportional ones rounded to the nearest, up to D and as far as whole fields fit into the budget. With
-    first-order weights, which the paper has none of, a field's first value is its tokens' first-order weight.
+    The paper rounds sizes to the nearest whole number, at least 1, even if that exceeds the budget. Here, each field
+    first gets one value per token, fields of highest ``p`` first; a field that is too large for that stays at 0.
+    The j-th value (j = 2, 3, ...) then scores ``p ** alpha / (j - 1/2)`` (Sainte-Laguë's rule): sizes are the
+    proportional ones, rounded to the nearest, up to D and as far as whole fields fit into the budget. If there are
+    first-order weights (the paper has none), they are the first values of a field.
 
     Args:
-        alpha: 0 is uniform; the paper's best are about 0.3.
+        alpha: the exponent: 0 is uniform; the best values in the paper are about 0.3.
 
     Raises:
         BadInput: alpha is negative or not finite.
@@ -135,11 +134,11 @@ class FieldPopularity(KnowsFields, Control):
 
 
 class Random(Control):
-    """A size proportional to a random number of its token's own.
+    """A size proportional to a random number for each token.
 
     Args:
-        seed: draws the numbers, the same on every device and in every process.
-        first_order: as in :class:`Control`.
+        seed: seed of the numbers, which are the same on every device and in every process.
+        first_order: whether first-order weights come ``first`` or ``last``, as in :class:`Control`.
     """
 
     splits: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""What a criterion is: it says what each embedding value is worth, in scores."""
+"""The interface of criteria, which score how much each embedding value is worth."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from pme_lightning.search.row_information import RowInformation
 
 @dataclass(frozen=True)
 class Scores:
-    """What every per-token value is worth; all in one unit, so that they can compete for one budget.
+    """The scores of all per-token values, in one unit, so that they can compete for one budget.
 
     Attributes:
-        table: ``(V, D)``: the embedding values.
-        linear: ``(V,)``: the first-order weights; None without them.
+        table: ``(V, D)``: the scores of the embedding values.
+        linear: ``(V,)``: the scores of the first-order weights; None without them.
         basis: ``(D, D)`` orthogonal ``Q``, whose columns are the axes the table was rotated to before scoring
-            (``table`` scores ``weight @ Q``), or ``(F, D, D)``, one for the tokens of each field; None for the axes as
-            they are.
-        spectrum: ``(F, D)``: mean squares that the values of each field's tokens, of those with rows, are expected to
-            have once they are trained, along the axes, each as the last one that is kept; None where the criterion
-            expects none.
+            (``table`` scores ``weight @ Q``), or ``(F, D, D)``, one for the tokens of each field; None for the original
+            axes.
+        spectrum: ``(F, D)``: expected mean squares, after training, of the values of each field's tokens with rows,
+            along the axes, each value taken as the last one that is kept; None if the criterion expects none.
     """
 
     table: Tensor
@@ -36,16 +35,16 @@ class Scores:
 
 
 def check_scores(criterion: str, scores: Scores, weight: Tensor, linear: Tensor | None) -> None:
-    """Refuses scores that do not fit the table: criteria may be anybody's.
+    """Checks that the scores of a criterion, possibly a user's, fit the table.
 
     Args:
-        criterion: What it is called.
-        scores: What it returned.
+        criterion: name of the criterion.
+        scores: what it returned.
         weight: ``(V, D)`` the table.
         linear: ``(V, 1)`` the first-order weights, or None.
 
     Raises:
-        BadInput: they are no :class:`Scores`, or of another shape.
+        BadInput: they are not :class:`Scores`, or have a wrong shape.
     """
     name = f"{criterion}.scores"
     if not isinstance(scores, Scores):
@@ -62,30 +61,31 @@ def check_scores(criterion: str, scores: Scores, weight: Tensor, linear: Tensor 
 
 
 class Criterion(ABC):
-    """Computes scores. The life of one scoring window: ``start``, an update after each batch, ``scores``.
+    """Computes scores. In each scoring window, ``start`` comes first, then an update for each batch, then ``scores``.
 
-    In a run of several processes a criterion that needs rows is given those of its own process: what it accumulates
-    are sums, and the search adds them up over processes before it asks for scores. One that needs gradients is given
-    those of the whole batch, the same in every process, as data parallel training averages them: nothing is added up.
+    With several processes, a criterion that needs rows receives the rows of its own process. Its accumulators are sums,
+    which the search adds up over processes before it calls ``scores``. A criterion that needs gradients receives those
+    of the whole batch, the same in every process, as data parallel training averages them: nothing is added up.
 
     Attributes:
-        needs_gradients: whether ``update`` has to be called, with the gradients of a batch's mean loss.
-        needs_rows: whether ``update_rows`` has to be called, with the gradients of each row's own loss. Criteria that
-            need neither may be asked for their scores without ``start``.
-        basis: the axes that scores are along, ``(D, D)`` or ``(F, D, D)``, since ``start`` or ``scores``; None for the
+        needs_gradients: whether ``update`` must be called, with the gradients of a batch's mean loss.
+        needs_rows: whether ``update_rows`` must be called, with the gradients of each row's own loss. For criteria that
+            need neither, ``scores`` may be called without ``start``.
+        basis: the axes of the scores, ``(D, D)`` or ``(F, D, D)``, set by ``start`` or ``scores``; None for the
             original ones.
-        axes: the name of its choice of axes. A search that prunes step by step turns the table itself and sets it to
-            ``original`` from then on; None: there is no choice, so that turned axes are for searches that prune once.
-        splits: whether it can score tokens that are split over processes. ``V`` is then how many are here.
+        axes: the name of the chosen axes. A search that prunes step by step rotates the table itself and then sets this
+            to ``original``; None: there is no choice, and only searches that prune once can use rotated axes.
+        splits: whether it can score tokens that are split over processes. ``V`` is then the number of tokens held here.
         per_token: names of the accumulators that have a row for each token.
-        tokens: how processes agree on what is known of all tokens.
-        rounds: how often, after the sizes have been made, they are made again with what rows tell of the pruned model
+        tokens: how processes agree on facts about all tokens.
+        rounds: how often sizes are made again with the information that rows give about the pruned model
             (:meth:`scores_given`).
-        information: what rows told when :meth:`scores` was asked last, in its axes; of a criterion with rounds.
-        tries: of a criterion with rounds, the axes to choose among: the search sets its ``axes`` to one after the
-            other, and to those whose sizes cost less. A large table is tried on some of its tokens (:meth:`of_some`).
-        turned_from: the axes that it was asked for, where a search has turned the table to them itself.
-        has_network: whether there is a network behind the embedding; the search says so where there is none.
+        information: the information from rows at the last call of :meth:`scores`, in its axes; for criteria with
+            rounds.
+        tries: for criteria with rounds, the axes to choose among. The search sets ``axes`` to each of them in turn, and
+            then to those whose sizes cost less. Large tables are tried on some of their tokens (:meth:`of_some`).
+        turned_from: the axes that were requested, if a search has rotated the table to them.
+        has_network: whether there is a network behind the embedding; the search sets it to False if there is none.
     """
 
     splits: ClassVar[bool] = False
@@ -102,7 +102,7 @@ class Criterion(ABC):
     has_network: bool = True
 
     def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
-        """Begins a scoring window: fixes the axes and forgets all gradients seen.
+        """Begins a scoring window: fixes the axes and discards all gradients seen before.
 
         Args:
             weight: ``(V, D)`` the table.
@@ -112,7 +112,7 @@ class Criterion(ABC):
         self.basis = None
 
     def update(self, weight_grad: Tensor, linear_grad: Tensor | None = None) -> None:
-        """Takes in the gradients of one batch.
+        """Accumulates the gradients of one batch.
 
         Args:
             weight_grad: ``(V, D)`` gradient of the batch's mean loss, dense or sparse COO.
@@ -126,7 +126,7 @@ class Criterion(ABC):
     def update_rows(
         self, ids: Tensor, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None
     ) -> None:
-        """Takes in the gradients of the rows of one batch.
+        """Accumulates the gradients of the rows of one batch.
 
         Args:
             ids: ``(B, F)`` token ids.
@@ -135,34 +135,33 @@ class Criterion(ABC):
             linear_grad: ``(B, F)`` the same at its first-order weights, or None without them.
 
         Raises:
-            RuntimeError: this criterion looks at no rows, or has not been started.
+            RuntimeError: this criterion does not use rows, or has not been started.
         """
         raise RuntimeError(f"{type(self).__name__} takes no gradients of rows")
 
     def update_standing(  # noqa: B027
         self, weight: Tensor, linear: Tensor | None, tokens: Tensor | None = None, counts: Tensor | None = None
     ) -> None:
-        """May take note of where the rows stand that :meth:`update_rows` has just been given the gradients of.
+        """May record the current values of the rows whose gradients :meth:`update_rows` has just received.
 
         Args:
-            weight: ``(V, D)`` the table as it is stored, of 16 bits where it has so many.
+            weight: ``(V, D)`` the table as it is stored, possibly in 16 bits.
             linear: ``(V, 1)`` the first-order weights, or None.
-            tokens: ``(U,)`` those of the rows that :meth:`update_tokens` was given, where they are split over
-                processes.
+            tokens: ``(U,)`` the tokens that :meth:`update_tokens` received, if they are split over processes.
             counts: ``(U,)`` how often each of these was looked up, in all processes.
         """
 
     def update_moments(self, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
-        """Takes in of :meth:`update_rows` what belongs to no token, where tokens are split over processes."""
+        """The part of :meth:`update_rows` that belongs to no token, if tokens are split over processes."""
         raise RuntimeError(f"{type(self).__name__} takes no gradients of rows")
 
     def update_tokens(self, tokens: Tensor, row_grad: Tensor, linear_grad: Tensor | None = None) -> None:
-        """Takes in of :meth:`update_rows` what belongs to tokens, where they are split over processes.
+        """The part of :meth:`update_rows` that belongs to single tokens, if these are split over processes.
 
         Args:
-            tokens: ``(U,)`` distinct tokens, by their place among those here.
-            row_grad: ``(U, D)`` the gradients of all rows with the token, of all processes, added up.
-            linear_grad: ``(U,)`` the same of first-order weights, or None.
+            tokens: ``(U,)`` distinct tokens, by their position among those held here.
+            row_grad: ``(U, D)`` the sums of the gradients over all rows with the token, in all processes.
+            linear_grad: ``(U,)`` the same for first-order weights, or None.
         """
         raise RuntimeError(f"{type(self).__name__} takes no gradients of rows")
 
@@ -171,24 +170,24 @@ class Criterion(ABC):
         """Returns the scores; arguments as in :meth:`start`."""
 
     def scores_given(self, information: RowInformation, frequencies: Tensor, tokens: Tensor | None = None) -> Scores:
-        """Returns the scores, in the axes of the last :meth:`scores`, of a model in which rows tell something else.
+        """Returns the scores given other information from rows, in the axes of the last call of :meth:`scores`.
 
         Args:
-            information: what they tell.
+            information: the information.
             frequencies: as in :meth:`start`.
-            tokens: ``(n,)`` rising: of which of the tokens that are here; None: of all.
+            tokens: ``(n,)`` ascending: which of the tokens held here; None for all.
 
         Raises:
-            RuntimeError: this criterion looks at no rows, or has not been asked for :meth:`scores`.
+            RuntimeError: this criterion does not use rows, or :meth:`scores` has not been called.
         """
         raise RuntimeError(f"{type(self).__name__} does not depend on what rows tell")
 
     def of_some(self, tokens: Tensor, frequencies: Tensor) -> Criterion:
-        """Returns a criterion that scores some of the tokens, with what this one has gathered.
+        """Returns a criterion that scores some of the tokens, from what this one has gathered.
 
         Args:
-            tokens: ``(n,)`` rising: which.
-            frequencies: ``(V,)``: of all tokens, as in :meth:`start`.
+            tokens: ``(n,)`` ascending: which tokens.
+            frequencies: ``(V,)``: for all tokens, as in :meth:`start`.
 
         Raises:
             RuntimeError: this criterion has no axes to choose among.
@@ -196,11 +195,11 @@ class Criterion(ABC):
         raise RuntimeError(f"{type(self).__name__} has no axes to choose among")
 
     def state(self) -> dict[str, Tensor]:
-        """The accumulators themselves (no copies); those of a criterion that needs rows are sums over rows."""
+        """Returns the accumulators themselves (no copies); if the criterion needs rows, they are sums over rows."""
         return {}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Replaces the accumulators by what :meth:`state` gave."""
+        """Replaces the accumulators by those that :meth:`state` returned."""
         if state:
             raise ValueError(f"{type(self).__name__} keeps no accumulators, got {sorted(state)}")
 
@@ -223,10 +222,10 @@ class TableCriterion(Criterion):
 
 
 class KnowsFields:
-    """A criterion that looks at fields; the search tells it of them before anything else.
+    """A criterion that uses the fields; the search sets them before anything else.
 
     Attributes:
-        field_tokens: the number of tokens of each field, whose ids lie side by side.
+        field_tokens: the number of tokens of each field, whose ids are consecutive.
     """
 
     field_tokens: Sequence[int] = ()

@@ -1,4 +1,4 @@
-"""Sizes by field: every token of a field has the same size, as in methods that search one dimension a field."""
+"""Sizes by field: all tokens of a field have the same size, as in methods that search one dimension per field."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from pme_lightning.search.gradient_criteria import Saliency
 class FieldSaliency(KnowsFields, Saliency):
     """Saliency of each dimension of each field: SSEDS (Qu et al., SIGIR 2022, arXiv:2204.03281).
 
-    Every (field, dimension) pair is given a mask of 1. Its saliency is the change of the loss, to first order, when
-    the mask becomes 0: ``|∂L/∂mask_fk| = |Σ_{v in f} w_vk · Σ_batches g_vk|``, divided by the sum over all pairs. It
-    is exact for weights that stay as they are while gradients are gathered
-    (:class:`~pme_lightning.search.SingleShot`). All tokens of a field get the field's scores, which is what
-    :class:`FieldSizes` takes.
+    Every (field, dimension) pair has a mask of 1. Its saliency is the first-order change of the loss when the mask
+    becomes 0: ``|∂L/∂mask_fk| = |Σ_{v in f} w_vk · Σ_batches g_vk|``, divided by the sum over all pairs. This is exact
+    if weights are frozen while gradients are gathered (:class:`~pme_lightning.search.SingleShot`). All tokens of a
+    field get the field's scores, as :class:`FieldSizes` expects.
 
-    The paper has no first-order weights: here those of a field are one further pair, ``|Σ_{v in f} l_v · Σ_batches
-    g_v|``, that competes with the others.
+    The paper has no first-order weights. Here, those of a field are one more pair, ``|Σ_{v in f} l_v · Σ_batches
+    g_v|``, which competes with the others.
     """
 
     splits: ClassVar[bool] = False
@@ -59,13 +58,13 @@ def _by_field(weight: Tensor, gradients: Tensor, field_tokens: Sequence[int]) ->
 
 
 class FieldSizes(TopK):
-    """One size for all tokens of a field: the count of its dimensions that are kept.
+    """One size for all tokens of a field: the number of its dimensions that are kept.
 
-    A (field, dimension) pair is worth what its tokens' scores are on average, and costs one value for each token of
-    the field. Pairs are taken by falling worth, a field's first-order weights being a pair of their own; a pair that
-    no longer fits is passed over, so that the budget is used as far as whole fields can use it: what is left is less
-    than the cost of any pair that was not taken. Ties go to the cheaper pair. Unlike those of the other allocators,
-    the sizes of a larger budget may be smaller in some field: a pair passed over before may take its place.
+    A (field, dimension) pair is worth the mean score of its tokens, and costs one value for each token of the field.
+    The first-order weights of a field are one more pair. Pairs are taken in order of falling worth; a pair that no
+    longer fits is skipped. So the rest of the budget is less than the cost of any pair that was not taken. Ties go to
+    the cheaper pair. Unlike with other allocators, a larger budget may make the size of some field smaller: a pair that
+    was skipped before may take its place.
     """
 
     splits: ClassVar[bool] = False
@@ -119,7 +118,7 @@ class FieldSizes(TopK):
         """Checks that a pair fits; arguments as in :class:`~pme_lightning.search.Allocator`.
 
         Raises:
-            BadInput: not a single one does.
+            BadInput: not a single pair fits.
         """
         super().check_sizes(num_tokens, embedding_dim, budget, field_tokens)
         if field_tokens and budget < min(field_tokens):

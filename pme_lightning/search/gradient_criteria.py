@@ -1,4 +1,4 @@
-"""Criteria that judge each value by its weight and the gradients of a few batches."""
+"""Criteria that score each value by its weight and the gradients of some batches."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _GradientCriterion(TableCriterion):
             total.addcmul_(grad, grad) if self.squared else total.add_(grad)
             return
         else:
-            # Most rows of a batch's gradient are zero, and rotating costs D operations a value.
+            # Most rows of a batch's gradient are zero, and rotating costs D operations per value.
             rows, values = grad.any(dim=1).nonzero().squeeze(1), None
         for part in row_chunks(0, len(rows)):
             summands = (grad[rows[part]] if values is None else values[part]).to(total.dtype)
@@ -52,7 +52,7 @@ class _GradientCriterion(TableCriterion):
             total.index_add_(0, rows[part], summands.square() if self.squared else summands)
 
     def _sums(self, linear: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Returns what was added up at the values, and at the first-order weights, if those are here as well."""
+        """Returns the sums for the values, and for the first-order weights if there are any."""
         if self._table is None:
             raise RuntimeError(f"{type(self).__name__} was asked for scores before start and update")
         if self._linear is not None and linear is None:
@@ -61,10 +61,10 @@ class _GradientCriterion(TableCriterion):
 
 
 class Saliency(_GradientCriterion):
-    """Saliency of each value, as taken for pruning at initialization.
+    """Saliency of each value, as used for pruning at initialization.
 
-    Power 1 is SNIP, ``|w · Σ g|`` (Lee, Ajanthan, Torr 2019, arXiv:1810.02340): the change of the loss, to
-    first order, when the value is removed. Power 2 is ``w² · Σ g²``, where batches do not cancel.
+    Power 1 is SNIP, ``|w · Σ g|`` (Lee, Ajanthan, Torr 2019, arXiv:1810.02340): the first-order change of the
+    loss when the value is removed. Power 2 is ``w² · Σ g²``, in which batches do not cancel out.
 
     Args:
         power: 1 or 2.
@@ -93,18 +93,18 @@ class Saliency(_GradientCriterion):
 
 
 class Fisher(_GradientCriterion):
-    """Second-order estimate of what removing a value costs: ``w² · Σ g²`` over batches.
+    """Second-order estimate of the cost of removing a value: ``w² · Σ g²`` over batches.
 
-    This is Taylor's second-order term with the empirical Fisher information in place of the Hessian (Theis et
-    al. 2018, arXiv:1801.05787; Molchanov et al. 2019, arXiv:1906.10771). In principal axes, table and gradients
-    are first rotated to the eigenvectors of ``Σ_v freq_v w_v w_vᵀ``, where the leading values of a row hold most
-    of it. First-order weights are one value a token and are never rotated.
+    This is the second-order Taylor term with the empirical Fisher information in place of the Hessian (Theis et
+    al. 2018, arXiv:1801.05787; Molchanov et al. 2019, arXiv:1906.10771). With principal axes, table and gradients
+    are first rotated to the eigenvectors of ``Σ_v freq_v w_v w_vᵀ``, in which the leading values of a row carry most
+    of its energy. First-order weights are one value per token and are never rotated.
 
     Args:
         axes: ``original`` or ``principal``.
 
     Raises:
-        BadInput: other axes; or, on start, a table that is not finite.
+        BadInput: unknown axes; or, on start, a table that is not finite.
 
     Examples:
         >>> weight, frequencies = torch.tensor([[1.0, 2.0], [0.0, 3.0]]), torch.tensor([5, 1])

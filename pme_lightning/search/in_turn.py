@@ -1,4 +1,4 @@
-"""Coordinates in which each value of a row tells what those before it do not."""
+"""Coordinates in which each value of a row says only what the values before it do not."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from torch import Tensor
 
 from pme_lightning.errors import BadInput
 
-# Gradients of values that are this alike, in float32 sums, are the same: one tells nothing beside the other.
+# In float32 sums, gradients this similar are the same: one tells nothing beyond the other.
 _ALIKE = 1e-6
 
 
 @dataclass(frozen=True)
 class InTurn:
-    r"""What rows tell about the values of a field's tokens, one after the other.
+    r"""What rows tell about the values of a field's tokens, taken in turn.
 
-    Near its best row ``w*`` a token of ``n`` rows loses ``n/2 (w - w*)ᵀ I (w - w*)``, where ``I``, the mean of ``g gᵀ``
-    over the field's rows, is the Fisher information of one row. Values whose gradients go together share what there is
-    to save: what a later one could say an earlier one says as well. With ``I = L diag(d) Lᵀ``, ``L`` unit lower
-    triangular, and ``y = Lᵀ w`` that loss is ``n/2 Σ_k d_k (y_k - y*_k)²``. A token that keeps its first ``k`` values,
-    the best for want of the others, loses ``n/2 Σ_{j > k} d_j y*_j²``: what values save adds up, in the order in which
-    they are kept, and errors of the ``y_k`` by the noise of rows do not depend on one another. ``y`` is 0 beyond the
-    last value that is not.
+    Near its best row ``w*``, a token of ``n`` rows loses ``n/2 (w - w*)ᵀ I (w - w*)``, where ``I``, the mean of
+    ``g gᵀ`` over the field's rows, is the Fisher information of one row. Values with correlated gradients share what
+    can be saved: an earlier one says what a later one could say. With ``I = L diag(d) Lᵀ``, ``L`` unit lower
+    triangular, and ``y = Lᵀ w``, this loss is ``n/2 Σ_k d_k (y_k - y*_k)²``. A token that keeps its first ``k`` values
+    (the best values without the others) loses ``n/2 Σ_{j > k} d_j y*_j²``. So the savings of values add up, in the
+    order in which they are kept, and the errors of the ``y_k`` due to the noise of rows are independent. ``y`` is 0
+    beyond the last nonzero value.
 
     Attributes:
         told: float64 ``(F, D)``: ``d``, what one row tells about a value beyond what it tells about those before.
@@ -35,16 +35,16 @@ class InTurn:
 
     @classmethod
     def of(cls, information: Tensor) -> InTurn:
-        """Makes it of ``I``, float64 ``(F, D, D)``.
+        """Factorizes ``I``, float64 ``(F, D, D)``.
 
         Raises:
-            BadInput: it is not finite.
+            BadInput: ``I`` is not finite.
         """
         if not bool(information.isfinite().all()):
             raise BadInput("gradients of rows are NaN or infinite: the search diverged; lower the learning rate")
         diagonal = information.diagonal(dim1=1, dim2=2)
         scale = torch.where(diagonal > 0, diagonal, 1).sqrt()
-        # Rounding may leave some of it negative: eigenvalues of the correlations are clamped.
+        # Rounding may make eigenvalues of the correlations negative: they are clamped.
         values, vectors = torch.linalg.eigh(information / scale.unsqueeze(1) / scale.unsqueeze(2))
         clamped = values.clamp(min=_ALIKE * information.shape[1]).unsqueeze(1)
         lower = torch.linalg.cholesky((vectors * clamped) @ vectors.mT) * scale.unsqueeze(2)
@@ -56,6 +56,6 @@ class InTurn:
         return rows.double() @ self.factor[field]
 
     def gradients(self, field: int | slice, gradients: Tensor) -> Tensor:
-        """Returns gradients at ``y``, given those at the values; ``(n, D)``, of all fields ``(F, n, D)``."""
+        """Returns gradients at ``y``, given those at the values; ``(n, D)``, or ``(F, n, D)`` for all fields."""
         factor = self.factor[field].mT
         return torch.linalg.solve_triangular(factor, gradients.double(), upper=True, left=False, unitriangular=True)

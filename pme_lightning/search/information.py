@@ -1,4 +1,4 @@
-"""What a value will be worth once it is trained, judged from a search that ends long before it is."""
+"""What a value will be worth after full training, estimated from a search that ends long before."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from pme_lightning.search.row_information import RowInformation
 from pme_lightning.search.row_sums import PER_TOKEN, RowSums
 from pme_lightning.search.targets import Targets
 
-# Of fewer tokens the criterion keeps where their rows stood as well: as much again as the table.
+# With fewer tokens, the criterion also keeps the mean values of their rows, which takes the memory of another table.
 _KEEPS_STANDING = 1 << 18
 
 
 @dataclass(frozen=True)
 class _Expected:
-    """What ``K`` values of each token are expected to be after full training: embedding values or first-order weights.
+    """Expected squares after full training of ``K`` values of each token: embedding values or first-order weights.
 
     Attributes:
-        squares: ``(V, K)``: ``E[w²]``, of embedding values in turn.
+        squares: ``(V, K)``: ``E[w²]``; of embedding values, taken in turn.
         variance: float64 ``(F, K)``: the mean square of each field's true values, ``σ²``.
     """
 
@@ -45,83 +45,85 @@ class _Expected:
 class ExpectedInformation(KnowsFields, Criterion):
     r"""What each value is expected to save in log loss after full training: empirical Bayes on a short search.
 
-    A score of what a row holds now underrates tokens with few rows, as these have hardly been trained when they are
-    scored. This criterion estimates what a row *will* hold, in five steps, for each field on its own. In the formulas
-    ``w`` is a value, ``g`` the gradient of a row's loss at it, and ``n`` how many rows of the training split the token
-    has. Sums are over the rows of the scoring window.
+    A score of what a row holds now underrates tokens with few rows, because they have hardly been trained when they are
+    scored. This criterion estimates what a row *will* hold, in five steps, for each field separately. In the formulas,
+    ``w`` is a value, ``g`` the gradient of a row's loss with respect to it, and ``n`` the number of training rows of
+    the token. Sums are over the rows of the scoring window.
 
-    1. **Information.** The mean of ``g²`` is the Fisher information that one row brings about a value. Two values with
-       correlated gradients share it: where both are kept, the second need not say what the first one says. So values
-       are taken in turn, in the order in which a token keeps them (:class:`~pme_lightning.search.in_turn.InTurn`).
-       ``h`` is what a row tells about a value beyond those before it, and ``w`` stands for ``w_k`` and what it would
-       say of later values, were they not there. What the first ``k`` values save is then a sum, and the errors of
-       values are independent. A token ends up with ``n h``. Popular and rare tokens of a field may differ: ``h`` is
-       multiplied by the mean squared gradient of the token's band of popularity (1 row, 2 to 3, 4 to 7, ...) over that
-       of the field.
+    1. **Information.** The mean of ``g²`` is the Fisher information that one row gives about a value. Two values with
+       correlated gradients share information: if both are kept, the second need not say what the first one says. So
+       values are taken in turn, in the order in which a token keeps them
+       (:class:`~pme_lightning.search.in_turn.InTurn`). ``h`` is what a row tells about a value beyond the values before
+       it, and ``w`` stands for ``w_k`` plus what it would say in place of later values, if these were missing. What
+       the first ``k`` values save is then a sum, and the errors of values are independent. In total, a token gets
+       ``n h``. Popular and rare tokens of a field may differ: ``h`` is multiplied by the mean squared gradient of the
+       token's popularity band (1 row, 2 to 3, 4 to 7, ...) over that of the field.
     2. **Target.** One Newton step, ``t = w - Σg / Σh``, estimates where a value is heading, with variance ``1 / Σh``.
        Each row counts once, however many epochs the window has.
-    3. **Spectrum.** The variance ``σ²`` of the tokens' true values is found from the targets by moments: the mean of
-       ``t² - 1/Σh`` is ``σ²``. Fields that repeat one another (a book, its author) share what is to be fitted, and
-       their targets have less noise: two fields that say the same have a quarter of it. Then the mean of ``t²`` is
-       ``σ² + λ/Σh``. As targets of more rows have less noise, ``λ`` can be found beside ``σ²``. Where the mean of ``λ``
-       over a field's axes is below a half, nearer to a quarter than to 1 in proportion, ``λ/Σh`` takes the place of
-       ``1/Σh`` in that field.
-    4. **Sizes.** Not all tokens have all values. A token has the first ``d`` of them, with a chance that expectation
-       maximization finds from the tokens whose values can be told from noise. Values that a token has are of variance
-       ``σ₊²``, those beyond of a smaller one, such that the mean square of all is ``σ²``
+    3. **Spectrum.** The variance ``σ²`` of the tokens' true values is estimated from the targets by the method of
+       moments: the mean of ``t² - 1/Σh`` is ``σ²``. Fields that repeat one another (a book and its author) share what
+       is to be fitted, and their targets have less noise: two fields that say the same have a quarter of it. The mean
+       of ``t²`` is then ``σ² + λ/Σh``. As targets with more rows have less noise, ``λ`` can be estimated together with
+       ``σ²``. If the mean of ``λ`` over a field's axes is below one half (in proportion, nearer to a quarter than to
+       1), ``λ/Σh`` replaces ``1/Σh`` in that field.
+    4. **Sizes.** Not all tokens have all values. A token has the first ``d`` of them, with a probability that
+       expectation maximization estimates from the tokens whose values can be told from noise. Values that a token has
+       are of variance ``σ₊²``, and those beyond are of a smaller variance, such that the mean square of all is ``σ²``
        (:class:`~pme_lightning.search.spectrum.Spectrum`). Given its targets, a token has a ``k``-th value with
-       probability ``p``, and the expected square is ``E[w²] = p E₊ + (1 - p) E₋``. For either variance
-       ``E = (r t)² + σ² (1 - r)`` with ``r = σ² / (σ² + 1/Σh)``. A token with few rows says little about itself: all
-       this is then what is usual in its field. Targets start here from the mean of where the row stood at each of its
-       rows. From where it ends, as for the spectrum, what it has moved meanwhile would count twice. With 262,144 tokens
-       or more they start from the end here too.
-    5. **Gain.** ``a = h E[w²]`` is twice what a value saves a row, by a square without an upper limit. But no row can
-       save more than ``ln 2``. So the first ``k`` values of a token together save a row ``A_k = c (1 - exp(-Σ a / c))``
-       with ``c = 2 ln 2``. The signal to noise of what full training can learn is ``s = n (A_k - A_{k-1})``, and the
-       score is ``r ((2 - r) s - r)``. Here ``r = √(s s₀) / (1 + √(s s₀))`` is what training shrinks the value by, with
-       ``s₀ = n h σ²``, the field's usual signal. The score is about ``s`` where there are rows enough to learn the
-       value, and less where there are not. It is below 0 for a value of a frequent token that is next to nothing:
-       such a value costs more than it saves.
+       probability ``p``, and the expected square is ``E[w²] = p E₊ + (1 - p) E₋``. For either variance,
+       ``E = (r t)² + σ² (1 - r)`` with ``r = σ² / (σ² + 1/Σh)``. A token with few rows says little about itself: it
+       then gets what is usual in its field. In this step, targets start from the mean of the values that the row had
+       at each of its lookups. If they started from its final values, as they do for the spectrum, its movement in the
+       window would count twice. With 262,144 tokens or more, they start from the final values here, too.
+    5. **Gain.** ``a = h E[w²]`` is twice what a value saves per row in the quadratic approximation, which has no upper
+       limit. But no row can save more than ``ln 2``. So the first ``k`` values of a token together save
+       ``A_k = c (1 - exp(-Σ a / c))`` per row, with ``c = 2 ln 2``. The signal-to-noise ratio of what full training can
+       learn is ``s = n (A_k - A_{k-1})``, and the score is ``r ((2 - r) s - r)``. Here
+       ``r = √(s s₀) / (1 + √(s s₀))`` is the factor by which training shrinks the value, with ``s₀ = n h σ²``, the
+       usual signal of the field. The score is about ``s`` if there are enough rows to learn the value, and less
+       otherwise. It is below 0 for a value of a frequent token that is close to zero: such a value costs more than it
+       saves.
 
     A first-order weight and an embedding value often say the same thing, such as how high a user rates in general.
-    The share of one that the other can say as well is ``ρ²``, the squared correlation of their gradients (that of the
-    value in turn) over the rows of the field. Of a token's first-order weight and its best embedding value, the more
-    informative one counts in full; the other's ``s`` is multiplied by ``1 - ρ²``.
+    The share of one that the other can say as well is ``ρ²``, the squared correlation of their gradients (for the
+    value, of those taken in turn) over the rows of the field. Of a token's first-order weight and its best embedding
+    value, the more informative one counts in full; the ``s`` of the other is multiplied by ``1 - ρ²``.
 
-    **Once more on the pruned model.** A value says little where its partners have been pruned: an item's tenth value
-    is of no use to users that keep two. So ``h`` and ``ρ²`` are measured again on the model as the sizes leave it, on
-    a few batches, without training. New sizes are made with their geometric means, and so on, :attr:`rounds` times. A
-    network still reads a value whose partners are gone, and gains nothing by it. So ``h`` counts by the share that kept
-    values do save, to second order, of the ``Σ h w² / 2`` that they are expected to (:class:`RowInformation`). Sizes
-    settle on values whose partners stay as well.
+    **Repeated on the pruned model.** A value says little if its partners have been pruned: an item's tenth value is of
+    no use to users that keep two. So ``h`` and ``ρ²`` are measured again on the pruned model, on a few batches, without
+    training. New sizes are made with the geometric means, and so on, :attr:`rounds` times. A network still reads a
+    value whose partners are gone, but gains nothing from it. So ``h`` is multiplied by the share that kept values
+    actually save, to second order, of the ``Σ h w² / 2`` that they are expected to save (:class:`RowInformation`).
+    Sizes converge to values whose partners are kept, too.
 
-    Without a network behind the embedding (FM), values learn only as their partners do, and one that is nothing yet may
-    come to be something. There all tokens are expected to have all values, and axes stay principal.
+    Without a network behind the embedding (FM), values learn only as their partners do, and one that is still close to
+    zero may grow later. There, all tokens are expected to have all values, and axes stay principal.
 
-    **Axes** are by default those in which most tokens need few values (:func:`~pme_lightning.search.nested_axes`),
-    turned from the principal axes of ``Σ_f h_f Σ_v n_v w_v w_vᵀ``: a field counts by how much its rows depend on it.
+    **Axes** are by default those along which most tokens need few values (:func:`~pme_lightning.search.nested_axes`),
+    rotated from the principal axes of ``Σ_f h_f Σ_v n_v w_v w_vᵀ``: a field counts by how much its rows depend on it.
     The first value of a row is the one that most tokens need.
 
-    **Axes of each field.** Where a backbone multiplies fields value by value (FM), fields have to share axes. One with
-    weights of its own for each field (DCN, a deep network) does as well with axes for each field: the eigenvectors of
-    ``Σ_v n_v w_v w_vᵀ`` over its own tokens, ordered by how much its rows depend on them. More of what a field says
-    then stands in its first few values, at the price of a projection ``(D, D)`` a field. With ``auto`` the search makes
-    sizes both ways. It takes the axes of each field where they save a tenth or more of the log loss that pruning costs
-    along shared ones. Without rounds, ``auto`` is ``nested``.
+    **Axes of each field.** If a backbone multiplies fields value by value (FM), fields have to share axes. A backbone
+    with separate weights for each field (DCN, a deep network) works just as well with axes for each field: the
+    eigenvectors of ``Σ_v n_v w_v w_vᵀ`` over its own tokens, ordered by how much its rows depend on them. The first few
+    values then carry more of what a field says, at the cost of one ``(D, D)`` projection per field. With ``auto``, the
+    search makes sizes both ways, and uses the axes of each field if they save a tenth or more of the log loss that
+    pruning costs along shared axes. Without rounds, ``auto`` means ``nested``.
 
-    The sums take as much memory as the table, and twice as much with fewer than 262,144 tokens. They are sums over
+    The sums take as much memory as the table, or twice as much with fewer than 262,144 tokens. They are sums over
     rows: neither the batch size nor the number of processes matters.
 
     Args:
-        axes: ``auto``; ``nested``, the same for all fields; ``principal``, those that they are turned from; ``field``,
-            principal ones of each; or ``original``.
-        rounds: how often ``h`` is measured again on the pruned model; 0: on the full-size one alone.
+        axes: which axes to score along: ``auto``, ``nested``, ``field``, ``principal`` or ``original``. ``nested`` axes
+            are shared by all fields, and so are the ``principal`` axes that they start from; ``field`` means principal
+            axes of each field, ``auto`` the better of ``nested`` and ``field``.
+        rounds: how often ``h`` is measured again on the pruned model; 0: only on the full-size model.
 
     Raises:
-        BadInput: other axes, or less than 0 rounds; or, when scoring, a table or gradients that are not finite.
+        BadInput: unknown axes, or fewer than 0 rounds; or, when scoring, a table or gradients that are not finite.
 
     Attributes:
-        tries: the axes to choose among: of ``auto``, ``nested`` and ``field``. Scores are along the first of them
+        tries: the axes to choose among; for ``auto``, ``nested`` and ``field``. Scores are along the first of them
             until ``self.axes`` is set to another.
 
     Sources: empirical Bayes and its shrinkage after Efron and Morris, *Stein's estimation rule and its competitors*,
@@ -145,9 +147,9 @@ class ExpectedInformation(KnowsFields, Criterion):
         # Of embedding values, and of first-order weights.
         self._expected: _Expected | None = None
         self._expected_first: _Expected | None = None
-        # Rows of the training split, field by field, where those of the tokens here do not add up to them.
+        # Training rows of each field, if the frequencies of the tokens held here do not add up to them.
         self._rows_of: Tensor | None = None
-        # Of the rows that came last.
+        # The distinct tokens of the last rows.
         self._distinct: DistinctTokens | None = None
 
     def start(self, weight: Tensor, linear: Tensor | None, frequencies: Tensor) -> None:
@@ -200,7 +202,7 @@ class ExpectedInformation(KnowsFields, Criterion):
             raise ValueError("the first-order weights given to start are missing")
         if not bool(sums.information.isfinite().all()):
             raise BadInput("the gradients of rows hold NaN or infinity: the search diverged; lower the learning rate")
-        self._forget_expected()  # of axes that were tried before
+        self._forget_expected()  # for axes that were tried before
         basis = self._axes(sums, weight, frequencies)
         self.information = sums.row_information(basis)
         self._expect(sums, weight, linear, frequencies, basis)
@@ -221,13 +223,13 @@ class ExpectedInformation(KnowsFields, Criterion):
             fields, frequencies = _own_among(tokens, fields), frequencies[tokens]
             found = replace(found, squares=found.squares[tokens])
             of_first = None if of_first is None else replace(of_first, squares=of_first.squares[tokens])
-        # In main memory where tokens are split: that is where the budget is shared out then.
+        # If tokens are split, in main memory, where the budget is then shared out.
         home = found.squares.device if self.tokens is ALONE else torch.device("cpu")
         table = torch.empty_like(found.squares, device=home)
         column = None if of_first is None else torch.empty_like(of_first.squares[:, 0], device=home)
 
         def signals(of: _Expected, field: int, part: slice, linear: bool) -> tuple[Tensor, Tensor]:
-            """Returns the signal to noise of values, and that of the usual value of their field and axis."""
+            """Returns the signal-to-noise ratio of values, and that of the usual value of their field and axis."""
             told = information.of_tokens(field, frequencies[part], linear)
             usual = frequencies[part].double().unsqueeze(1) * told * of.variance[field]
             return signal_to_noise(told, of.squares[part], frequencies[part]), usual
@@ -264,13 +266,13 @@ class ExpectedInformation(KnowsFields, Criterion):
         self._expected = self._expected_first = None  # as large as the table
 
     def _own(self, num_tokens: int) -> list[slice]:
-        """Returns where each field's tokens stand among those that are here."""
+        """Returns the range of each field's tokens among those held here."""
         return field_slices(self._fields(num_tokens))
 
     def _axes(self, sums: RowSums, weight: Tensor, frequencies: Tensor) -> Tensor | None:
         """Returns the axes to score along: ``(D, D)``, ``(F, D, D)``, or None for those of the table.
 
-        Those of all fields start as the eigenvectors of the energy of the rows, each field weighted by its information.
+        Shared axes start as the eigenvectors of the energy of the rows, each field weighted by its information.
         """
         if self.axes == "original":
             return None
@@ -288,9 +290,9 @@ class ExpectedInformation(KnowsFields, Criterion):
     def _expect(
         self, sums: RowSums, weight: Tensor, linear: Tensor | None, frequencies: Tensor, basis: Tensor | None
     ) -> None:
-        """Finds what values are expected to be after full training, field by field; arguments as in :meth:`scores`."""
-        # Where tokens are split memory is short: what is expected takes the place of the sums, unless these are scored
-        # along other axes too.
+        """Estimates the squares of values after full training, field by field; arguments as in :meth:`scores`."""
+        # If tokens are split, memory is short: expected squares overwrite the sums, unless these are needed again to
+        # score along other axes.
         in_place = self.tokens is not ALONE and len(self.tries) == 1
         squares = sums.gradient if in_place else torch.empty_like(weight)
         first_squares = None if linear is None else weight.new_empty(len(weight), 1)
@@ -317,7 +319,7 @@ class ExpectedInformation(KnowsFields, Criterion):
     def _embeddings(
         self, sums: RowSums, weight: Tensor, field: int, basis: Tensor | None
     ) -> Callable[[slice | Tensor, bool], tuple[Tensor, Tensor]]:
-        """Returns what gives :class:`Targets` the embedding values of a field, in turn, and their gradients."""
+        """Returns the function that gives :class:`Targets` a field's embedding values, in turn, and their gradients."""
         in_turn = self.information.in_turn
         assert in_turn is not None
         axes = None if basis is None else (basis if basis.ndim == 2 else basis[field]).double()
@@ -334,8 +336,8 @@ class ExpectedInformation(KnowsFields, Criterion):
     def _mean_squares(self, frequencies: Tensor) -> Tensor:
         """Returns the means ``(F, D)`` of expected squares over the tokens of each field that have rows.
 
-        Tokens without rows, as a vocabulary of other data may have many of, are not trained: they say nothing of how
-        large values become.
+        Tokens without rows, of which a vocabulary from other data may have many, are not trained: they say nothing
+        about how large values become.
         """
         assert self._expected is not None
         squares = self._expected.squares
@@ -349,7 +351,7 @@ class ExpectedInformation(KnowsFields, Criterion):
 
 
 def _first_order(sums: RowSums, linear: Tensor) -> Callable[[slice | Tensor, bool], tuple[Tensor, Tensor]]:
-    """Returns what gives :class:`Targets` the first-order weights and their gradients."""
+    """Returns the function that gives :class:`Targets` the first-order weights and their gradients."""
 
     def values_and_gradients(part: slice | Tensor, mean: bool) -> tuple[Tensor, Tensor]:
         assert sums.linear_gradient is not None
@@ -361,7 +363,7 @@ def _first_order(sums: RowSums, linear: Tensor) -> Callable[[slice | Tensor, boo
 
 
 def _own_among(tokens: Tensor, fields: list[slice]) -> list[slice]:
-    """Returns where each field's tokens stand among some, ``(n,)`` rising, given where they stand among all."""
+    """Returns the range of each field's tokens among some, ``(n,)`` ascending, given their ranges among all."""
     ends = torch.searchsorted(tokens, torch.tensor([own.stop for own in fields], device=tokens.device)).tolist()
     return [slice(start, end) for start, end in itertools.pairwise([0, *ends])]
 

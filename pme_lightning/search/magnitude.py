@@ -1,4 +1,4 @@
-"""The criterion that looks at nothing but the size of each value."""
+"""The criterion that uses only the magnitude of each value."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pme_lightning.search.criterion import Criterion, Scores
 
 
 class Magnitude(Criterion):
-    """The square of each value: no gradients, no loss.
+    """Scores each value by its square, without gradients or losses.
 
     Args:
-        axes: ``original``, or ``principal`` as for :class:`Fisher`, of the table that is scored.
+        axes: ``original``, or ``principal`` as in :class:`Fisher`, of the table that is scored.
 
     Raises:
-        BadInput: other axes; or, when scoring, a table that is not finite.
+        BadInput: unknown axes; or, when scoring, a table that is not finite.
     """
 
     splits: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""What a search found, and the one file that keeps it."""
+"""The result of a search, and its file."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class SearchResult:
 
     Attributes:
         sizes: ``(V,)`` int64 in [0, D]: embedding values of each token.
-        linear: ``(V,)`` bool: is the token's first-order weight kept; None for a model without them.
+        linear: ``(V,)`` bool: whether the token's first-order weight is kept; None for a model without them.
         embedding_dim: D.
-        basis: ``(D, D)`` orthogonal, whose columns are the axes that sizes count along, or ``(F, D, D)``, those of each
-            field; None for the original.
-        budget: the budget, as it is written: ``20%``, ``1000000``, ``20MB``.
-        criterion: a name for what scored the values.
-        spectrum: ``(F, D)``: the mean squares that values of each field's tokens are expected to have once they are
-            trained, along the axes; None where the search expects none.
+        basis: ``(D, D)`` orthogonal, whose columns are the axes that sizes count along, or ``(F, D, D)``, one for each
+            field; None for the original axes.
+        budget: the budget as text: ``20%``, ``1000000``, ``20MB``.
+        criterion: the name of the criterion.
+        spectrum: ``(F, D)``: the expected mean squares, after training, of the values of each field's tokens along the
+            axes; None if the search expects none.
 
     Raises:
         BadInput: the parts do not fit together.
@@ -98,14 +98,14 @@ class SearchResult:
 
     @property
     def axes(self) -> str:
-        """What sizes count along: ``original`` axes, ``shared`` ones of all fields, or those of each ``field``."""
+        """The axes that sizes count along: ``original``, ``shared`` by all fields, or separate for each ``field``."""
         if self.basis is None:
             return "original"
         return "shared" if self.basis.ndim == 2 else "field"
 
     @property
     def projection_parameters(self) -> int:
-        """What the multi-size table has beside per-token values: a ``D x D`` projection, or one for each field."""
+        """Number of parameters besides per-token values: of a ``D x D`` projection, or one for each field."""
         return self.embedding_dim**2 if self.basis is None else self.basis.numel()
 
     def order(self) -> Tensor:
@@ -117,11 +117,11 @@ class SearchResult:
         return [(c.size, c.linear, c.count) for c in size_classes(self._ranks())]
 
     def fingerprint(self) -> str:
-        """Returns a short text that tells these sizes from others: a checkpoint names the sizes it was built with."""
+        """Returns a short hash of the sizes, by which a checkpoint identifies the sizes it was built with."""
         return hashlib.sha256(self._ranks().to(torch.int32).numpy().tobytes()).hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
-        """Writes one safetensors file; it appears under its name only when whole."""
+        """Writes one safetensors file; it appears under its name only when complete."""
         path = Path(path)
         small = next(
             dtype for dtype in (torch.uint8, torch.int16, torch.int32) if self.embedding_dim <= torch.iinfo(dtype).max
@@ -149,7 +149,7 @@ class SearchResult:
         """Reads a file written by :meth:`save`; ``~`` is the home folder.
 
         Raises:
-            BadInput: there is no such file, or it is damaged, or something else.
+            BadInput: there is no such file, or it is damaged, or not the result of a search.
         """
         path = Path(path).expanduser()
         if not path.is_file():

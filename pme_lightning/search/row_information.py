@@ -1,4 +1,4 @@
-"""What rows tell about the values of their tokens: on the full-size model, or on one that is pruned."""
+"""What rows tell about the values of their tokens, in the full-size model or in a pruned one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pme_lightning.search.in_turn import InTurn
 from pme_lightning.search.popularity_bands import band_of, over_the_field
 from pme_lightning.search.use import use_of_sums
 
-# Squares of gradients that are this small beside the largest are what rounding leaves of zeros.
+# Squares of gradients this small compared with the largest are zeros with rounding errors.
 _ROUNDING = 1e-10
 
 
@@ -19,8 +19,8 @@ _ROUNDING = 1e-10
 class RowInformation:
     """What one row tells about the values of its tokens, field by field.
 
-    Popular and rare tokens of a field differ: of a token that is nearly always clicked another row tells little. How
-    much more or less the rows of a band of popularity tell than those of the whole field is known beside it.
+    Popular and rare tokens of a field differ: another row tells little about a token that is nearly always clicked. So
+    the ratio of what rows of each popularity band tell to what rows of the whole field tell is kept, too.
 
     Attributes:
         table: float64 ``(F, D)``: what a row tells about each embedding value beyond those before it
@@ -28,11 +28,11 @@ class RowInformation:
         linear: float64 ``(F,)``: mean squared gradient of a row's loss at the first-order weights; None without them.
         shared: float64 ``(F, D)``: squared correlation, over rows, of the gradients at an embedding value, beyond those
             before it, and at the first-order weight; None without them.
-        bands: float64 ``(1, F, 32)``, with first-order weights ``(2, F, 32)``: what a row of a token of each band tells
-            over what one of the field does; None: the same.
-        use: float64 ``(F, D)``: on a pruned model, the share that kept values save of what they are expected to, 1 at
-            most; NaN where none is kept. None: 1.
-        in_turn: what the table was read off; None of what several measurements told together.
+        bands: float64 ``(1, F, 32)``, with first-order weights ``(2, F, 32)``: what a row of a token in each band
+            tells, relative to a row of the field; None: the same.
+        use: float64 ``(F, D)``: in a pruned model, the share that kept values save of what they are expected to save,
+            at most 1; NaN if none is kept. None: 1.
+        in_turn: what the table was computed from; None if it combines several measurements.
     """
 
     table: Tensor
@@ -52,16 +52,16 @@ class RowInformation:
         bands: Tensor | None = None,
         uses: Tensor | None = None,
     ) -> RowInformation:
-        """Makes it of sums over rows.
+        """Computes it from sums over rows.
 
         Args:
-            rows: how many.
-            products: ``(F, D, D)`` of the products of the gradients at two embedding values.
-            linear_squares: ``(F,)`` of the squared gradients at first-order weights.
-            linear_products: ``(F, D)`` of the products of those at embedding values and first-order weights.
-            bands: what :func:`~pme_lightning.search.popularity_bands.band_sums` gave, added up; None if all rows of a
-                field are to count the same.
-            uses: what :func:`~pme_lightning.search.use.use_sums` gave, added up; None of a model that is not pruned.
+            rows: number of rows.
+            products: ``(F, D, D)``: sums of the products of the gradients at two embedding values.
+            linear_squares: ``(F,)``: sums of the squared gradients at first-order weights.
+            linear_products: ``(F, D)``: sums of the products of those at embedding values and first-order weights.
+            bands: sum of :func:`~pme_lightning.search.popularity_bands.band_sums` over batches; None if all rows of a
+                field should count the same.
+            uses: sum of :func:`~pme_lightning.search.use.use_sums` over batches; None for a model that is not pruned.
         """
         rows = rows.clamp(min=1)
         in_turn = InTurn.of(products / rows)
@@ -80,9 +80,9 @@ class RowInformation:
         """Returns what one row tells about the values of tokens of a field, float64 ``(n, D)``, or ``(n, 1)``.
 
         Args:
-            field: Which.
-            frequencies: ``(n,)``: rows of the training split of each token.
-            linear: About the first-order weights.
+            field: The field.
+            frequencies: ``(n,)``: training rows of each token.
+            linear: Whether to return what it tells about the first-order weights.
         """
         told = self.table[field]
         if linear:
@@ -93,10 +93,10 @@ class RowInformation:
         return self.bands[int(linear), field, band_of(frequencies)].unsqueeze(1) * told
 
     def halfway(self, other: RowInformation) -> RowInformation:
-        """Returns the geometric mean of this and that of a pruned model, with the correlations of the other.
+        """Returns the geometric mean of this and the information in a pruned model, with the latter's correlations.
 
-        What the other tells of values counts by the share of it that is of use. Of values that it does not keep that
-        is not known: it is what it was when some were kept last.
+        What the pruned model tells about values is multiplied by their use. The use of values that it does not keep is
+        unknown: they keep the one from when some of them were last kept.
         """
         linear = None if self.linear is None or other.linear is None else (self.linear * other.linear).sqrt()
         bands = None if self.bands is None or other.bands is None else (self.bands * other.bands).sqrt()

@@ -1,4 +1,4 @@
-"""Sums over the rows of a scoring window: what rows tell about values, and where values stood meanwhile."""
+"""Sums over the rows of a scoring window: their gradients, and the values that they looked up."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ PER_TOKEN = ("gradient", "linear_gradient", "met", "stood", "linear_stood")
 
 @dataclass
 class RowSums:
-    """What the rows of a window add up to: neither the batch size nor the number of processes matters.
+    """Sums over the rows of a window; they depend neither on the batch size nor on the number of processes.
 
     Attributes:
-        rows: float64 ``(1,)``: how many rows.
+        rows: float64 ``(1,)``: number of rows.
         gradient: ``(V, D)``: gradients of rows at the values that they looked up.
         information: float64 ``(F, D, D)``: products of the gradients at two values of a field.
-        bands: what :func:`~pme_lightning.search.popularity_bands.band_sums` gave.
-        linear_gradient: ``(V,)``: gradients at first-order weights; None without them, as the next two.
-        linear_information: float64 ``(F,)``: their squares.
+        bands: results of :func:`~pme_lightning.search.popularity_bands.band_sums`.
+        linear_gradient: ``(V,)``: gradients at first-order weights; None without them, like the next two.
+        linear_information: float64 ``(F,)``: squares of these gradients.
         product: float64 ``(F, D)``: their products with the gradients at values.
-        met: int32 ``(V,)``: how often each token was looked up; None where that is not kept, as the next two.
-        stood: ``(V, D)``: its values each time.
-        linear_stood: ``(V,)``: its first-order weight each time; None without them.
+        met: int32 ``(V,)``: how often each token was looked up; None if this is not kept, like the next two.
+        stood: ``(V, D)``: the values of the token at each lookup.
+        linear_stood: ``(V,)``: its first-order weight at each lookup; None without them.
     """
 
     rows: Tensor
@@ -45,13 +45,13 @@ class RowSums:
 
     @classmethod
     def zeros(cls, weight: Tensor, linear: Tensor | None, num_fields: int, keeps_standing: bool) -> RowSums:
-        """Returns the sums of no rows.
+        """Returns sums of zero.
 
         Args:
             weight: ``(V, D)``: the table.
             linear: ``(V, 1)``: the first-order weights, or None.
             num_fields: ``F``.
-            keeps_standing: whether where values stood is kept.
+            keeps_standing: whether to keep sums of the values at each lookup.
         """
         num_tokens, dim = weight.shape
         wide = partial(weight.new_zeros, dtype=torch.float64)
@@ -72,24 +72,24 @@ class RowSums:
         return sums
 
     def state(self) -> dict[str, Tensor]:
-        """Returns the sums by name, no copies."""
+        """Returns the sums by name, without copies."""
         return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
 
     def of_some(self, tokens: Tensor) -> RowSums:
-        """Returns those of some tokens ``(n,)``; what belongs to no token stays as it is."""
+        """Returns the sums for some tokens ``(n,)``; sums that belong to no token stay as they are."""
         return RowSums(**{name: each[tokens] if name in PER_TOKEN else each for name, each in self.state().items()})
 
     def add_moments(self, frequencies: Tensor, row_grad: Tensor, linear_grad: Tensor | None) -> None:
-        """Adds of the rows of a batch what belongs to no token.
+        """Adds the rows of a batch to the sums that belong to no token.
 
         Args:
-            frequencies: ``(B, F)``: how many rows of the training split have the token.
+            frequencies: ``(B, F)``: training rows of each token.
             row_grad: ``(B, F, D)``: gradients of each row's loss at its embeddings.
             linear_grad: ``(B, F)``: the same at its first-order weights, or None.
         """
         self.rows += len(row_grad)
         self.bands += band_sums(frequencies, row_grad, linear_grad)
-        # All products of a field's gradients at once, that at the first-order weight behind the others.
+        # All products of a field's gradients at once; the gradient at the first-order weight comes last.
         parts = [row_grad] if linear_grad is None else [row_grad, linear_grad.unsqueeze(-1)]
         by_field = torch.cat([part.to(self.gradient.dtype).transpose(0, 1) for part in parts], 2)  # (F, B, D + 1)
         products, dim = by_field.transpose(1, 2) @ by_field, row_grad.shape[2]
@@ -99,13 +99,13 @@ class RowSums:
             self.product += products[:, dim, :dim]
 
     def add_tokens(self, tokens: Tensor, row_grad: Tensor, linear_grad: Tensor | None) -> None:
-        """Adds what belongs to distinct tokens ``(U,)``: their gradients ``(U, D)`` and ``(U,)``, summed over rows."""
+        """Adds the gradients ``(U, D)`` and ``(U,)`` of distinct tokens ``(U,)``, summed over rows."""
         self.gradient.index_add_(0, tokens, row_grad.to(self.gradient.dtype))
         if self.linear_gradient is not None and linear_grad is not None:
             self.linear_gradient.index_add_(0, tokens, linear_grad.to(self.linear_gradient.dtype))
 
     def add_standing(self, weight: Tensor, linear: Tensor | None, tokens: Tensor, counts: Tensor) -> None:
-        """Adds where distinct tokens ``(U,)`` stand, each as often ``(U,)`` as it was looked up; if that is kept."""
+        """Adds the current values of distinct tokens ``(U,)``, times their number of lookups ``(U,)``, if kept."""
         if self.met is None or self.stood is None:
             return
         self.met.index_add_(0, tokens, counts.int())
@@ -115,22 +115,22 @@ class RowSums:
             self.linear_stood.index_add_(0, tokens, standing * counts)
 
     def mean_standing(self, end: Tensor, part: slice | Tensor, linear: bool = False) -> Tensor:
-        """Returns where values stood, in the mean over the rows that looked them up; where they end, if none did.
+        """Returns the mean of values over the rows that looked them up, or the final values if no row did.
 
         Args:
-            end: where they end, ``(n, D)``, or first-order weights ``(n,)``.
-            part: of which tokens.
+            end: final values ``(n, D)``, or first-order weights ``(n,)``.
+            part: which tokens.
             linear: whether these are first-order weights.
         """
         stood = self.linear_stood if linear else self.stood
         if self.met is None or stood is None:
             return end
         met = self.met[part].view(-1, *[1] * (end.ndim - 1))
-        # What was pruned before is 0, wherever it stood.
+        # Values that were pruned before are 0, whatever they were.
         return torch.where((met > 0) & (end != 0), stood[part] / met.clamp(min=1), end)
 
     def row_information(self, basis: Tensor | None) -> RowInformation:
-        """Returns what the rows said, in the axes of a basis ``(D, D)`` or ``(F, D, D)``."""
+        """Returns what the rows tell, along the axes of a basis ``(D, D)`` or ``(F, D, D)``."""
         products, linear = self.information, self.product
         if basis is not None:
             products = basis.double().mT @ products @ basis.double()

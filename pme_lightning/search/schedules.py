@@ -15,11 +15,11 @@ class Action:
     """What to do in one optimizer step of the search.
 
     Attributes:
-        frozen: weights must not change in this step.
-        start: a new scoring window begins before this step.
-        score: the gradients of this step go into the scores.
+        frozen: whether weights must not change in this step.
+        start: whether a new scoring window begins before this step.
+        score: whether the gradients of this step go into the scores.
         prune: how far to prune after this step, as progress in (0, 1] from keeping everything to the budget;
-            None for not at all. See :func:`keep_fraction`.
+            None for no pruning. See :func:`keep_fraction`.
     """
 
     frozen: bool = False
@@ -29,10 +29,10 @@ class Action:
 
 
 class Schedule(ABC):
-    """A plan of the search, step by step; pure, so that a search can be resumed at any step.
+    """A plan of the search, step by step. It is stateless, so a search can be resumed at any step.
 
     Attributes:
-        prunes_once: whether values are pruned at the end alone.
+        prunes_once: whether values are pruned only at the end.
     """
 
     prunes_once: ClassVar[bool] = True
@@ -55,11 +55,11 @@ class Schedule(ABC):
 
     @abstractmethod
     def _action(self, step: int, num_steps: int) -> Action:
-        """Returns what to do in a step; of the last one, all but that it prunes."""
+        """Returns what to do in a step; the final pruning is added to the last step."""
 
 
 class NoTraining(Schedule):
-    """A search of no steps: for rules that look at frequencies alone."""
+    """A search without steps, for rules that use only frequencies."""
 
     def num_steps(self, steps_per_epoch: int) -> int:
         return 0
@@ -69,10 +69,10 @@ class NoTraining(Schedule):
 
 
 class AtInit(Schedule):
-    """Pruning at initialization: gradients of a few batches through the untrained model, then one pruning.
+    """Pruning at initialization: gathers gradients of the untrained model on a few batches, then prunes once.
 
     Args:
-        batches: how many batches.
+        batches: number of batches.
 
     Raises:
         BadInput: fewer than one.
@@ -89,11 +89,11 @@ class AtInit(Schedule):
 
 
 class SingleShot(Schedule):
-    """Trains, then scores on a few batches while nothing moves, then prunes once.
+    """Trains, then scores on a few batches with frozen weights, then prunes once.
 
     Args:
-        epochs: length of the training; may be a part of an epoch.
-        batches: how many batches are scored.
+        epochs: length of the training; may be a fraction of an epoch.
+        batches: number of batches to score on.
 
     Raises:
         BadInput: an argument is out of range.
@@ -112,17 +112,18 @@ class SingleShot(Schedule):
 
 
 class AfterWarmup(Schedule):
-    """One pruning after a short training, scored on its last steps.
+    """Prunes once after a short training, with scores from its last steps.
 
     Args:
-        epochs: length of the training; may be a part of an epoch.
-        score_last: the last share of the steps in which gradients are gathered, in (0, 1]; at least one step.
-        min_steps: the least number of steps, however short an epoch is: on small data a model has learned too little
+        epochs: length of the training; may be a fraction of an epoch.
+        score_last: the fraction of the steps, at the end, in which gradients are gathered, in (0, 1]; at least one
+            step.
+        min_steps: minimum number of steps, however short an epoch is: on small data, a model has not learned enough
             after one epoch to be scored.
-        min_steps_max_epochs: the most epochs that ``min_steps`` may make of it: beyond, a model learns small data by
-            heart; None for no limit.
-        max_steps: the most, however long an epoch is: on large data a model has learned enough to be scored long
-            before its first epoch is over; None for no limit.
+        min_steps_max_epochs: maximum number of epochs that ``min_steps`` may lead to: with more, a model memorizes
+            small data; None for no limit.
+        max_steps: maximum number of steps, however long an epoch is: on large data, a model has learned enough to be
+            scored long before its first epoch ends; None for no limit.
 
     Raises:
         BadInput: an argument is out of range.
@@ -168,15 +169,15 @@ class AfterWarmup(Schedule):
 
 
 class Gradual(Schedule):
-    """Pruning step by step while training, fast at first (Zhu and Gupta 2017, arXiv:1710.01878).
+    """Prunes step by step during training, fast at first (Zhu and Gupta 2017, arXiv:1710.01878).
 
-    After the i-th of n equally spaced prunings the progress is ``1 - (1 - i/n)³``. Every pruning is scored on
-    the steps since the one before. A search of fewer steps than prunings prunes once a step.
+    After the i-th of n equally spaced prunings, the progress is ``1 - (1 - i/n)³``. Scores for each pruning come from
+    the steps since the previous one. A search with fewer steps than prunings prunes in every step.
 
     Args:
-        epochs: length of the search; may be a part of an epoch.
-        start: the share of the search that trains before the first scoring window, in [0, 1).
-        prunings: how many prunings.
+        epochs: length of the search; may be a fraction of an epoch.
+        start: the fraction of the search that trains before the first scoring window, in [0, 1).
+        prunings: number of prunings.
 
     Raises:
         BadInput: an argument is out of range.
@@ -208,12 +209,12 @@ class Gradual(Schedule):
         )
 
     def _pruned(self, steps_done: int, steps: int) -> int:
-        """How many prunings are due after so many steps: the i-th after ``ceil(steps * i / prunings)``."""
+        """How many prunings are due after this many steps: the i-th after ``ceil(steps * i / prunings)``."""
         return steps_done * self.prunings // steps
 
 
 def keep_fraction(progress: float, target: float) -> float:
-    """Returns the fraction to keep at a pruning: 1 at progress 0, ``target`` at 1, straight between."""
+    """Returns the fraction to keep at a pruning: 1 at progress 0, ``target`` at 1, linear in between."""
     return target + (1 - target) * (1 - progress)
 
 

@@ -1,9 +1,9 @@
-"""Choosing the items of largest slope that fit into a budget, in an order that is nested in the budget.
+"""Selects the items of largest slope that fit into a budget, so that larger budgets select supersets.
 
-Items are laid out ``(K, V)``: row k holds every token's item at position k, and all items of a row cost the
-same number of values. Everything here takes items in ONE order, by falling slope, then falling priority of the
-token, then rising position, then rising token index, and stops at the first item that does not fit. So a larger
-budget takes a superset, and what is left over is less than the cost of one item.
+Items have the layout ``(K, V)``: row k holds every token's item at position k, and all items of a row cost the
+same number of values. All functions here take items in the SAME order (by falling slope, then by falling priority of
+the token, then by position, then by token index) and stop at the first item that does not fit. So a larger budget
+takes a superset, and what is left over is less than the cost of one item.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ def select(
 ) -> Tensor:
     """Takes items in order until the next one does not fit.
 
-    Nothing is sorted but the priorities of tokens, where they are tied at the slope at which the budget runs
-    out; extra memory is a few bytes an item.
+    Nothing is sorted except the priorities of tokens that are tied at the slope where the budget runs out; the extra
+    memory is a few bytes per item.
 
     Args:
         slopes: ``(K, V)``, finite.
-        costs: values that an item of row k costs, at least 1, ``K`` of them.
-        budget: values that may be spent.
+        costs: number of values that an item of row k costs, at least 1; ``K`` of them.
+        budget: number of values that may be spent.
         priority: ``(V,)``: of equal slopes, the token of higher priority goes first.
-        tokens: Where tokens are split over processes, how they agree: ``V`` is then how many are here, the budget that
-            of all.
+        tokens: how processes agree if tokens are split over them; ``V`` is then the number of tokens held here, while
+            the budget is that of all.
 
     Returns:
         ``(K, V)`` bool: the items taken.
@@ -56,11 +56,11 @@ def select_by_field(
     """Takes the same fraction of every field's own items, in order within each field.
 
     Args:
-        slopes: ``(K, V)``, the tokens of a field side by side.
+        slopes: ``(K, V)``, with the tokens of a field consecutive.
         costs: as in :func:`select`.
-        budget: values that may be spent in all fields together.
+        budget: number of values that may be spent in all fields together.
         priority: as in :func:`select`.
-        field_tokens: the number of tokens of each field, of all processes.
+        field_tokens: the number of tokens of each field, over all processes.
         tokens: as in :func:`select`.
 
     Returns:
@@ -77,7 +77,7 @@ def select_by_field(
         return torch.cat([select(items, costs, share, first, tokens) for items, share, first in parts], dim=1)
 
     low = min(budget, sum(capacities))
-    # Items wider than one value leave some over in every field: share out a little more, up to the budget.
+    # Items wider than one value leave a remainder in every field: share out a little more, up to the budget.
     high = min(low + len(capacities) * max(costs, default=1), sum(capacities)) + 1
     while max(costs, default=1) > 1 and high - low > 1:
         middle = (low + high) // 2
@@ -91,8 +91,8 @@ def select_by_field(
 def apportion(capacities: Sequence[int], total: int) -> list[int]:
     """Shares out ``total`` in proportion to the capacities, in whole numbers that add up to it exactly.
 
-    Sainte-Laguë's method: unlike rounding by largest remainder, no share ever falls when the total grows. That
-    keeps allocations nested in the budget.
+    Uses Sainte-Laguë's method: unlike rounding by largest remainder, no share ever falls when the total grows. So
+    larger budgets give larger allocations everywhere.
 
     Args:
         capacities: at least 0 each; no share exceeds its capacity.
@@ -109,10 +109,10 @@ def apportion(capacities: Sequence[int], total: int) -> list[int]:
 
 
 def _threshold(slopes: Tensor, costs: Sequence[int], budget: int, tokens: Tokens) -> float:
-    """The least slope such that all items above it fit.
+    """Returns the smallest slope such that all items above it fit.
 
-    Bisects the floating-point numbers themselves, so that it ends after at most 32 passes for float32, and looks
-    only at items still in doubt once they are few.
+    Bisects over floating-point numbers, so that at most 32 passes are needed for float32. Once few items are still
+    undecided, only these are examined.
     """
     blocks = _blocks(slopes, costs)
     low, high = (_float_key(bound) for bound in tokens.extremes(slopes))
@@ -136,7 +136,7 @@ def _threshold(slopes: Tensor, costs: Sequence[int], budget: int, tokens: Tokens
 
 
 def _blocks(items: Tensor, costs: Sequence[int]) -> list[tuple[int, Tensor]]:
-    """Rows of one cost side by side: counting in a block is many times faster than counting by row."""
+    """Groups adjacent rows of equal cost: counting in a block is many times faster than counting by row."""
     runs = [(cost, len(list(run))) for cost, run in itertools.groupby(costs)]
     parts = items.split([length for _, length in runs])
     return [(cost, part) for (cost, _), part in zip(runs, parts, strict=True)]
@@ -149,7 +149,7 @@ def _cost(taken: Tensor, costs: Sequence[int]) -> int:
 def _take_tied(
     taken: Tensor, tied: Tensor, costs: Sequence[int], remaining: int, priority: Tensor | None, tokens: Tokens
 ) -> None:
-    """Adds to ``taken`` those of the items tied at one slope that still fit; ``tied`` is used up."""
+    """Adds to ``taken`` those of the items tied at one slope that still fit; overwrites ``tied``."""
     if priority is not None:
         cost = torch.zeros(tied.shape[1], dtype=torch.int64, device=tied.device)
         for row, width in zip(tied, costs, strict=True):
@@ -157,7 +157,7 @@ def _take_tied(
         levels = tokens.union(priority)
         level = len(levels) - 1 - torch.searchsorted(levels, priority)  # 0 is the highest priority
         spent = tokens.sum(cost.new_zeros(len(levels)).index_add_(0, level, cost)).cumsum(0)
-        whole = int((spent <= remaining).sum())  # so many levels fit as a whole
+        whole = int((spent <= remaining).sum())  # how many levels fit completely
         if whole:
             taken |= tied & (level < whole)
             remaining -= int(spent[whole - 1])
@@ -171,7 +171,7 @@ def _take_tied(
         remaining -= count * width
 
 
-# Floats in their order as whole numbers: the bits of a positive float count up, those of a negative one down.
+# Maps floats to integers of the same order: the bits of positive floats count up, those of negative ones down.
 _INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 

@@ -1,4 +1,4 @@
-"""How large the true values of a field's tokens are, and how many of them there are: empirical Bayes."""
+"""How large the true values of a field's tokens are, and how many values tokens have: empirical Bayes."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from torch import Tensor
 
 from pme_lightning.search.across import ALONE, Tokens
 
-# Steps to the fixed point of a field's spectrum; it moves by less than a thousandth after half of them.
+# Steps to the fixed point of a field's spectrum; after half of them, it changes by less than a thousandth.
 _FIXED_POINT_STEPS = 20
 _LEAST_VARIANCE = 1e-9
-# Below this share of noise a field shares what there is to fit with others: the middle of 1 and 1/4, as factors go.
+# Below this share of noise, a field shares what is to be fitted with others: the geometric mean of 1 and 1/4.
 _SHARED = 0.5
-# Tokens that are asked how many values they have: those of which some value can be told from noise.
+# Number of tokens from which the sizes are estimated: tokens with some value that can be told from noise.
 _TOKENS = 1 << 11
 _SIZE_STEPS = 30
-# Where the values that tokens do not have start from, and what they come to at most, beside the mean square.
+# Initial and maximal variance of the values that tokens do not have, relative to the mean square.
 _START, _MOST = 0.02, 0.25
-# Noise is never less than so much of the mean square: where it is found to be nothing, rows are not that exact.
+# Noise is at least this fraction of the mean square: even if it is estimated as zero, rows are not that exact.
 _LEAST_NOISE = 1e-6
 _LEAST_SHARE = 1e-9
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What the targets of a field's tokens say of their true values, along ``K`` axes. All in float64.
+    """What the targets of a field's tokens say about their true values, along ``K`` axes. All in float64.
 
     Attributes:
         variance: ``(K,)``: the mean square of the true values, ``σ²``.
-        share: ``(K,)``: how much of what rows leave open is noise in the targets, ``λ``.
-        shared: whether that was estimated; 1 if not.
-        sizes: ``(K + 1,)``: shares of tokens that have 0, 1, ... ``K`` values.
+        share: ``(K,)``: the noise in the targets as a share of the variance that rows leave, ``λ``.
+        shared: whether ``λ`` was estimated; otherwise it is 1.
+        sizes: ``(K + 1,)``: the fractions of tokens that have 0, 1, ... ``K`` values.
         wide: ``(K,)``: the variance of values that tokens have.
-        narrow: ``(K,)``: that of those beyond their size.
+        narrow: ``(K,)``: the variance of values beyond a token's size.
     """
 
     variance: Tensor
@@ -55,16 +55,17 @@ class Spectrum:
         some: Callable[[Tensor, int], tuple[Tensor, Tensor]] | None,
         tokens: Tokens = ALONE,
     ) -> Spectrum:
-        """Estimates it.
+        """Estimates the spectrum.
 
         Args:
-            sums: ``(U, K)``: the squares of the targets, added up over the tokens of each frequency.
-            number: ``(U,)``: how many tokens have each.
+            sums: ``(U, K)``: the sums of the squared targets over the tokens of each frequency.
+            number: ``(U,)``: how many tokens have each frequency.
             seen: ``(U, K)``: what the window tells about them; noise is the inverse of it.
-            shared: whether ``λ`` is to be estimated; 1 if not. None: if it is small.
-            some: returns targets ``(n, K)`` and what the window tells about them ``(n, K)`` of tokens here, given of
-                which frequencies they may be ``(U,)`` and about how many are enough; None: all tokens have all values.
-            tokens: how processes agree, where tokens are split over them.
+            shared: whether to estimate ``λ``; otherwise it is 1. None: only if it is small.
+            some: returns targets ``(n, K)`` and what the window tells about them ``(n, K)``, for tokens held here,
+                given which frequencies they may have ``(U,)`` and about how many are enough; None: all tokens have all
+                values.
+            tokens: how processes agree if tokens are split over them.
         """
         variance, share, shared = _moments(sums, number, seen, shared)
         if some is None:
@@ -74,7 +75,7 @@ class Spectrum:
         return cls(variance, share, shared, sizes, wide, narrow)
 
     def squares(self, targets: Tensor, seen: Tensor) -> Tensor:
-        """Returns what the squares of true values are expected to be, ``(n, K)``; 0 where no row tells anything.
+        """Returns the expected squares of the true values, ``(n, K)``; 0 if no row tells anything.
 
         Args:
             targets: ``(n, K)``: where values are heading.
@@ -88,7 +89,7 @@ class Spectrum:
 
 
 def telling(seen: Tensor, variance: Tensor, share: Tensor) -> Tensor:
-    """Returns of which tokens ``(n,)`` a value can be told from noise, given what the window tells about them."""
+    """Returns which tokens ``(n,)`` have a value that can be told from noise, given what the window tells."""
     return (seen > 0).all(1) & (variance > 2 * _noise(seen, variance, share)).any(1)
 
 
@@ -97,13 +98,13 @@ def _noise(seen: Tensor, variance: Tensor, share: Tensor) -> Tensor:
 
 
 def _second_moment(targets: Tensor, noise: Tensor, variance: Tensor) -> Tensor:
-    """Returns ``E[w²]`` given ``t = w + noise`` and ``w`` of some variance."""
+    """Returns ``E[w²]`` given ``t = w + noise`` and the variance of ``w``."""
     trust = variance / (variance + noise)
     return (trust * targets).square() + variance * (1 - trust)
 
 
 def _posterior(targets: Tensor, noise: Tensor, known: Tensor, sizes: Tensor, wide: Tensor, narrow: Tensor) -> Tensor:
-    """Returns the chances ``(n, K + 1)`` of each size, given targets and which of them rows tell anything of."""
+    """Returns the probabilities ``(n, K + 1)`` of each size, given targets and which of them rows tell about."""
 
     def likelihood(variance: Tensor) -> Tensor:
         total = variance + noise
@@ -115,21 +116,21 @@ def _posterior(targets: Tensor, noise: Tensor, known: Tensor, sizes: Tensor, wid
 
 
 def _at_least(sizes: Tensor) -> Tensor:
-    """Returns the chances ``(..., K)`` that there is a first, second, ... value, given those of each size."""
+    """Returns the probabilities ``(..., K)`` of a first, second, ... value, given those of each size."""
     return sizes.flip(-1).cumsum(-1).flip(-1)[..., 1:]
 
 
 def _sizes(
     targets: Tensor, seen: Tensor, variance: Tensor, share: Tensor, tokens: Tokens
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Finds how many values tokens have, by expectation maximization.
+    """Estimates how many values tokens have, by expectation maximization.
 
-    Values that a token has are of variance ``wide``, those beyond its size ``narrow``. Their mean square stays what all
-    tokens say it is: where few tokens have a value, it is the larger. One token more, with all values, stands for what
-    is believed before any is looked at.
+    Values that a token has are of variance ``wide``, those beyond its size of variance ``narrow``. Their mean square
+    is fixed to that of all tokens: the fewer tokens have a value, the larger ``wide`` is. The prior is one more token,
+    with all values.
 
     Returns:
-        What :class:`Spectrum` calls ``sizes``, ``wide`` and ``narrow``.
+        ``sizes``, ``wide`` and ``narrow`` of :class:`Spectrum`.
     """
     axes, count = len(variance), tokens.total(len(targets))
     if not count:
@@ -148,7 +149,7 @@ def _sizes(
 
 
 def _all_values(variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns what :func:`_sizes` does where all tokens have all values."""
+    """Returns what :func:`_sizes` would if all tokens have all values."""
     sizes = variance.new_full((len(variance) + 1,), _LEAST_SHARE)
     sizes[-1] = 1
     return sizes, variance, variance
@@ -164,8 +165,8 @@ def _moments(sums: Tensor, number: Tensor, seen: Tensor, shared: bool | None = N
     """Returns ``σ²`` ``(K,)``, the variance of the true values behind targets, and ``λ`` ``(K,)``, their noise.
 
     Estimates weight each token by how precisely its square is known, ``(σ² + λ noise)^-2``, and so depend on
-    themselves. Tokens of equal frequency have equal noise: the steps to the fixed point work on one row for each.
-    Arguments are those of :meth:`Spectrum.of_targets`; the last one returned says whether ``λ`` was estimated.
+    themselves. Tokens of equal frequency have equal noise: the steps to the fixed point use one row per frequency.
+    Arguments are as in :meth:`Spectrum.of_targets`; the last result says whether ``λ`` was estimated.
     """
     known = seen > 0
     noise = torch.where(known, 1 / torch.where(known, seen, 1.0), 0)
@@ -179,7 +180,7 @@ def _moments(sums: Tensor, number: Tensor, seen: Tensor, shared: bool | None = N
 
 
 def _fixed_point(squares: Tensor, tokens: Tensor, noise: Tensor, share: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Fits ``squares = σ² + λ noise``, all ``(U, K)``, by weighted least squares; without a share ``λ``, that too."""
+    """Fits ``squares = σ² + λ noise``, all ``(U, K)``, by weighted least squares; also fits ``λ`` if it is None."""
     spectrum = squares.new_full((squares.shape[1],), 1e-3)
     given, share = share, torch.ones_like(spectrum) if share is None else share
     for _ in range(_FIXED_POINT_STEPS if given is not None else 2 * _FIXED_POINT_STEPS):
@@ -187,7 +188,7 @@ def _fixed_point(squares: Tensor, tokens: Tensor, noise: Tensor, share: Tensor |
         total = weight.sum(0).clamp(min=1e-300)
         mean_noise, mean_square = (weight * noise).sum(0) / total, (weight * squares).sum(0) / total
         if given is None:
-            # The slope of a straight line; of tokens that are all as frequent there is none to be found.
+            # The slope of a straight line; it is undefined if all tokens have the same frequency.
             apart = noise - mean_noise
             spread = (weight * apart.square()).sum(0) / total
             slope = (weight * apart * squares).sum(0) / total / spread.clamp(min=1e-300)

@@ -1,4 +1,4 @@
-"""Scores by survival: which values stay above a threshold that is learned while they train, and for how long."""
+"""Scores by survival: how long values stay above a threshold that is learned along with them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pme_lightning.embedding import SoftThreshold
 from pme_lightning.embedding.row_chunks import row_chunks
 from pme_lightning.search.criterion import Scores, TableCriterion
 
-MOST_CHECKS = 255  # what a byte a value can hold
+MOST_CHECKS = 255  # what one byte per value can hold
 
 
 class Survival(TableCriterion):
-    """How long each value stayed above its learned threshold, and by what margin it ended.
+    """How long each value stayed above its learned threshold, and its final margin.
 
-    The search looks at the table a number of times (:meth:`observe`). The score of a value is the number of the last
-    look at which it was above its threshold, and the margin ``|w| − t`` at the end, squashed into (0, 1), among
-    values that were last above at the same look. So the best ``n`` values, for any ``n``, are those that were left
-    when the thresholds had pruned the table to ``n``: one search serves all budgets. Where the thresholds never got
-    that far the margin alone cuts.
+    The search observes the table a number of times (:meth:`observe`). The score of a value is the number of the last
+    observation at which it was above its threshold, plus its final margin ``|w| − t``, squashed into (0, 1), which
+    orders values with the same number. So the best ``n`` values, for any ``n``, are those that were left when the
+    thresholds had pruned the table to ``n``: one search serves all budgets. If the thresholds never pruned that far,
+    only the margin decides.
 
     Attributes:
         threshold: The thresholds, set by the search.
@@ -33,10 +33,10 @@ class Survival(TableCriterion):
 
     @torch.no_grad()
     def observe(self, look: int, weight: Tensor, linear: Tensor | None) -> int:
-        """Notes which values are above their thresholds.
+        """Records which values are above their thresholds.
 
         Args:
-            look: the number of this look, from 1 to 255, rising.
+            look: the number of this observation, from 1 to 255, ascending.
             weight: ``(V, D)`` the table.
             linear: ``(V, 1)`` the first-order weights, or None.
 
@@ -79,5 +79,5 @@ class Survival(TableCriterion):
 
 
 def _squash(margin: Tensor) -> Tensor:
-    """Returns the margins in their order, within (0, 1)."""
+    """Maps margins to (0, 1), in the same order."""
     return (1 + margin / (1 + margin.abs())) / 2

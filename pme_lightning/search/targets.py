@@ -1,4 +1,4 @@
-"""Where the values of a field's tokens are heading, and what their squares are expected to be once they are trained."""
+"""Where the values of a field's tokens are heading, and what their squares are expected to be after training."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pme_lightning.search.spectrum import Spectrum
 
 @dataclass(frozen=True)
 class Targets:
-    """One Newton step from where each of ``K`` values of a token is.
+    """One Newton step from each of the ``K`` values of a token.
 
     Attributes:
-        own: where the field's tokens stand among those that are here.
-        frequencies: ``(V,)``: rows of each token in the training split.
+        own: the range of the field's tokens among those held here.
+        frequencies: ``(V,)``: training rows of each token.
         epochs: ``(1,)``: how often the window has seen the training split.
         information: returns ``h``, what one row tells about the values of tokens of the field ``(n, K)``, given their
             frequencies ``(n,)``.
-        values_and_gradients: returns for some tokens where their values are, ``(n, K)`` float64, or, if told so, where
-            they were in the mean of the window; and their gradients, summed over the rows of the window.
-        tokens: how processes agree, where tokens are split over them.
+        values_and_gradients: returns, for some tokens, their values ``(n, K)`` float64 (the final ones, or their mean
+            over the window if the second argument is true), and their gradients, summed over the rows of the window.
+        tokens: how processes agree if tokens are split over them.
     """
 
     own: slice
@@ -36,11 +36,11 @@ class Targets:
     tokens: Tokens
 
     def of(self, part: slice | Tensor, mean: bool = False) -> tuple[Tensor, Tensor]:
-        """Returns the targets ``(n, K)`` of some tokens, 0 where no row tells anything, and what the window tells.
+        """Returns the targets ``(n, K)`` of some tokens, 0 if no row tells anything, and what the window tells.
 
         Args:
             part: which tokens.
-            mean: whether to start from the mean of where values stood, and not from where they end.
+            mean: whether to start from the mean of values over the window, not from their final values.
         """
         values, gradients = self.values_and_gradients(part, mean)
         seen = self._seen(self.frequencies[part])
@@ -50,11 +50,11 @@ class Targets:
         return torch.where(known, values - gradients / torch.where(known, seen, 1.0), 0), seen
 
     def spectrum(self, shared: bool | None, all_values: bool) -> Spectrum:
-        """Returns what the targets say of the true values.
+        """Returns what the targets say about the true values.
 
         Args:
-            shared: whether the field shares its noise with others; None: to be found out.
-            all_values: whether all tokens have all values; otherwise how many have how many is found out.
+            shared: whether the field shares its noise with others; None: this is estimated.
+            all_values: whether all tokens have all values; otherwise, the distribution of sizes is estimated.
         """
         counts = self.tokens.union(self.frequencies[self.own])
         seen = self._seen(counts)
@@ -64,7 +64,7 @@ class Targets:
             return torch.searchsorted(counts, self.frequencies[part])
 
         def some(of_these: Tensor, enough: int) -> tuple[Tensor, Tensor]:
-            """Returns the targets of some tokens of these frequencies, at even distances."""
+            """Returns the targets of an evenly spaced sample of the tokens of these frequencies."""
             found = torch.cat([part.start + of_these[place(part)].nonzero().squeeze(1) for part in self._parts()])
             return self.of(found[:: max(1, len(found) // enough)])
 
@@ -77,12 +77,12 @@ class Targets:
         return Spectrum.of_targets(sums, number, seen, shared, None if all_values else some, self.tokens)
 
     def write_squares(self, spectrum: Spectrum, squares: Tensor) -> None:
-        """Writes ``E[w²]`` of the values of all tokens here, ``(V, K)``: those of the field, in their places."""
+        """Writes ``E[w²]`` for the field's tokens into the squares ``(V, K)`` of all tokens held here."""
         for part in self._parts():
             squares[part] = spectrum.squares(*self.of(part, mean=True))
 
     def _seen(self, counts: Tensor) -> Tensor:
-        """Returns what the window tells about the values of tokens of these frequencies, ``(n, K)``."""
+        """Returns what the window tells about the values of tokens with these frequencies, ``(n, K)``."""
         return counts.double().unsqueeze(1) * self.information(counts) * self.epochs.clamp(max=1)
 
     def _parts(self) -> list[slice]:

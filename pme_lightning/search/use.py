@@ -1,26 +1,26 @@
-"""How much of what kept values are expected to save a pruned model does save by them."""
+"""What share of their expected savings the kept values of a pruned model achieve."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# What is left of a value's information where values like it do not help: rounds come back from it.
+# The minimal factor on a value's information if values like it do not help: later rounds can recover from it.
 _LEAST_USE = 0.02
 _LEAST_ENERGY = 1e-5
 
 
 def use_sums(values: Tensor, kept: Tensor, gradients: Tensor) -> Tensor:
-    """Sums over the rows of a batch, for each field and axis: how values go with the gradients of the pruned model.
+    """Sums over the rows of a batch, for each field and axis: moments of values and gradients in the pruned model.
 
     Args:
         values: ``(B, F, D)``: the values of each row's tokens, pruned or not.
         kept: ``(B, F, D)`` bool: which of them the pruned model reads.
-        gradients: ``(B, F, D)``: gradients of each row's loss at them, where the model is pruned.
+        gradients: ``(B, F, D)``: gradients of each row's loss at them in the pruned model.
 
     Returns:
-        float64 ``(9, F, D)``, for :func:`use_of_sums`. Of all rows: the values. Of those whose value is kept: how many
-        they are, values ``w``, gradients ``g``, and ``w²``, ``gw``, ``g²``, ``g²w``, ``g²w²``.
+        float64 ``(9, F, D)``, for :func:`use_of_sums`. Over all rows: the values. Over rows whose value is kept: their
+        number, values ``w``, gradients ``g``, and ``w²``, ``gw``, ``g²``, ``g²w``, ``g²w²``.
     """
     w, m, g = values, kept.to(values), gradients * kept
     own, both = w * m, g * w
@@ -29,22 +29,23 @@ def use_sums(values: Tensor, kept: Tensor, gradients: Tensor) -> Tensor:
 
 
 def use_of_sums(rows: Tensor, squares: Tensor, sums: Tensor) -> Tensor:
-    """Returns what share of what kept values are expected to save they do save; NaN where none is kept.
+    """Returns the share of their expected savings that kept values achieve; NaN if none is kept.
 
-    To leave a value out changes the loss by ``-g w + h w² / 2``, to second order, and by ``h w² / 2`` where the model
-    is as it was when the value was learned. What all tokens of a field have in common others can say: ``w`` is the
-    distance from the field's mean. The share is drawn to 1, with a standard deviation of 1, by how little rows say.
+    Leaving a value out changes the loss by ``-g w + h w² / 2``, to second order, and by ``h w² / 2`` if the model is
+    as it was when the value was learned. Other values can say what all tokens of a field have in common: so ``w`` is
+    the distance from the field's mean. The less rows say, the more the share is drawn toward 1, the mean of a prior
+    with a standard deviation of 1.
 
     Args:
-        rows: How many there are.
-        squares: ``(F, D)``: the squares of all gradients, added up.
-        sums: What :func:`use_sums` gave, added up.
+        rows: Number of rows.
+        squares: ``(F, D)``: the sum of the squares of all gradients.
+        sums: The sum of the results of :func:`use_sums`.
     """
-    # Letter by letter what was multiplied: m is 1 where a value is kept, and 0 elsewhere.
+    # The letters are the factors: m is 1 if a value is kept, and 0 otherwise.
     w, m, mw, mg, mww, mgw, mgg, mggw, mggww = sums
     mean = w / rows
     energy = (mww - 2 * mean * mw + mean.square() * m).clamp(min=0)
-    # Where all values are the mean, rounding leaves a little.
+    # If all values equal the mean, rounding errors remain.
     energy = torch.where(energy > _LEAST_ENERGY * mww, energy, 0)
     expected = squares / rows * energy / 2
     known = expected > 0
