@@ -84,7 +84,8 @@ class LazyAdagrad(Optimizer):
             every row is touched in every step.
         scale_by_size: Whether to scale blocks of rows as the model says.
         warmup_steps: Number of steps over which the rate rises if there are more than 14 fields; 0: no rise.
-        scale_by_fields: Whether rate, warm-up and prior depend on the number of fields if there are more than 7.
+        scale_by_fields: Whether rate, warm-up, prior and the factors of blocks depend on the number of fields if there
+            are more than 7.
 
     Raises:
         BadInput: An argument is out of range.

@@ -123,7 +123,8 @@ class AfterWarmup(Schedule):
         min_steps_max_epochs: maximum number of epochs that ``min_steps`` may lead to: with more, a model memorizes
             small data; None for no limit.
         max_steps: maximum number of steps, however long an epoch is: on large data, a model has learned enough to be
-            scored long before its first epoch ends; None for no limit.
+            scored long before its first epoch ends; None for no limit. A model that learns slowly, such as DCN with
+            many fields, needs more.
 
     Raises:
         BadInput: an argument is out of range.
