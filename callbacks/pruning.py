@@ -23,6 +23,7 @@ from pme_lightning.callbacks.table_scores import TableScores, rows_of
 from pme_lightning.callbacks.token_sample import TokenSample
 from pme_lightning.embedding import FullEmbedding
 from pme_lightning.embedding.field_dropout import fields_left
+from pme_lightning.epoch_steps import optimizer_steps
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import (
@@ -266,8 +267,7 @@ class PruningCallback(Callback):
             )
         self._before = trainer.global_step - self.step
         move_criterion(self.criterion, self._embedding(pl_module).weight.device)
-        # The last batches of an epoch make a step even if they are fewer than accumulate_grad_batches.
-        self.steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        self.steps_per_epoch = optimizer_steps(trainer.num_training_batches, trainer.accumulate_grad_batches)
         if self.result is None and self.step >= self.num_steps(self.steps_per_epoch):
             raise BadInput(
                 f"this checkpoint is of a search that was done after {self.step} steps, and there is nothing to go on "

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from jsonargparse import Namespace
 
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.data.encoded import place_among_processes
+from pme_lightning.epoch_steps import optimizer_steps
 from pme_lightning.errors import BadInput
 
 
@@ -79,10 +78,9 @@ def _check_first_validation(batches: int, trainer: Namespace) -> None:
     remedy = "no model could be chosen by validation: validate more often (trainer.val_check_interval)"
     if 0 < last < first:
         raise BadInput(f"trainer.max_epochs: with {last} batches, and the first validation after {first}, {remedy}")
-    # The last step of an epoch may take fewer batches than the others.
     accumulated = trainer.accumulate_grad_batches
     epochs, rest = divmod(first - 1, batches)
-    steps = epochs * math.ceil(batches / accumulated) + rest // accumulated
+    steps = epochs * optimizer_steps(batches, accumulated) + rest // accumulated
     if 0 < trainer.max_steps <= steps:
         raise BadInput(
             f"trainer.max_steps: {trainer.max_steps} is reached before the first validation, after {steps + 1} steps, "
