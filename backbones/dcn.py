@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,12 +26,18 @@ class DCN(nn.Module):
         batch_norm: whether to normalize each hidden layer before its activation.
         activation: one of ``relu, leaky_relu, gelu, silu, tanh, sigmoid``.
 
+    Attributes:
+        sums_over_pairs: False: no products of values are added up over all pairs of fields, as FM does
+            (:meth:`~pme_lightning.optim.LazyAdagrad.set_sums_over_pairs`).
+
     Raises:
         ValueError: an argument is out of its range.
 
     Source: Wang et al., *Deep & Cross Network for Ad Click Predictions*, ADKDD 2017,
     https://arxiv.org/abs/1708.05123.
     """
+
+    sums_over_pairs: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -83,12 +89,18 @@ class DCNv2(nn.Module):
         batch_norm: whether to normalize each hidden layer before its activation.
         activation: one of ``relu, leaky_relu, gelu, silu, tanh, sigmoid``.
 
+    Attributes:
+        sums_over_pairs: False: no products of values are added up over all pairs of fields, as FM does
+            (:meth:`~pme_lightning.optim.LazyAdagrad.set_sums_over_pairs`).
+
     Raises:
         ValueError: an argument is out of its range.
 
     Source: Wang et al., *DCN V2: Improved Deep & Cross Network and Practical Lessons for Web-scale Learning
     to Rank Systems*, WWW 2021, https://arxiv.org/abs/2008.13535.
     """
+
+    sums_over_pairs: ClassVar[bool] = False
 
     def __init__(
         self,

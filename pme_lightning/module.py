@@ -389,12 +389,17 @@ class CTRModule(LightningModule):
         )
 
     def _training_facts(self) -> dict[str, int | None]:
-        """Returns what optimizers may want to know of the training, as far as the data module says it."""
+        """Returns what optimizers may want to know of the model, and of the training as far as the data module says."""
         datamodule = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
         split_rows = getattr(datamodule, "rows", None)
         rows = split_rows.get("train") if isinstance(split_rows, Mapping) else None
         steps = None if rows is None else expected_steps(self.trainer, datamodule, rows)
-        return {"fields": len(self.field_tokens), "training_rows": rows, "epoch_steps": steps}
+        return {
+            "sums_over_pairs": getattr(self.backbone, "sums_over_pairs", True),
+            "fields": len(self.field_tokens),
+            "training_rows": rows,
+            "epoch_steps": steps,
+        }
 
     def configure_gradient_clipping(
         self,

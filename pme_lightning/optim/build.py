@@ -36,9 +36,10 @@ def build_optimizer(
         embedding_optimizer_args: Its arguments beside the parameters.
         blocks: How rows lie in parameters of the table, and are to be scaled; for optimizers that have
             ``set_blocks``, as :class:`~pme_lightning.optim.LazyAdagrad`.
-        facts: What is known of the training by name, ``None`` where it is not known yet: ``fields``, how many tokens a
-            row has; ``training_rows``, how many there are; ``epoch_steps``, how many steps they make. Optimizers of the
-            table that have ``set_NAME``, as :class:`~pme_lightning.optim.LazyAdagrad`, are told, in this order.
+        facts: What is known of model and training by name, ``None`` where it is not known yet: ``sums_over_pairs``,
+            whether the model adds up products over all pairs of fields; ``fields``, how many tokens a row has;
+            ``training_rows``, how many there are; ``epoch_steps``, how many steps they make. Optimizers of the table
+            that have ``set_NAME``, as :class:`~pme_lightning.optim.LazyAdagrad`, are told, in this order.
 
     Raises:
         BadInput: A class cannot be imported, does not take its arguments, or cannot be joined with another.

@@ -67,7 +67,7 @@ class LazyAdagrad(Optimizer):
     - with more than 14 fields, it starts at ``(7 / F)²`` of that and rises over ``warmup_steps``. Adagrad's first step
       moves every value by the whole rate, whatever its gradient, and values of all fields in the same way. The sum over
       pairs moves by ``F²`` as much: with 39 fields, a first step of .1 makes logits of a hundred, and the resulting
-      sums ``s`` would make all later steps short;
+      sums ``s`` would make all later steps short. Without such a sum (:meth:`set_sums_over_pairs`) there is no rise;
     - the factors of blocks are raised to the power ``7 / F``, so that they matter less.
 
     Parameters of 16 bits (bfloat16) have sums ``s`` of 16 bits. Steps are computed in 32 bits and rounded at random, so
@@ -83,7 +83,8 @@ class LazyAdagrad(Optimizer):
         decay_interval: Number of steps between two decays, at most those of an epoch (:meth:`set_epoch_steps`). With 1,
             every row is touched in every step.
         scale_by_size: Whether to scale blocks of rows as the model says.
-        warmup_steps: Number of steps over which the rate rises if there are more than 14 fields; 0: no rise.
+        warmup_steps: Number of steps over which the rate rises if there are more than 14 fields and a sum over pairs of
+            them; 0: no rise.
         scale_by_fields: Whether rate, warm-up, prior and the factors of blocks depend on the number of fields if there
             are more than 7.
 
@@ -124,6 +125,7 @@ class LazyAdagrad(Optimizer):
                 raise BadInput(f"LazyAdagrad: {name} is {steps}; it must be a whole number of steps")
         self.scale_by_size, self.scale_by_fields = scale_by_size, scale_by_fields
         self._fields = 1
+        self._sums_over_pairs = True
         # As the model gave them, and as they are used with so many fields.
         self._given: dict[Tensor, Sequence[RowBlock]] = {}
         self._blocks: dict[Tensor, Sequence[RowBlock]] = {}
@@ -136,6 +138,7 @@ class LazyAdagrad(Optimizer):
             "scale_by_size": self.scale_by_size,
             "scale_by_fields": self.scale_by_fields,
             "_fields": self._fields,
+            "_sums_over_pairs": self._sums_over_pairs,
             "_given": self._given,
             "_blocks": self._blocks,
             "_steps": {},
@@ -192,6 +195,16 @@ class LazyAdagrad(Optimizer):
             self._fields = fields
             for parameter in self._given:
                 self._use_blocks(parameter)
+
+    def set_sums_over_pairs(self, sums_over_pairs: bool) -> None:
+        """Sets whether the model adds up products of values over all pairs of fields, as FM and DeepFM do.
+
+        It is part of the model, not of the optimizer's state: ``state_dict`` does not hold it.
+
+        Args:
+            sums_over_pairs: Whether it does; until set, it is taken to.
+        """
+        self._sums_over_pairs = sums_over_pairs
 
     def set_blocks(self, parameter: Tensor, blocks: Sequence[RowBlock]) -> None:
         """Says how the rows of a flat parameter lie, and how their steps and decays are scaled.
@@ -278,7 +291,7 @@ class LazyAdagrad(Optimizer):
     def _rate(self, done: int, rise: int) -> float:
         """Returns what the rate is multiplied by after so many steps."""
         few = self._few()
-        start = few**2 if self._fields > _RISES_BEYOND else 1.0
+        start = few**2 if self._fields > _RISES_BEYOND and self._sums_over_pairs else 1.0
         return few**0.5 * (1.0 if done >= rise else start + (1 - start) * done / rise)
 
     def _update_dense(

@@ -141,6 +141,18 @@ def test_of_some_more_fields_the_rate_is_lower_and_does_not_rise(fields: int) ->
     assert -parameter.item() == pytest.approx(0.5 * (7 / fields) ** 0.5)
 
 
+def test_without_a_sum_over_pairs_the_rate_does_not_rise() -> None:
+    parameter = nn.Parameter(torch.zeros(1, 1))
+    optimizer = LazyAdagrad([parameter], lr=0.5)
+    optimizer.set_sums_over_pairs(False)
+    optimizer.set_fields(28)
+    optimizer = copy.deepcopy(optimizer)
+    (parameter,) = optimizer.param_groups[0]["params"]
+    parameter.grad = torch.ones(1, 1)
+    optimizer.step()
+    assert -parameter.item() == pytest.approx(0.25)
+
+
 def test_decay_rises_with_the_rate() -> None:
     parameter = nn.Parameter(torch.full((1, 1), 8.0))
     optimizer = LazyAdagrad(
