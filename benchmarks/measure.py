@@ -32,7 +32,7 @@ from pme_lightning.data import EncodedDataModule
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.report import module_facts
-from pme_lightning.search import SearchResult, parse_budget
+from pme_lightning.search import Epoch, SearchResult, parse_budget
 
 _QUIET = {
     "logger": False,
@@ -89,7 +89,7 @@ class Measurement:
         # The largest of the budgets: what fits into a smaller one fits into this one.
         config["init_args"]["budget"] = max(fitting, key=lambda budget: _values(module, budget))
         callback = build(config)
-        steps = callback.num_steps(max(1, len(self.data.train_dataloader())))
+        steps = callback.num_steps(Epoch(max(1, len(self.data.train_dataloader())), self.data.batch_size))
         options = {"max_epochs": -1, "max_steps": steps, "limit_val_batches": 0, "enable_checkpointing": False}
         started = time.perf_counter()
         try:

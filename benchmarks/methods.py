@@ -32,7 +32,7 @@ class Method:
 
 def _epochs(epochs: float) -> dict[str, float | None]:
     """A search that is so long, be that however few or many steps."""
-    return {"schedule.epochs": epochs, "schedule.min_steps": 0, "schedule.max_steps": None}
+    return {"schedule.epochs": epochs, "schedule.min_steps": 0, "schedule.max_rows": None}
 
 
 METHODS: dict[str, Method] = {

@@ -134,7 +134,7 @@ class PEPCallback(PruningCallback):
         """Sets the learning rate of the thresholds, which depends on the length of the search."""
         super().on_train_start(trainer, pl_module)
         # Twice the mean speed: Adam's steps get shorter as the decay weakens.
-        lr = self.lr or 2 * abs(self.init) / self.num_steps(self.steps_per_epoch)
+        lr = self.lr or 2 * abs(self.init) / self.num_steps(self.epoch)
         for _, group, _ in self._groups(trainer, pl_module):
             group["lr"] = lr
 
@@ -176,7 +176,7 @@ class PEPCallback(PruningCallback):
 
     def _looks(self, steps: int) -> int:
         """How many checks are due after this many steps: the i-th after ``ceil(num_steps * i / checks)``."""
-        return steps * self.checks // self.num_steps(self.steps_per_epoch)
+        return steps * self.checks // self.num_steps(self.epoch)
 
     def _groups(
         self, trainer: Trainer, pl_module: LightningModule

@@ -23,7 +23,7 @@ from pme_lightning.callbacks.table_scores import TableScores, rows_of
 from pme_lightning.callbacks.token_sample import TokenSample
 from pme_lightning.embedding import FullEmbedding
 from pme_lightning.embedding.field_dropout import fields_left
-from pme_lightning.epoch_steps import optimizer_steps
+from pme_lightning.epoch_steps import epoch_of
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.search import (
@@ -31,6 +31,7 @@ from pme_lightning.search import (
     Allocator,
     Budget,
     Criterion,
+    Epoch,
     FullTable,
     KnowsFields,
     Schedule,
@@ -103,7 +104,7 @@ class PruningCallback(Callback):
     ) -> None:
         if not 0 <= field_dropout < 1:
             raise BadInput(f"search.field_dropout is {field_dropout}; it must be at least 0 and below 1")
-        if (criterion.needs_gradients or criterion.needs_rows) and schedule.num_steps(1) == 0:
+        if (criterion.needs_gradients or criterion.needs_rows) and schedule.num_steps(Epoch(1)) == 0:
             raise BadInput(
                 f"search.criterion {type(criterion).__name__} needs gradients and search.schedule "
                 f"{type(schedule).__name__} has no steps: choose AfterWarmup, Gradual or AtInit, "
@@ -121,7 +122,7 @@ class PruningCallback(Callback):
         self.frequencies = frequencies
         self.field_dropout = field_dropout
         self.step = 0
-        self.steps_per_epoch = 0
+        self.epoch = Epoch(0)  # until the fit starts
         self._before = 0  # optimizer steps of the Trainer before the search
         self._started = -1  # the last step that a scoring window began in
         self.field_tokens: list[int] = []
@@ -155,9 +156,9 @@ class PruningCallback(Callback):
         """
         return None if self._sizes is None else self._sizes.scores
 
-    def num_steps(self, steps_per_epoch: int) -> int:
-        """Returns the length of the search in optimizer steps, given the steps per epoch."""
-        return self.schedule.num_steps(steps_per_epoch)
+    def num_steps(self, epoch: Epoch) -> int:
+        """Returns the length of the search in optimizer steps."""
+        return self.schedule.num_steps(epoch)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds out whether there is a network behind the table, and whether the table is split over processes.
@@ -224,7 +225,7 @@ class PruningCallback(Callback):
             self.criterion.field_tokens = self.tokens.counts(self.field_tokens)
         self.frequencies = self._known_frequencies(trainer, embedding)
         self._scoring(pl_module).check_sizes(self._values(embedding))
-        if self.schedule.num_steps(1) == 0:
+        if self.schedule.num_steps(Epoch(1)) == 0:
             self.criterion.start(*rows_of(embedding), self.frequencies)
             self._prune(pl_module, 1.0)
             trainer.should_stop = True
@@ -244,7 +245,7 @@ class PruningCallback(Callback):
         return self.tokens.cut(found).to(embedding.weight.device)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finds out how many optimizer steps an epoch has.
+        """Finds out how many optimizer steps an epoch has, and of how many rows.
 
         Raises:
             BadInput: The callback was used in another fit that did not finish, or the steps per epoch vary or are
@@ -267,8 +268,8 @@ class PruningCallback(Callback):
             )
         self._before = trainer.global_step - self.step
         move_criterion(self.criterion, self._embedding(pl_module).weight.device)
-        self.steps_per_epoch = optimizer_steps(trainer.num_training_batches, trainer.accumulate_grad_batches)
-        if self.result is None and self.step >= self.num_steps(self.steps_per_epoch):
+        self.epoch = epoch_of(trainer)
+        if self.result is None and self.step >= self.num_steps(self.epoch):
             raise BadInput(
                 f"this checkpoint is of a search that was done after {self.step} steps, and there is nothing to go on "
                 "with: train with the sizes that it found, or search anew"
@@ -282,7 +283,7 @@ class PruningCallback(Callback):
             return  # trainer.min_epochs or min_steps keep the fit going
         if self.field_dropout:
             embedding.fields_left = partial(fields_left, share=self.field_dropout, salt=self.step)
-        action = self.schedule.action(self.step, self.steps_per_epoch)
+        action = self.schedule.action(self.step, self.epoch)
         assert self.frequencies is not None
         if action.start and self._started < self.step:
             self.criterion.start(*rows_of(embedding), self.frequencies)
@@ -302,7 +303,7 @@ class PruningCallback(Callback):
         """Gathers the gradients of this step; in a frozen step, also removes them, so that nothing is updated."""
         if self.result is not None:
             return  # trainer.min_epochs or min_steps keep the fit going
-        action = self.schedule.action(self.step, self.steps_per_epoch)
+        action = self.schedule.action(self.step, self.epoch)
         if action.score:
             self._gathering.take_step(trainer, self._embedding(pl_module))
         if action.frozen:
@@ -315,7 +316,7 @@ class PruningCallback(Callback):
         """Prunes after a step if the schedule says so; ends the fit after the last one."""
         if self.result is not None or trainer.global_step - self._before <= self.step:
             return  # done, or in the middle of accumulated gradients
-        action = self.schedule.action(self.step, self.steps_per_epoch)
+        action = self.schedule.action(self.step, self.epoch)
         self.step += 1
         if action.prune is not None:
             self._gathering.check(trainer)
@@ -331,10 +332,10 @@ class PruningCallback(Callback):
         """
         self._leave_alone(pl_module)
         if self.result is None:
-            if not self.steps_per_epoch:
+            if not self.epoch.steps:
                 raise BadInput("the fit ended before it made a step of the search: is its Trainer spent, or resumed?")
             raise BadInput(
-                f"the search needs {self.num_steps(self.steps_per_epoch)} steps and the fit ended after {self.step}: "
+                f"the search needs {self.num_steps(self.epoch)} steps and the fit ended after {self.step}: "
                 "raise what ended it (the Trainer's max_epochs, max_steps or max_time, a Timer), or shorten "
                 "search.schedule"
             )

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from pme_lightning.epoch_steps import optimizer_steps
+from pme_lightning.epoch_steps import epoch_of
 from pme_lightning.module import CTRModule
 
 
@@ -29,8 +29,7 @@ def progress_of(trainer: Trainer, batches: int) -> tuple[int, float]:
     search = search_of(trainer)
     if search is None:
         return batches, float(trainer.num_training_batches)
-    per_epoch = optimizer_steps(trainer.num_training_batches, trainer.accumulate_grad_batches)
-    return trainer.global_step, float(search.num_steps(per_epoch))
+    return trainer.global_step, float(search.num_steps(epoch_of(trainer)))
 
 
 def kept_fraction(trainer: Trainer, pl_module: LightningModule) -> float:

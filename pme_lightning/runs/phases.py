@@ -32,12 +32,12 @@ from pme_lightning.configuration.objects import (
 )
 from pme_lightning.data import EncodedDataModule
 from pme_lightning.embedding import Shard
-from pme_lightning.epoch_steps import optimizer_steps
+from pme_lightning.epoch_steps import optimizer_steps, step_rows
 from pme_lightning.errors import BadInput
 from pme_lightning.lightning_answers import interruptible, interrupts_held_back
 from pme_lightning.module import CTRModule
 from pme_lightning.processes.connection import check_processes
-from pme_lightning.processes.synchronization import wait_for_all
+from pme_lightning.processes.synchronization import place_among_processes, wait_for_all
 from pme_lightning.progress.throughput import Throughput
 from pme_lightning.progress.training_curve import TrainingCurve
 from pme_lightning.runs.batch_limits import limited
@@ -48,7 +48,7 @@ from pme_lightning.runs.folder import RunFolder
 from pme_lightning.runs.loggers import log_sizes, phase_logger
 from pme_lightning.runs.phase_trainer import phase_trainer
 from pme_lightning.runs.resume_point import ResumePoint
-from pme_lightning.search import Budget, SearchResult
+from pme_lightning.search import Budget, Epoch, SearchResult
 
 
 @dataclass
@@ -141,7 +141,7 @@ class Phases:
             return done, SearchResult.load(sizes_files(self.folder.path)[0]), module
         module = self.module()
         callback = self.given_search or build(self.config.search)
-        steps = callback.num_steps(self._steps_per_epoch())
+        steps = callback.num_steps(self._epoch())
         report.say(f"search: {type(callback).__name__}, {steps} steps")
         budget = getattr(callback, "budget", None)
         if isinstance(budget, Budget) and budget.exceeds(module.full_table):
@@ -318,6 +318,11 @@ class Phases:
     def _resume_point(self, path: Path, at_end: bool = True) -> ResumePoint:
         steps, minutes = self.config.checkpoint_every_n_steps, self.config.checkpoint_every_n_minutes
         return ResumePoint(path, steps, minutes, at_end, resumes=self.folder.reopened and path.is_file())
+
+    def _epoch(self) -> Epoch:
+        """Returns the epoch that a search will go through, before there is a Trainer."""
+        accumulated = self.config.trainer.accumulate_grad_batches
+        return Epoch(self._steps_per_epoch(), step_rows(self.data, place_among_processes()[1], accumulated))
 
     def _steps_per_epoch(self, batches: float | None = None) -> int:
         """Returns the optimizer steps of an epoch of so many batches; of those that the limits leave if None."""

@@ -11,6 +11,19 @@ from pme_lightning.errors import BadInput
 
 
 @dataclass(frozen=True)
+class Epoch:
+    """An epoch of the training data, as far as the length of a search depends on it.
+
+    Attributes:
+        steps: number of optimizer steps.
+        step_rows: rows of one optimizer step, over all processes and accumulated batches; None: unknown.
+    """
+
+    steps: int
+    step_rows: int | None = None
+
+
+@dataclass(frozen=True)
 class Action:
     """What to do in one optimizer step of the search.
 
@@ -38,16 +51,16 @@ class Schedule(ABC):
     prunes_once: ClassVar[bool] = True
 
     @abstractmethod
-    def num_steps(self, steps_per_epoch: int) -> int:
+    def num_steps(self, epoch: Epoch) -> int:
         """Returns the length of the search in optimizer steps."""
 
-    def action(self, step: int, steps_per_epoch: int) -> Action:
+    def action(self, step: int, epoch: Epoch) -> Action:
         """Returns what to do in ``step``, counted from 0; the last step always prunes to the budget.
 
         Raises:
             ValueError: the search has no such step.
         """
-        num_steps = self.num_steps(steps_per_epoch)
+        num_steps = self.num_steps(epoch)
         if not 0 <= step < num_steps:
             raise ValueError(f"step {step} is outside this search of {num_steps} steps")
         action = self._action(step, num_steps)
@@ -61,7 +74,7 @@ class Schedule(ABC):
 class NoTraining(Schedule):
     """A search without steps, for rules that use only frequencies."""
 
-    def num_steps(self, steps_per_epoch: int) -> int:
+    def num_steps(self, epoch: Epoch) -> int:
         return 0
 
     def _action(self, step: int, num_steps: int) -> Action:
@@ -81,7 +94,7 @@ class AtInit(Schedule):
     def __init__(self, batches: int = 50) -> None:
         self.batches = _at_least_one("AtInit", "batches", batches)
 
-    def num_steps(self, steps_per_epoch: int) -> int:
+    def num_steps(self, epoch: Epoch) -> int:
         return self.batches
 
     def _action(self, step: int, num_steps: int) -> Action:
@@ -103,8 +116,8 @@ class SingleShot(Schedule):
         self.epochs = _positive_epochs("SingleShot", epochs)
         self.batches = _at_least_one("SingleShot", "batches", batches)
 
-    def num_steps(self, steps_per_epoch: int) -> int:
-        return max(1, round(self.epochs * steps_per_epoch)) + self.batches
+    def num_steps(self, epoch: Epoch) -> int:
+        return max(1, round(self.epochs * epoch.steps)) + self.batches
 
     def _action(self, step: int, num_steps: int) -> Action:
         first = num_steps - self.batches
@@ -122,9 +135,12 @@ class AfterWarmup(Schedule):
             after one epoch to be scored.
         min_steps_max_epochs: maximum number of epochs that ``min_steps`` may lead to: with more, a model memorizes
             small data; None for no limit.
-        max_steps: maximum number of steps, however long an epoch is: on large data, a model has learned enough to be
-            scored long before its first epoch ends; None for no limit. A model that learns slowly, such as DCN with
-            many fields, needs more.
+        max_steps: maximum number of steps; None for no limit.
+        max_rows: maximum number of training rows to go through, however long an epoch is: on large data, a model has
+            learned enough to be scored long before its first epoch ends; None for no limit. A model that learns slowly
+            may need more. Without effect if the rows of a step are not known (a Trainer without a data module).
+        max_rows_min_steps: minimum number of steps that ``max_rows`` leaves: if batches are large, so many rows are too
+            few steps.
 
     Raises:
         BadInput: an argument is out of range.
@@ -137,6 +153,8 @@ class AfterWarmup(Schedule):
         min_steps: int = 0,
         max_steps: int | None = None,
         min_steps_max_epochs: float | None = None,
+        max_rows: int | None = None,
+        max_rows_min_steps: int = 0,
     ) -> None:
         self.epochs = _positive_epochs("AfterWarmup", epochs)
         if min_steps < 0:
@@ -150,18 +168,27 @@ class AfterWarmup(Schedule):
             raise BadInput(
                 f"AfterWarmup: min_steps_max_epochs is {min_steps_max_epochs}; it must be above 0, or null for no limit"
             )
+        if max_rows is not None and max_rows < 1:
+            raise BadInput(f"AfterWarmup: max_rows is {max_rows}; it must be 1 or more, or null for no limit")
+        if max_rows_min_steps < 0:
+            raise BadInput(f"AfterWarmup: max_rows_min_steps is {max_rows_min_steps}; it must be 0 or more")
         self.min_steps = min_steps
         self.max_steps = max_steps
+        self.max_rows = max_rows
+        self.max_rows_min_steps = max_rows_min_steps
         self.min_steps_max_epochs = min_steps_max_epochs
         if not 0 < score_last <= 1:
             raise BadInput(f"AfterWarmup: score_last is {score_last}; it must be above 0 and at most 1")
         self.score_last = score_last
 
-    def num_steps(self, steps_per_epoch: int) -> int:
+    def num_steps(self, epoch: Epoch) -> int:
         least = self.min_steps
         if self.min_steps_max_epochs is not None:
-            least = min(least, round(self.min_steps_max_epochs * steps_per_epoch))
-        steps = max(1, least, round(self.epochs * steps_per_epoch))
+            least = min(least, round(self.min_steps_max_epochs * epoch.steps))
+        steps = round(self.epochs * epoch.steps)
+        if self.max_rows is not None and epoch.step_rows is not None:
+            steps = min(steps, max(self.max_rows_min_steps, self.max_rows // epoch.step_rows))
+        steps = max(1, least, steps)
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def _action(self, step: int, num_steps: int) -> Action:
@@ -193,8 +220,8 @@ class Gradual(Schedule):
         self.start = start
         self.prunings = _at_least_one("Gradual", "prunings", prunings)
 
-    def num_steps(self, steps_per_epoch: int) -> int:
-        return max(1, round(self.epochs * steps_per_epoch))
+    def num_steps(self, epoch: Epoch) -> int:
+        return max(1, round(self.epochs * epoch.steps))
 
     def _action(self, step: int, num_steps: int) -> Action:
         first = min(round(self.start * num_steps), num_steps - 1)

@@ -8,7 +8,7 @@ from methods import DEFAULT_METHODS, METHODS, Method, choose_methods, search_con
 from pme_lightning.configuration.group_files import GroupFiles
 from pme_lightning.configuration.objects import build
 from pme_lightning.errors import BadInput
-from pme_lightning.search import NoTraining
+from pme_lightning.search import Epoch, NoTraining
 
 SEARCHED = [name for name, method in METHODS.items() if method.search]
 
@@ -29,7 +29,7 @@ def test_changes_reach_their_arguments() -> None:
     alphas = [search_config(f"popularity_.{a}", GroupFiles()) for a in ("25", "5", "75")]
     assert [build(config).criterion.alpha for config in alphas] == [0.25, 0.5, 0.75]
     quarter = build(search_config("pme@1/4", GroupFiles()))
-    assert quarter.num_steps(1000) == 250
+    assert quarter.num_steps(Epoch(1000)) == 250
 
 
 def test_random_sizes_are_drawn_anew_for_each_seed() -> None:

@@ -18,7 +18,7 @@ from pme_lightning.callbacks import PruningCallback, TransferCallback
 from pme_lightning.callbacks.pruned_model import PrunedModel
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
-from pme_lightning.search import AfterWarmup, ExpectedInformation, Prefix
+from pme_lightning.search import AfterWarmup, Epoch, ExpectedInformation, Prefix
 
 Build = Callable[..., Trainer]
 D = 4
@@ -29,7 +29,7 @@ def searched(data: LightningDataModule, make_trainer: Build, rounds: int) -> tup
     module = CTRModule(data.field_tokens, FM, embedding_dim=D, embedding_init_std=0.1, optimizer_args={"lr": 0.05})
     criterion = ExpectedInformation("principal", rounds)
     callback = PruningCallback(criterion, AfterWarmup(epochs=1.0), Prefix(), budget=0.5)
-    steps = callback.num_steps(len(data.train_dataloader()))
+    steps = callback.num_steps(Epoch(len(data.train_dataloader())))
     make_trainer(callbacks=[callback], max_epochs=-1, max_steps=steps).fit(module, datamodule=data)
     return module, callback
 
@@ -103,7 +103,7 @@ def test_axes_are_those_whose_sizes_cost_less(
         module = CTRModule(tiny.field_tokens, backbone, embedding_dim=D, embedding_init_std=0.1)
         criterion = ExpectedInformation(axes, rounds=2)  # type: ignore[arg-type]
         found[axes] = PruningCallback(criterion, AfterWarmup(epochs=1.0), Prefix(), budget=0.5)
-        steps = found[axes].num_steps(len(tiny.train_dataloader()))
+        steps = found[axes].num_steps(Epoch(len(tiny.train_dataloader())))
         make_trainer(callbacks=[found[axes]], max_epochs=-1, max_steps=steps).fit(module, datamodule=tiny)
     auto = found["auto"]
     losses = {"whole": 0.5, "shared": 0.6, "field": 0.6}

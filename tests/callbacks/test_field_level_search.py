@@ -13,7 +13,16 @@ from pme_lightning.backbones import DCN, FM
 from pme_lightning.callbacks import PruningCallback
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
-from pme_lightning.search import Criterion, FieldPopularity, FieldSaliency, FieldSizes, NoTraining, Schedule, SingleShot
+from pme_lightning.search import (
+    Criterion,
+    Epoch,
+    FieldPopularity,
+    FieldSaliency,
+    FieldSizes,
+    NoTraining,
+    Schedule,
+    SingleShot,
+)
 
 D = 4
 Build = Callable[..., Trainer]
@@ -26,7 +35,7 @@ def module(data: LightningDataModule, backbone: type) -> CTRModule:
 
 def search(data: LightningDataModule, make_trainer: Build, callback: PruningCallback, backbone: type = FM) -> CTRModule:
     model = module(data, backbone)
-    steps = callback.num_steps(len(data.train_dataloader()))
+    steps = callback.num_steps(Epoch(len(data.train_dataloader())))
     make_trainer(callbacks=[callback], max_epochs=-1, max_steps=steps).fit(model, datamodule=data)
     return model
 

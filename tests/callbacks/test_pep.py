@@ -15,7 +15,7 @@ from pme_lightning.callbacks import PEPCallback, TransferCallback
 from pme_lightning.embedding import MultiSizeEmbedding
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
-from pme_lightning.search import AfterWarmup, NoTraining, TopK
+from pme_lightning.search import AfterWarmup, Epoch, NoTraining, TopK
 
 D = 4
 STEPS = 20  # of a search of two epochs over the tiny data
@@ -36,7 +36,7 @@ def search(
     data: LightningDataModule, make_trainer: Build, callback: PEPCallback, model: CTRModule | None = None, **kw: Any
 ) -> CTRModule:
     model = model or module(data)
-    steps = callback.num_steps(len(data.train_dataloader()))
+    steps = callback.num_steps(Epoch(len(data.train_dataloader())))
     callbacks = [callback, *kw.pop("callbacks", [])]
     make_trainer(callbacks=callbacks, max_epochs=-1, max_steps=steps, **kw).fit(model, datamodule=data)
     return model

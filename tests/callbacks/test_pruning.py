@@ -26,6 +26,7 @@ from pme_lightning.search import (
     Allocation,
     AtInit,
     Criterion,
+    Epoch,
     ExpectedInformation,
     Fisher,
     Gradual,
@@ -61,10 +62,22 @@ def search(
     **kw: object,
 ) -> CTRModule:
     model = model or module(data)
-    steps = callback.num_steps(len(data.train_dataloader()))
+    steps = callback.num_steps(Epoch(len(data.train_dataloader())))
     make_trainer(callbacks=[callback], max_epochs=-1, max_steps=steps, **kw).fit(model, datamodule=data)
     assert callback.result is not None
     return model
+
+
+@pytest.mark.parametrize(("accumulated", "steps"), [(1, 6), (3, 2)])
+def test_a_search_may_end_after_so_many_rows(
+    tiny: LightningDataModule, make_trainer: Build, accumulated: int, steps: int
+) -> None:
+    rows = 6 * tiny.batch_size  # type: ignore[attr-defined]
+    callback = PruningCallback(Fisher(), AfterWarmup(epochs=5.0, max_rows=rows), Prefix(), budget=0.5)
+    trainer = make_trainer(callbacks=[callback], max_epochs=5, accumulate_grad_batches=accumulated)
+    trainer.fit(module(tiny), datamodule=tiny)
+    assert callback.result is not None
+    assert trainer.global_step == steps
 
 
 @pytest.mark.parametrize("backbone", [FM, DCN])

@@ -15,7 +15,7 @@ from pme_lightning.backbones import DCN, FM
 from pme_lightning.callbacks import PruningCallback
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
-from pme_lightning.search import AfterWarmup, AtInit, ExpectedInformation, Gradual, NoTraining, Prefix, Scores
+from pme_lightning.search import AfterWarmup, AtInit, Epoch, ExpectedInformation, Gradual, NoTraining, Prefix, Scores
 
 Build = Callable[..., Trainer]
 
@@ -89,7 +89,7 @@ def test_every_schedule_finds_sizes_within_the_budget(
 ) -> None:
     model = module(tiny, FM)
     callback = PruningCallback(ExpectedInformation("principal"), schedule, Prefix(), budget=0.4)
-    steps = callback.num_steps(len(tiny.train_dataloader()))
+    steps = callback.num_steps(Epoch(len(tiny.train_dataloader())))
     make_trainer(callbacks=[callback], max_epochs=-1, max_steps=steps).fit(model, datamodule=tiny)
     assert callback.result is not None
     total = model.num_tokens * 5

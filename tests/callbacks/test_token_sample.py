@@ -14,7 +14,7 @@ from pme_lightning.backbones import DCN, FM
 from pme_lightning.callbacks import PruningCallback, token_sample
 from pme_lightning.callbacks.token_sample import TokenSample
 from pme_lightning.module import CTRModule
-from pme_lightning.search import AfterWarmup, ExpectedInformation, Prefix
+from pme_lightning.search import AfterWarmup, Epoch, ExpectedInformation, Prefix
 
 Build = Callable[..., Trainer]
 D = 4
@@ -43,7 +43,7 @@ def searched(data: LightningDataModule, make_trainer: Build, backbone: type, axe
     torch.manual_seed(1)
     module = CTRModule(data.field_tokens, backbone, embedding_dim=D, embedding_init_std=0.1)
     callback = PruningCallback(ExpectedInformation(axes, rounds=2), AfterWarmup(epochs=1.0), Prefix(), budget=0.5)  # type: ignore[arg-type]
-    steps = callback.num_steps(len(data.train_dataloader()))
+    steps = callback.num_steps(Epoch(len(data.train_dataloader())))
     make_trainer(callbacks=[callback], max_epochs=-1, max_steps=steps).fit(module, datamodule=data)
     return callback
 

@@ -11,15 +11,15 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.precision import MixedPrecision
-from torch import nn
+from torch import Tensor, nn
 
-from pme_lightning.backbones import FM, DeepFM
+from pme_lightning.backbones import DCN, FM, DeepFM
 from pme_lightning.callbacks import PEPCallback, PruningCallback, TransferCallback
 from pme_lightning.embedding import MultiSizeEmbedding, SoftThreshold
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
 from pme_lightning.optim import JoinedOptimizer, LazyAdagrad, turn_state
-from pme_lightning.search import AfterWarmup, Fisher, Gradual, NoTraining, Popularity, Prefix, SearchResult, TopK
+from pme_lightning.search import AfterWarmup, Epoch, Fisher, Gradual, NoTraining, Popularity, Prefix, SearchResult, TopK
 
 D = 4
 Build = Callable[..., Trainer]
@@ -206,7 +206,8 @@ def test_a_rotation_turns_adagrads_sums(tiny: LightningDataModule) -> None:
 def test_a_gradual_search_trains_with_both(tiny: LightningDataModule, make_trainer: Build, backbone: type) -> None:
     callback = PruningCallback(Fisher(axes="principal"), Gradual(epochs=2.0, prunings=3), Prefix(), budget=0.5)
     model = module(tiny, backbone)
-    make_trainer(callbacks=[callback], max_epochs=-1, max_steps=callback.num_steps(10)).fit(model, datamodule=tiny)
+    steps = callback.num_steps(Epoch(10))
+    make_trainer(callbacks=[callback], max_epochs=-1, max_steps=steps).fit(model, datamodule=tiny)
     assert callback.result is not None
     assert callback.result.parameters + D * D <= 0.5 * model.full_parameters
 
@@ -258,6 +259,31 @@ def test_weight_decay_goes_by_the_rows_of_the_data_module(
     trainer = make_trainer(max_epochs=2)
     trainer.fit(module(tiny, **prior), datamodule=tiny, ckpt_path=tmp_path / "one.ckpt")
     assert decay_of(trainer) == 16 / 400, "the training that was begun goes on as it was"
+
+
+class Own(nn.Module):
+    """A backbone that says nothing about what it sums."""
+
+    def __init__(self, num_fields: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(num_fields * embedding_dim, 1)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return self.output(embeddings.flatten(1)).squeeze(1)
+
+
+@pytest.mark.parametrize(("backbone", "rises"), [(FM, True), (DeepFM, True), (Own, True), (DCN, False)])
+def test_of_many_fields_the_rate_rises_unless_the_backbone_has_no_sum_over_pairs(backbone: type, rises: bool) -> None:
+    fields = 28
+    torch.manual_seed(0)
+    options = {"embedding_optimizer": LazyAdagrad, "embedding_optimizer_args": {"lr": 0.2}}
+    model = CTRModule([2] * fields, backbone, embedding_dim=4, **options)  # type: ignore[arg-type]
+    optimizer, before = model.configure_optimizers(), model.embedding.weight.detach().clone()
+    model(torch.arange(0, 2 * fields, 2).expand(3, -1)).sum().backward()
+    optimizer.step()
+    moved = (model.embedding.weight - before)[::2].abs()
+    expected = 0.1 / 16 if rises else 0.1  # the first step of Adagrad is the rate
+    assert moved.flatten().tolist() == pytest.approx([expected] * moved.numel(), rel=1e-3)
 
 
 def test_of_many_fields_the_first_steps_make_no_large_logits() -> None:

@@ -11,6 +11,7 @@ from pme_lightning.search import (
     Action,
     AfterWarmup,
     AtInit,
+    Epoch,
     Gradual,
     NoTraining,
     Schedule,
@@ -20,18 +21,19 @@ from pme_lightning.search import (
 
 
 def plan(schedule: Schedule, steps_per_epoch: int) -> list[Action]:
-    return [schedule.action(step, steps_per_epoch) for step in range(schedule.num_steps(steps_per_epoch))]
+    epoch = Epoch(steps_per_epoch)
+    return [schedule.action(step, epoch) for step in range(schedule.num_steps(epoch))]
 
 
 def test_no_training_has_no_steps() -> None:
     assert plan(NoTraining(), 100) == []
     with pytest.raises(ValueError, match="outside"):
-        NoTraining().action(0, 100)
+        NoTraining().action(0, Epoch(100))
 
 
 def test_the_last_step_prunes_to_the_budget_whatever_a_schedule_says() -> None:
     class Forgets(Schedule):
-        def num_steps(self, steps_per_epoch: int) -> int:
+        def num_steps(self, epoch: Epoch) -> int:
             return 3
 
         def _action(self, step: int, num_steps: int) -> Action:
@@ -85,8 +87,8 @@ def test_gradual_with_fewer_steps_than_prunings_prunes_every_step() -> None:
 
 @pytest.mark.parametrize("schedule", [AtInit(1), AfterWarmup(), AfterWarmup(epochs=0.01), Gradual()])
 def test_one_step_is_enough(schedule: Schedule) -> None:
-    assert schedule.num_steps(1) == 1
-    action = schedule.action(0, 1)
+    assert schedule.num_steps(Epoch(1)) == 1
+    action = schedule.action(0, Epoch(1))
     assert (action.start, action.score, action.prune) == (True, True, 1.0)
 
 
@@ -117,7 +119,7 @@ def test_what_holds_for_every_schedule(schedule: Schedule, steps_per_epoch: int)
 @pytest.mark.parametrize("step", [-1, 5])
 def test_steps_outside_the_search(step: int) -> None:
     with pytest.raises(ValueError, match="outside this search of 5 steps"):
-        AfterWarmup().action(step, 5)
+        AfterWarmup().action(step, Epoch(5))
 
 
 def test_keep_fraction() -> None:
@@ -148,9 +150,9 @@ def test_wrong_arguments(schedule: type[Schedule], arguments: dict[str, float]) 
 
 def test_a_warm_up_lasts_its_least_number_of_steps() -> None:
     schedule = AfterWarmup(epochs=1.0, score_last=0.5, min_steps=30)
-    assert schedule.num_steps(100) == 100
-    assert schedule.num_steps(7) == 30
-    actions = [schedule.action(step, 7) for step in range(30)]
+    assert schedule.num_steps(Epoch(100)) == 100
+    assert schedule.num_steps(Epoch(7)) == 30
+    actions = [schedule.action(step, Epoch(7)) for step in range(30)]
     assert [action.score for action in actions] == [False] * 15 + [True] * 15
     assert [action.prune for action in actions] == [None] * 29 + [1.0]
     with pytest.raises(BadInput, match="AfterWarmup: min_steps is -1"):
@@ -159,16 +161,16 @@ def test_a_warm_up_lasts_its_least_number_of_steps() -> None:
 
 def test_a_warm_up_lasts_no_longer_than_its_most_steps() -> None:
     schedule = AfterWarmup(epochs=2.0, score_last=0.5, min_steps=30, max_steps=40)
-    assert [schedule.num_steps(steps) for steps in (7, 15, 18, 20, 1000)] == [30, 30, 36, 40, 40]
-    actions = [schedule.action(step, 1000) for step in range(40)]
+    assert [schedule.num_steps(Epoch(steps)) for steps in (7, 15, 18, 20, 1000)] == [30, 30, 36, 40, 40]
+    actions = [schedule.action(step, Epoch(1000)) for step in range(40)]
     assert [action.score for action in actions] == [False] * 20 + [True] * 20
     assert [action.prune for action in actions] == [None] * 39 + [1.0]
 
 
 def test_least_steps_are_no_more_than_so_many_epochs() -> None:
     schedule = AfterWarmup(epochs=2.0, min_steps=30, min_steps_max_epochs=5.0, max_steps=40)
-    assert [schedule.num_steps(steps) for steps in (1, 5, 6, 7, 18, 1000)] == [5, 25, 30, 30, 36, 40]
-    assert AfterWarmup(epochs=8.0, min_steps=30, min_steps_max_epochs=5.0).num_steps(3) == 24, "it is asked for"
+    assert [schedule.num_steps(Epoch(steps)) for steps in (1, 5, 6, 7, 18, 1000)] == [5, 25, 30, 30, 36, 40]
+    assert AfterWarmup(epochs=8.0, min_steps=30, min_steps_max_epochs=5.0).num_steps(Epoch(3)) == 24, "it is asked for"
     with pytest.raises(BadInput, match="min_steps_max_epochs is 0; it must be above 0, or null for no limit"):
         AfterWarmup(min_steps_max_epochs=0)
 
@@ -179,17 +181,36 @@ def test_a_warm_up_is_not_shorter_than_its_least_steps(least: int, most: int) ->
         AfterWarmup(min_steps=least, max_steps=most)
 
 
+def test_a_warm_up_on_large_data_ends_after_so_many_rows() -> None:
+    schedule = AfterWarmup(epochs=2.0, min_steps=30, max_rows=6400, max_rows_min_steps=50)
+    lengths = {
+        Epoch(1000, step_rows=32): 200,
+        Epoch(1000, step_rows=64): 100,
+        Epoch(1000, step_rows=640): 50,  # large batches: not too few steps
+        Epoch(20, step_rows=640): 40,  # two epochs are fewer
+        Epoch(5, step_rows=640): 30,
+        Epoch(1000): 2000,  # nobody knows how many rows
+    }
+    assert {epoch: schedule.num_steps(epoch) for epoch in lengths} == lengths
+    assert AfterWarmup(epochs=2.0, max_rows=6400, max_steps=70).num_steps(Epoch(1000, 32)) == 70, "both hold"
+    for bad in (0, -5):
+        with pytest.raises(BadInput, match=f"max_rows is {bad}; it must be 1 or more, or null for no limit"):
+            AfterWarmup(max_rows=bad)
+    with pytest.raises(BadInput, match="max_rows_min_steps is -1; it must be 0 or more"):
+        AfterWarmup(max_rows_min_steps=-1)
+
+
 def test_single_shot_trains_then_scores_frozen() -> None:
     schedule = SingleShot(epochs=0.5, batches=2)
-    assert schedule.num_steps(6) == 5
-    assert [schedule.action(step, 6) for step in range(5)] == [
+    assert schedule.num_steps(Epoch(6)) == 5
+    assert [schedule.action(step, Epoch(6)) for step in range(5)] == [
         Action(),
         Action(),
         Action(),
         Action(frozen=True, start=True, score=True),
         Action(frozen=True, score=True, prune=1.0),
     ]
-    assert SingleShot(epochs=1, batches=1).action(6, 6) == Action(frozen=True, start=True, score=True, prune=1.0)
+    assert SingleShot(epochs=1, batches=1).action(6, Epoch(6)) == Action(frozen=True, start=True, score=True, prune=1.0)
 
 
 @pytest.mark.parametrize("arguments", [{"epochs": 0}, {"epochs": float("nan")}, {"batches": 0}])
