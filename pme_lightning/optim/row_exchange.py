@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pme_lightning.optim.sparse_gradients import coalesced
+from pme_lightning.processes.pieces import lengths_of, pieces_of
 from pme_lightning.sixteen_bits import widened
 
 
@@ -17,8 +18,7 @@ def average_rows(parameters: Iterable[Tensor]) -> None:
     """Gives the sparse gradients of every process their mean over processes, as data parallel training does dense ones.
 
     Each process sends the rows of its own batch to all others: what travels grows with the batch, not with the table.
-    Rows are added up in the order of the processes, so the result is the same everywhere, to the last bit. It needs
-    all-gathers of dense tensors alone, which gloo and NCCL both have.
+    Rows are added up in the order of the processes, so the result is the same everywhere, to the last bit.
 
     Args:
         parameters: Those whose gradients are sparse, the same in every process; one without a gradient here counts as
@@ -32,19 +32,8 @@ def average_rows(parameters: Iterable[Tensor]) -> None:
         else:
             grad = coalesced(grad)
             rows, values = grad._indices()[0], grad._values()
-        counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(processes)]
-        dist.all_gather(counts, counts[0].new_tensor([len(rows)]))
-        lengths = torch.cat(counts).tolist()
-        all_rows = _gathered(rows, lengths)
-        all_values = widened(_gathered(values, lengths)).div_(processes)
+        lengths = lengths_of(rows)
+        all_rows = torch.cat(pieces_of(rows, lengths))
+        all_values = widened(torch.cat(pieces_of(values, lengths))).div_(processes)
         mean = torch.sparse_coo_tensor(all_rows[None], all_values, parameter.shape, check_invariants=False).coalesce()
         parameter.grad = mean.to(parameter.dtype)
-
-
-def _gathered(own: Tensor, lengths: list[int]) -> Tensor:
-    """Returns the tensors of all processes one after the other; collectives want them of one length."""
-    padded = own.new_zeros(max(lengths), *own.shape[1:])
-    padded[: len(own)] = own
-    parts = [torch.empty_like(padded) for _ in lengths]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pme_lightning.embedding.exchange import meeting_device
 from pme_lightning.embedding.shard import Shard
+from pme_lightning.processes.pieces import lengths_of, pieces_of
 
 
 class Tokens:
@@ -114,14 +115,8 @@ class SplitTokens(Tokens):
 
     def _gathered(self, own: Tensor) -> list[Tensor]:
         """Returns every process's tensor; they may differ in length."""
-        lengths = torch.zeros(self.shard.processes, dtype=torch.int64)
-        lengths[self.shard.rank] = len(own)
-        counts = self.sum(lengths).tolist()
-        padded = torch.zeros(max(counts), *own.shape[1:], dtype=own.dtype, device=meeting_device())
-        padded[: len(own)] = own
-        pieces = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(pieces, padded)
-        return [piece[:count].to(own.device) for piece, count in zip(pieces, counts, strict=True)]
+        sent = own.to(meeting_device())
+        return [piece.to(own.device) for piece in pieces_of(sent, lengths_of(sent))]
 
 
 ALONE = Tokens()
