@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -30,12 +31,18 @@ class AutoInt(nn.Module):
         project_residual: whether the residual connection of every layer projects its input, as in the paper; if not,
             only layers that change the width project it (such as the first), and all others add the input itself.
 
+    Attributes:
+        sums_over_pairs: False: no products of values are added up over all pairs of fields, as FM does
+            (:meth:`~pme_lightning.optim.LazyAdagrad.set_sums_over_pairs`).
+
     Raises:
         ValueError: an argument is out of its range.
 
     Source: Song et al., *AutoInt: Automatic Feature Interaction Learning via Self-Attentive Neural Networks*,
     CIKM 2019, https://arxiv.org/abs/1810.11921.
     """
+
+    sums_over_pairs: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -91,11 +98,17 @@ class AutoIntPlus(nn.Module):
         batch_norm: whether to normalize each hidden layer of the deep network before its activation.
         activation: activation of the deep network, one of ``relu, leaky_relu, gelu, silu, tanh, sigmoid``.
 
+    Attributes:
+        sums_over_pairs: False: no products of values are added up over all pairs of fields, as FM does
+            (:meth:`~pme_lightning.optim.LazyAdagrad.set_sums_over_pairs`).
+
     Raises:
         ValueError: an argument is out of its range.
 
     Source: Song et al., *AutoInt*, CIKM 2019, https://arxiv.org/abs/1810.11921 (there: AutoInt+).
     """
+
+    sums_over_pairs: ClassVar[bool] = False
 
     def __init__(
         self,

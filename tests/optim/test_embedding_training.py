@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
-from pme_lightning.backbones import DCN, FM, DeepFM
+from pme_lightning.backbones import DCN, FM, AutoInt, AutoIntPlus, DCNv2, DeepFM
 from pme_lightning.callbacks import PEPCallback, PruningCallback, TransferCallback
 from pme_lightning.embedding import MultiSizeEmbedding, SoftThreshold
 from pme_lightning.errors import BadInput
@@ -272,7 +272,10 @@ class Own(nn.Module):
         return self.output(embeddings.flatten(1)).squeeze(1)
 
 
-@pytest.mark.parametrize(("backbone", "rises"), [(FM, True), (DeepFM, True), (Own, True), (DCN, False)])
+@pytest.mark.parametrize(
+    ("backbone", "rises"),
+    [(FM, True), (DeepFM, True), (Own, True), (DCN, False), (DCNv2, False), (AutoInt, False), (AutoIntPlus, False)],
+)
 def test_of_many_fields_the_rate_rises_unless_the_backbone_has_no_sum_over_pairs(backbone: type, rises: bool) -> None:
     fields = 28
     torch.manual_seed(0)
