@@ -14,6 +14,9 @@ from pme_lightning.search import Allocation, Budget, Scores
 
 # Axes of each field are chosen only if they save this share of the log loss that pruning costs along shared axes.
 _WORTH_A_PROJECTION = 0.1
+# And only if they leave this share of the values that shared axes leave: a search has learned few values of each token,
+# and what it would lose by giving up more of them cannot be measured yet.
+_LEFT_BY_PROJECTIONS = 7 / 8
 
 
 class BudgetSizes:
@@ -65,19 +68,23 @@ class BudgetSizes:
             basis = self.scores.basis
             each_field = self._tries[0] == "field" or (basis is not None and basis.ndim == 3)
             return self.scoring.allocate(self.scores, self._values(budget, each_field))
-        left = {axes: self._left(budget, axes) for axes in self._tries}
+        left = self._left(budget)
         with self.pruned.at_hand():
-            axes = self._best({axes: values for axes, values in left.items() if values}, self.pruned)
+            axes = self._best(left, self.pruned)
             return self._settled(self._scores_along(axes, self.pruned), left[axes], self.pruned)
 
-    def _left(self, budget: Budget, axes: str) -> int:
-        """Returns how many per-token values a budget leaves for these axes; 0 if too few, except for the first axes."""
-        try:
-            return self._values(budget, axes == "field")
-        except BadInput:
-            if axes == self._tries[0]:
-                raise
-            return 0
+    def _left(self, budget: Budget) -> dict[str, int]:
+        """Returns how many per-token values a budget leaves for the first axes, and for others that leave enough."""
+        first, *others = self._tries
+        left = {first: self._values(budget, first == "field")}
+        for axes in others:
+            try:
+                values = self._values(budget, axes == "field")
+            except BadInput:
+                continue  # the projections take all of it
+            if values >= _LEFT_BY_PROJECTIONS * left[first]:
+                left[axes] = values
+        return left
 
     def _values(self, budget: Budget, each_field: bool) -> int:
         values = budget.values(self.scoring.table, each_field=each_field)

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
 from pme_lightning.backbones import DCN, FM
-from pme_lightning.callbacks import PruningCallback, TransferCallback
+from pme_lightning.callbacks import PruningCallback, TransferCallback, budget_sizes
 from pme_lightning.callbacks.pruned_model import PrunedModel
 from pme_lightning.errors import BadInput
 from pme_lightning.module import CTRModule
@@ -97,6 +97,7 @@ def test_axes_are_those_whose_sizes_cost_less(
     tiny: LightningDataModule, make_trainer: Build, monkeypatch: pytest.MonkeyPatch, backbone: type
 ) -> None:
     """Sizes of ``auto`` are those of the axes it takes, found alone; a lead below a tenth of the cost is none."""
+    monkeypatch.setattr(budget_sizes, "_LEFT_BY_PROJECTIONS", 0.0)
     found = {}
     for axes in ("auto", "nested", "field"):
         torch.manual_seed(1)
@@ -125,6 +126,12 @@ def test_axes_are_those_whose_sizes_cost_less(
     projections = len(tiny.field_tokens) * D * D
     assert auto.result_for(projections + 1).axes == "field"
     assert auto.result_for(projections).axes == "shared", "nothing is left for values"
+    with monkeypatch.context() as few:
+        # Shared axes leave twice as many values, at the cost of a single projection.
+        few.setattr(budget_sizes, "_LEFT_BY_PROJECTIONS", 0.5)
+        more = projections - D * D
+        assert auto.result_for(projections + more).axes == "field"
+        assert auto.result_for(projections + more - 1).axes == "shared", "projections take too much of it"
     assert auto._sizes is not None
     auto._sizes.scoring = replace(auto._sizes.scoring, allocator=Prefix(min_size=1))
     assert auto.result_for(projections + tiny.num_tokens).axes == "field"
