@@ -128,7 +128,7 @@ class AfterWarmup(Schedule):
     """Prunes once after a short training, with scores from its last steps.
 
     Args:
-        epochs: length of the training; may be a fraction of an epoch.
+        epochs: length of the training; may be a fraction of an epoch. ``max_rows`` and ``max_steps`` may end it sooner.
         score_last: the fraction of the steps, at the end, in which gradients are gathered, in (0, 1]; at least one
             step.
         min_steps: minimum number of steps, however short an epoch is: on small data, a model has not learned enough
