@@ -23,9 +23,9 @@ class BudgetSizes:
     """Makes the sizes for any budget from one search.
 
     If the criterion has rounds and several choices of axes, sizes are made along each of them, and the loss of the
-    model pruned to them is measured. In each round, sizes are made again with the information that rows give about the
-    pruned model. Only some rows are measured: in all rounds but the last, sizes are made only for their tokens and for
-    a sample that represents all tokens.
+    model pruned to them is measured, unless a budget leaves them clearly fewer values. In each round, sizes are
+    made again with the information that rows give about the pruned model. Only some rows are measured: in all
+    rounds but the last, sizes are made only for their tokens and for a sample that represents all tokens.
 
     Args:
         scoring: Scores and allocates; its criterion keeps the axes of the sizes that were made last.

@@ -108,8 +108,8 @@ class ExpectedInformation(KnowsFields, Criterion):
     the eigenvectors of ``Σ_v n_v w_v w_vᵀ`` over its own tokens, ordered by how much its rows depend on them. The
     first few values then carry more of what a field says, at the cost of one ``(D, D)`` projection per field. With
     ``auto``, the search makes sizes both ways, and uses the axes of each field if they save a tenth or more of the
-    log loss that pruning costs along shared axes, and if their projections take no more than an eighth of the
-    budget. Without rounds, ``auto`` means ``nested``.
+    log loss that pruning costs along shared axes, and if their projections leave seven eighths of the values that
+    shared axes leave. Without rounds, ``auto`` means ``nested``.
 
     The sums take as much memory as the table, or twice as much with fewer than 262,144 tokens. They are sums over
     rows: neither the batch size nor the number of processes matters.
